@@ -1,0 +1,81 @@
+"""The algebra of rectified flow: noise, velocity, x0 and the timestep shift.
+
+One notation everywhere, diffusers' own: sigma in [0, 1] is the noise level, 1 is pure noise. The paper writes
+t = 1 - sigma and the opposite sign of the velocity. Every `sigma` is a float or a tensor [B] that is spread over the
+trailing axes of `x`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    import torch
+
+
+def over(sigma: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """sigma [B] reshaped to [B, 1, ..., 1] in x's type, so that it multiplies x [B, ...] row by row."""
+    return sigma.to(x.device, x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def add_noise(x0: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """x_sigma = (1 - sigma) x0 + sigma eps   (paper Eq. 1 with t = 1 - sigma)."""
+    s = over(sigma, x0)
+    return (1 - s) * x0 + s * noise
+
+
+def velocity_target(x0: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """v = eps - x0, what the network predicts (the paper's y - eps with the sign turned)."""
+    return noise - x0
+
+
+def to_x0(x_sigma: torch.Tensor, velocity: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """x0 = x_sigma - sigma v."""
+    return x_sigma - over(sigma, x_sigma) * velocity
+
+
+def to_noise(x_sigma: torch.Tensor, velocity: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """eps = x_sigma + (1 - sigma) v."""
+    return x_sigma + (1 - over(sigma, x_sigma)) * velocity
+
+
+def shift(u, s: float):
+    """shift_s(u) = s u / (1 + (s - 1) u): moves noise levels towards 1 (s = 3 in the paper); float or tensor."""
+    return s * u / (1 + (s - 1) * u)
+
+
+def unshift(sigma, s: float):
+    """The u for which shift_s(u) = sigma."""
+    return sigma / (s - (s - 1) * sigma)
+
+
+def guide(conditional: torch.Tensor, unconditional: torch.Tensor, guidance_scale: float) -> torch.Tensor:
+    """u + w (c - u): classifier-free guidance in its standard form (w = 1 leaves c as it is)."""
+    return unconditional + guidance_scale * (conditional - unconditional)
+
+
+@frozen
+class Schedule:
+    """The noise levels of a few-step sampler, falling; the last step jumps to x0."""
+
+    sigmas: tuple[float, ...] = field()
+
+    @classmethod
+    def shifted(cls, steps: int, s: float) -> Schedule:
+        """shift_s of `steps` uniform levels from 1: 8 steps, s = 3 give 1, .9545, .9, .8333, .75, .6429, .5, .3."""
+        return cls(tuple(shift((steps - i) / steps, s) for i in range(steps)))
+
+    def __len__(self) -> int:
+        return len(self.sigmas)
+
+    def after(self, i: int) -> float:
+        """The level that step i goes to; 0 after the last."""
+        return self.sigmas[i + 1] if i + 1 < len(self.sigmas) else 0.0
+
+    def tensor(self) -> torch.Tensor:
+        """The levels as float32 [steps]."""
+        import torch
+
+        return torch.tensor(self.sigmas, dtype=torch.float32)

@@ -1,0 +1,236 @@
+"""One Protocol for every kind of component: what the training loop calls, with the shapes.
+
+A component is a frozen attrs object made from its YAML keys. Whatever costs time or memory happens in the calls below,
+never in the constructor, so that `clora validate` can build every component without loading a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    import torch
+
+    from clora.evaluation import Evaluation, Measured
+    from clora.flow import Schedule
+    from clora.seeding import Draws
+    from clora.values import (
+        Asking,
+        Conditions,
+        EffectCard,
+        GeneralItem,
+        LossTerm,
+        Prompts,
+        Route,
+        Scene,
+        Simulated,
+        Split,
+        Stream,
+        Trajectory,
+    )
+
+
+@frozen
+class Component:
+    """A name that recipes may `use:` and the attrs class behind it; the class's fields are its YAML keys."""
+
+    name: str
+    cls: type
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A component that can find mistakes before any model is loaded."""
+
+    def check(self) -> Iterable[str]:
+        """Every problem as one sentence that names the file and the offending word; nothing if all is well."""
+        ...
+
+
+class Teachers(Protocol):
+    """A bank of effect LoRAs."""
+
+    def cards(self) -> Sequence[EffectCard]:
+        """The effects of the bank, in a fixed order; reads the manifest, not the weights."""
+        ...
+
+
+class Router(Protocol):
+    """Decides which stream and which teacher every row of a step follows (paper: PDSR)."""
+
+    def route(self, draws: Draws, rows: int, effects: Sequence[str]) -> Route:
+        """The route of the step that `draws` stands for; a pure function, so any step can be asked for in advance."""
+        ...
+
+
+class PromptStrategy(Protocol):
+    """Decides what the student and the teacher read (paper: AOP)."""
+
+    def effect(self, card: EffectCard) -> Prompts:
+        """The words for a row of the effect stream, and for inference with that effect."""
+        ...
+
+    def general(self, item: GeneralItem) -> Prompts:
+        """The words for a row of the general stream."""
+        ...
+
+
+class SimulationSchedule(Protocol):
+    """Brings the student to a state it will meet at inference (paper: backward and target simulation)."""
+
+    def simulate(self, scene: Scene) -> Asking[Simulated]:
+        """A generator: yields `scene.forward("student", ...)` in tuples, returns where the student arrived.
+
+        The last forward is asked for with grad=True; the scene drops the gradient in the critic's phase.
+        """
+        ...
+
+    def check_schedule(self, schedule: Schedule) -> Iterable[str]:
+        """Problems with the recipe's few-step schedule, such as bounds that leave no step."""
+        ...
+
+
+@runtime_checkable
+class SharesTrajectory(Protocol):
+    """A simulation whose rollout can serve a whole cycle while the student does not change."""
+
+    def rollout(self, scene: Scene) -> Asking[Trajectory]:
+        """The student's full few-step trajectory without gradient; later `simulate` reads `scene.trajectory`."""
+        ...
+
+
+class Loss(Protocol):
+    """A term of the student's or the critic's objective."""
+
+    streams: tuple[Stream, ...]
+    weight: float
+
+    def __call__(self, scene: Scene) -> Asking[LossTerm]:
+        """A generator over the scene of its own streams' rows: yields forwards or Await(simulation), returns the term."""
+        ...
+
+
+@runtime_checkable
+class UsesSimulation(Protocol):
+    """A loss that reads the outcome of a simulation, named in the recipe."""
+
+    simulation: str
+
+
+@runtime_checkable
+class UsesCritic(Protocol):
+    """A loss that asks the critic, so that the recipe needs a `critic:` section."""
+
+    def needs_critic(self) -> bool:
+        """True where this loss will ask for the role `critic`."""
+        ...
+
+
+class Dataset(Protocol):
+    """Pictures by name."""
+
+    def sources(self, effect: str, split: Split) -> Sequence[str]:
+        """The names of an effect's source pictures."""
+        ...
+
+    def general(self, split: Split) -> Sequence[GeneralItem]:
+        """Unlabelled pictures with instructions, in a fixed order."""
+        ...
+
+    def images(self, names: Sequence[str]) -> torch.Tensor:
+        """Those pictures, float32 [B, 3, H, W] in [-1, 1]."""
+        ...
+
+
+@runtime_checkable
+class Truth(Protocol):
+    """A dataset that knows the right answer (an embedded world)."""
+
+    def truth(self, effect: str, names: Sequence[str]) -> torch.Tensor:
+        """What the effect makes of those pictures, [B, 3, H, W] in [-1, 1]."""
+        ...
+
+    def general_truth(self, items: Sequence[GeneralItem]) -> torch.Tensor:
+        """What the instructions make of their pictures, [B, 3, H, W] in [-1, 1]."""
+        ...
+
+
+class Backbone(Protocol):
+    """A frozen edit model: where it is, how its weights are named, how to load it."""
+
+    def targets(self) -> tuple[str, ...]:
+        """The dotted names of the linears that carry adapters, with (in, out) known from `shapes`."""
+        ...
+
+    def shapes(self) -> Mapping[str, tuple[int, int]]:
+        """(in_features, out_features) of every target, without loading weights."""
+        ...
+
+    def digest(self) -> str:
+        """A hash of the weights and whatever else decides the model's output."""
+        ...
+
+    def load(self) -> LoadedBackbone:
+        """The model itself, frozen, in evaluation mode."""
+        ...
+
+
+class LoadedBackbone(Protocol):
+    """An edit model in memory."""
+
+    network: torch.nn.Module
+
+    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Words [B] with their source pictures [B, 3, H, W] -> text [B, L, D], mask [B, L] bool."""
+        ...
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1] -> latents [B, C, h, w]."""
+        ...
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents [B, C, h, w] -> pictures [B, 3, H, W], clamped to [-1, 1]."""
+        ...
+
+    def velocity(self, x_sigma: torch.Tensor, sigma: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+        """The network's velocity eps - x0 at x_sigma [B, C, h, w], sigma [B]."""
+        ...
+
+
+class Metric(Protocol):
+    """Turns an evaluation's pictures into numbers."""
+
+    def measure(self, evaluation: Evaluation) -> Measured:
+        """The evaluation's numbers, with the direction in which each is better."""
+        ...
+
+
+class LoraKernel(Protocol):
+    """The computation of one LoRA linear whose batch rows may use different adapters."""
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        segments: Sequence[tuple[int, torch.Tensor | None, torch.Tensor | None, float]],
+    ) -> torch.Tensor:
+        """x [B, ..., in] -> [B, ..., out].
+
+        `segments` covers the rows in order: (row count, A [r, in] or None, B [out, r] or None, scale).
+        """
+        ...
+
+
+@frozen
+class RunInfo:
+    """What a lifecycle hook is told of a run."""
+
+    name: str
+    folder: Path
+    digest: str
+    steps: int

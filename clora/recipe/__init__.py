@@ -1,0 +1,1 @@
+"""YAML text -> typed Recipe; every mistake is reported at once, at file:line:column."""

@@ -1,0 +1,121 @@
+"""The typed recipe: one attrs class a section, whose fields are the YAML keys and whose validators are the bounds.
+
+Sections that hold a component (`{use: NAME, ...}`) are typed by the component's own class, found through the plugins.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from attrs import field, frozen
+from attrs.validators import and_, ge, gt, le, optional
+
+
+def _unit():
+    return and_(ge(0.0), le(1.0))
+
+
+@frozen
+class Student:
+    """The adapter that is trained, and the few-step sampler it is trained for (paper: rank 128, 8 steps, shift 3)."""
+
+    rank: int = field(default=128, validator=ge(1))
+    alpha: float = field(default=128.0, validator=gt(0.0))
+    steps: int = field(default=8, validator=ge(1))
+    shift: float = field(default=3.0, validator=gt(0.0))
+    #: decay of the moving average that is exported instead of the last weights; null turns it off, as in the paper
+    ema: float | None = field(default=None, validator=optional(_unit()))
+
+
+@frozen
+class Critic:
+    """The adapter that follows the student's distribution; absent where no loss asks for it."""
+
+    updates: int = field(default=5, validator=ge(1))
+    lr: float = field(default=1e-4, validator=gt(0.0))
+    losses: dict[str, Any] = field(factory=dict)
+
+
+@frozen
+class Teacher:
+    """How teachers and the base are sampled when their outputs are made (paper: 40 steps, guidance 4)."""
+
+    steps: int = field(default=40, validator=ge(1))
+    guidance_scale: float = field(default=4.0, validator=ge(0.0))
+    shift: float = field(default=3.0, validator=gt(0.0))
+
+
+@frozen
+class Train:
+    """The training loop (paper: 5,000 student updates, AdamW 1e-4, betas 0, 0.999, clip 10)."""
+
+    steps: int = field(default=5000, validator=ge(0))
+    batch_size: int = field(default=1, validator=ge(1))
+    lr: float = field(default=1e-4, validator=gt(0.0))
+    betas: tuple[float, float] = (0.0, 0.999)
+    weight_decay: float = field(default=0.0, validator=ge(0.0))
+    grad_clip: float = field(default=10.0, validator=gt(0.0))
+    warmup_steps: int = field(default=0, validator=ge(0))
+    #: share of the run, at its end, over which both learning rates fall to zero along a cosine; 0 keeps them constant
+    decay: float = field(default=0.0, validator=_unit())
+    schedule: Literal["independent", "shared"] = "shared"
+    pack: bool = True
+    checkpoint_every: int = field(default=100, validator=ge(1))
+    keep_checkpoints: int = field(default=2, validator=ge(1))
+
+
+@frozen
+class Merge:
+    """Teachers merged without training, through PEFT's add_weighted_adapter."""
+
+    method: Literal["svd", "ties_svd", "dare_ties_svd", "linear", "cat"] = "svd"
+    rank: int = field(default=128, validator=ge(1))
+    density: float = field(default=0.2, validator=_unit())
+    weight: float = field(default=1.0, validator=gt(0.0))
+
+
+@frozen
+class Serve:
+    """What is exported and evaluated: the trained student, or the baselines that need no training of their own."""
+
+    adapter: Literal["student", "teachers", "merge"] = "student"
+    sampler: Literal["few_step", "teacher"] = "few_step"
+    prompts: Literal["student", "teacher"] = "student"
+    #: a recipe whose student is added on top at serving time (an acceleration LoRA)
+    plus: str | None = None
+    merge: Merge = Merge()
+
+
+@frozen
+class Evaluate:
+    """How many test pictures are made."""
+
+    images: int = field(default=100, validator=ge(1))  # per effect
+    general_images: int = field(default=100, validator=ge(0))
+    batch_size: int = field(default=64, validator=ge(1))
+    teacher: bool = True  # also sample each effect's own teacher, for the report's grid and the reference row
+
+
+@frozen
+class Recipe:
+    """A whole run. `None` in a component section means that the section was not given or was removed by null."""
+
+    backbone: Any
+    dataset: Any
+    teachers: Any
+    router: Any
+    prompts: Any
+    name: str = ""
+    title: str = ""
+    seed: int = field(default=0, validator=ge(0))
+    effects: tuple[str, ...] | None = None  # which of the bank's effects; null means all
+    simulations: dict[str, Any] = field(factory=dict)
+    losses: dict[str, Any] = field(factory=dict)
+    metrics: dict[str, Any] = field(factory=dict)
+    kernels: Any = None
+    student: Student = Student()
+    critic: Critic | None = None
+    teacher: Teacher = Teacher()
+    train: Train = Train()
+    serve: Serve = Serve()
+    evaluate: Evaluate = Evaluate()
