@@ -1,0 +1,1 @@
+"""Named LoRA adapters on one frozen base: student, critic, moving average and teachers; which row uses which."""

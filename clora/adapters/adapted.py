@@ -1,0 +1,100 @@
+"""One frozen network whose target linears can use any adapter, a different one in every row of a batch.
+
+PEFT's own layers refuse a mixed-adapter batch in training (`adapter_names` raises) and copy nothing flat, so the
+wrapping is ours; names, initialisation and files are PEFT's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+
+import torch
+from torch import nn
+
+from clora.adapters.adapter import Adapter
+from clora.adapters.eager import Segment, eager_lora_linear
+
+Kernel = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None", Sequence[Segment]], torch.Tensor]
+
+
+class Routing:
+    """Which adapter each row of the coming forward uses; one object that all wrapped linears look at."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.runs: tuple[tuple[str | None, int], ...] = ()  # (adapter, how many rows in a row)
+        self.rows = 0
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear and the adapters that cover it."""
+
+    def __init__(self, base: nn.Linear, routing: Routing) -> None:
+        super().__init__()
+        self.base = base
+        self.routing = routing
+        self.factors: dict[str, tuple[torch.Tensor, torch.Tensor, float]] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [B, ..., in] -> [B, ..., out], each row with its own adapter."""
+        segments: list[Segment] = []
+        for name, rows in self.routing.runs:
+            a, b, scale = self.factors[name] if name in self.factors else (None, None, 0.0)
+            segments.append((rows, a, b, scale))
+        if all(a is None for _, a, _, _ in segments):
+            return self.base(x)
+        if x.shape[0] != self.routing.rows:  # a network may stack its batch (Qwen 2511's zero_cond_t does)
+            if x.shape[0] % self.routing.rows:
+                raise ValueError(f"{x.shape[0]} rows reached a linear, but adapters are set for {self.routing.rows}")
+            segments *= x.shape[0] // self.routing.rows
+        return self.routing.kernel(x, self.base.weight, self.base.bias, segments)
+
+
+class AdaptedNetwork:
+    """A frozen network with named adapters; `rows(...)` says which row of the next forwards uses which."""
+
+    def __init__(self, network: nn.Module, targets: Sequence[str], kernel: Kernel = eager_lora_linear) -> None:
+        network.requires_grad_(False)
+        self.network = network
+        self.routing = Routing(kernel)
+        self.adapters: dict[str, Adapter] = {}
+        self.linears: dict[str, LoraLinear] = {}
+        for target in targets:
+            parent, _, leaf = target.rpartition(".")
+            owner = network.get_submodule(parent)
+            linear = network.get_submodule(target)
+            if not isinstance(linear, nn.Linear):
+                raise TypeError(f"target {target} is a {type(linear).__name__}, not a Linear")
+            self.linears[target] = LoraLinear(linear, self.routing)
+            setattr(owner, leaf, self.linears[target])
+
+    def add(self, name: str, adapter: Adapter) -> Adapter:
+        """Put an adapter under a name, replacing what stood there; modules that it does not cover lose theirs."""
+        unknown = [module for module in adapter.factors if module not in self.linears]
+        if unknown:
+            raise ValueError(f"adapter {name} covers {len(unknown)} linears that the network lacks, such as {unknown[0]}")
+        self.adapters[name] = adapter
+        for module, linear in self.linears.items():
+            linear.factors.pop(name, None)
+            if module in adapter.factors:
+                linear.factors[name] = adapter.factors[module]
+        return adapter
+
+    @contextmanager
+    def rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
+        """Within it, row i of every batch uses adapters[i]; None is the bare base.
+
+        Raises KeyError for a name that was never added: a silent fall-back to the base would train on the wrong teacher.
+        """
+        for name in set(adapters):
+            if name is not None and name not in self.adapters:
+                raise KeyError(f"no adapter named {name!r}; there are {', '.join(sorted(self.adapters)) or 'none'}")
+        before = self.routing.runs, self.routing.rows
+        self.routing.runs = tuple((name, len(list(run))) for name, run in groupby(adapters))
+        self.routing.rows = len(adapters)
+        try:
+            yield
+        finally:
+            self.routing.runs, self.routing.rows = before
