@@ -1,0 +1,89 @@
+"""Atomic writes: a reader finds the old file or the new one, never a torn one, whatever kills the writer."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clora.errors import CloraError
+
+_PLAIN = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "no permission to write there",
+    errno.EPERM: "no permission to write there",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+}
+
+
+@contextmanager
+def told_plainly(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to write into a CloraError that names the path and the reason."""
+    try:
+        yield
+    except OSError as error:
+        reason = _PLAIN.get(error.errno or 0)
+        if reason is None:
+            raise
+        raise CloraError(f"cannot write {path}: {reason}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside a folder survive a power cut (a no-op where folders cannot be opened)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic_with(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make a temporary file beside `path`, then put it in place in one step.
+
+    Raises CloraError where the folder cannot be written or the disk is full.
+    """
+    with told_plainly(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            write(temporary)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a whole file in one step."""
+    raw = data.encode() if isinstance(data, str) else data
+    write_atomic_with(path, lambda temporary: temporary.write_bytes(raw) and None)
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` make a folder's files under a temporary name, then put the whole folder in place in one step."""
+    with told_plainly(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            fill(temporary)
+            for file in temporary.iterdir():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+            sync_folder(temporary)
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        sync_folder(path.parent)
