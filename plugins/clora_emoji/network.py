@@ -1,0 +1,67 @@
+"""A small Qwen-Image edit transformer, built from diffusers' own class, and the one way to call it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
+
+BASE = Path(__file__).parent / "assets" / "base"
+GRID = 8  # latents are GRID x GRID tokens
+CONFIG: MappingProxyType[str, Any] = MappingProxyType(
+    {
+        "patch_size": 1,
+        "in_channels": 48,
+        "out_channels": 48,
+        "num_layers": 6,
+        "num_attention_heads": 4,
+        "attention_head_dim": 32,
+        "joint_attention_dim": 128,
+        "axes_dims_rope": (8, 12, 12),
+    }
+)
+
+
+def build() -> QwenImageTransformer2DModel:
+    """Return the network with fresh weights from torch's global generator: 3.67 M parameters, float32."""
+    return QwenImageTransformer2DModel(**CONFIG)
+
+
+def load(folder: Path = BASE, dtype: torch.dtype = torch.float32) -> QwenImageTransformer2DModel:
+    """Return the trained network of a diffusers folder in ``dtype``, in evaluation mode.
+
+    Raises OSError when the folder does not hold config.json and the safetensors weights.
+    """
+    model = QwenImageTransformer2DModel.from_pretrained(
+        folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True
+    )
+    return model.eval()
+
+
+def velocity(
+    transformer: torch.nn.Module,
+    x_sigma: torch.Tensor,
+    sigma: torch.Tensor,
+    text: torch.Tensor,
+    mask: torch.Tensor,
+    source: torch.Tensor,
+) -> torch.Tensor:
+    """Return the predicted velocity ``eps - x0`` [B, 48, 8, 8] of x_sigma = (1 - sigma) * x0 + sigma * eps.
+
+    x_sigma and source are latents [B, 48, 8, 8], sigma [B] in [0, 1], text [B, L, 128], mask bool [B, L].
+    """
+    # As Qwen-Image-Edit does it: the source picture is a second frame of tokens behind the noisy ones.
+    tokens = torch.cat([x_sigma.flatten(2), source.flatten(2)], dim=2).transpose(1, 2)
+    frames = [(1, GRID, GRID), (1, GRID, GRID)]
+    predicted = transformer(
+        hidden_states=tokens,
+        encoder_hidden_states=text,
+        encoder_hidden_states_mask=mask,
+        timestep=sigma,
+        img_shapes=[frames] * len(x_sigma),
+        return_dict=False,
+    )[0]
+    return predicted[:, : GRID * GRID].transpose(1, 2).reshape(x_sigma.shape)
