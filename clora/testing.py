@@ -1,0 +1,81 @@
+"""Helpers for the tests of components, ours and third parties': a small scene, and a loop that drives one generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from clora.flow import Schedule
+from clora.seeding import Draws
+from clora.values import Await, Conditions, Forward, Phase, RoleConditions, Route, Row, Scene, Simulated, Trajectory
+
+if TYPE_CHECKING:
+    import torch
+
+    from clora.values import Asking
+
+T = TypeVar("T")
+
+
+def drive(
+    asking: Asking[T],
+    velocity: Callable[[Forward], torch.Tensor],
+    simulated: Mapping[str, Simulated] | None = None,
+) -> T:
+    """Run one simulation or loss to its end and return its result.
+
+    `velocity` answers every Forward with a tensor like its x_sigma; a graph is recorded only where the Forward asks for
+    one, as in the training loop. Raises KeyError where a loss awaits a simulation that `simulated` lacks.
+    """
+    import torch
+
+    answer: tuple[torch.Tensor, ...] | Simulated | None = None
+    while True:
+        try:
+            question = asking.send(answer)
+        except StopIteration as end:
+            return end.value
+        if isinstance(question, Await):
+            answer = (simulated or {})[question.simulation]
+            continue
+        velocities: list[torch.Tensor] = []
+        for forward in question:
+            with torch.set_grad_enabled(forward.grad):
+                velocities.append(velocity(forward))
+        answer = tuple(velocities)
+
+
+def example_scene(
+    rows: Sequence[Row],
+    targets: torch.Tensor,
+    *,
+    phase: Phase = "student",
+    draws: Draws | None = None,
+    steps: int = 8,
+    shift: float = 3.0,
+    trajectory: Trajectory | None = None,
+) -> Scene:
+    """A scene over latents `targets` [R, C, H, W] whose conditions say who reads them.
+
+    Text [R, 1, 1] is 1 for the student, 2 for the teacher and 0 for no words, plus a tenth of the row's number; the
+    source latents are zero.
+    """
+    import torch
+
+    count = len(rows)
+
+    def conditions(word: float) -> Conditions:
+        text = (word + 0.1 * torch.arange(count, dtype=targets.dtype)).reshape(count, 1, 1)
+        return Conditions(text, torch.ones(count, 1, dtype=torch.bool), torch.zeros_like(targets))
+
+    return Scene(
+        phase=phase,
+        draws=draws or Draws(seed=0),
+        schedule=Schedule.shifted(steps, shift),
+        shift=shift,
+        route=Route(tuple(rows)),
+        rows=tuple(range(count)),
+        conditions=RoleConditions(conditions(1.0), conditions(2.0), conditions(0.0)),
+        targets=targets,
+        trajectory=trajectory,
+    )

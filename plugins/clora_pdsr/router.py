@@ -1,0 +1,47 @@
+"""The switch between the two streams and the choice of the effect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Literal
+
+from attrs import field, frozen
+from attrs.validators import and_, ge, in_, le
+
+from clora.api import Draws, Route, Row
+
+
+@frozen
+class Pdsr:
+    """Probabilistic switching between the general stream and the effects' streams (CollectionLoRA, PDSR).
+
+    `p_switch` is the probability of the effect stream, `hold_steps` the steps that one draw serves, and `per` says
+    whether every row is drawn for itself or the whole batch of a rank at once.
+    """
+
+    p_switch: float = field(default=0.5, validator=and_(ge(0.0), le(1.0)))
+    hold_steps: int = field(default=1, validator=ge(1))
+    per: Literal["row", "batch"] = field(default="row", validator=in_(("row", "batch")))
+
+    def route(self, draws: Draws, rows: int, effects: Sequence[str]) -> Route:
+        """The route of `rows` rows in the step of `draws`, general rows first.
+
+        A pure function of (seed, step // hold_steps, rank), so the route of a coming step can be asked for now. Raises
+        ValueError where the effect stream may be drawn but there are no effects.
+        """
+        if self.p_switch > 0 and not effects:
+            raise ValueError(f"the router pdsr has p_switch {self.p_switch:g}, but the teachers' bank has no effects")
+        held = draws.at(draws.step // self.hold_steps * self.hold_steps)
+        random = held.python("pdsr")
+        if self.per == "batch":
+            return Route.ordered([self._draw(random, effects)] * rows)
+        return Route.ordered([self._draw(random, effects) for _ in range(rows)])
+
+    def _draw(self, random: Random, effects: Sequence[str]) -> Row:
+        """p ~ U(0, 1); effect k ~ U{1..K} if p < p_switch, else general   (CollectionLoRA, PDSR).
+
+        Both numbers are always drawn, so that p_switch does not change which effects later rows get.
+        """
+        p, k = random.random(), random.random()
+        return Row("effect", effects[int(k * len(effects))]) if p < self.p_switch else Row("general")
