@@ -1,0 +1,108 @@
+"""The metric `truth`: numbers about effects whose right answer is known, without a judge model.
+
+README.md beside this file gives every formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from clora.api import Matrix, Measured
+from clora_effectbench.checks import SOURCE, candidates_of
+from clora_effectbench.consistency import consistency, subject_variance
+from clora_effectbench.distances import Judged, judge, squared_distance
+
+if TYPE_CHECKING:
+    import torch
+
+    from clora.api import EffectPictures, Evaluation, GeneralPictures
+
+_LOWER = ("bad_case_rate", "distance", "teacher_bad_case_rate", "teacher_distance")
+_LOWER_GENERAL = ("general_distance", "general_distance_base", "general_ratio")
+
+
+@frozen
+class _Outcome:
+    """One effect's outputs by one model: judged, and scored where there are subjects enough to score against."""
+
+    judged: Judged
+    scores: torch.Tensor | None
+
+
+@frozen
+class TruthMetric:
+    """Bad cases, bleed, distance and subject consistency against the known truth (the paper's BCR and VSA)."""
+
+    def measure(self, evaluation: Evaluation) -> Measured:
+        """Measure students, and teachers where there are any; ValueError if the evaluation knows no truths."""
+        candidates = candidates_of(evaluation)
+        students = [_outcome(e.student, e, candidates) for e in evaluation.effects]
+        teachers = [None if e.teacher is None else _outcome(e.teacher, e, candidates) for e in evaluation.effects]
+        values = _means(students, "")
+        with_teacher = [outcome for outcome in teachers if outcome is not None]
+        # A mean over some of the effects would stand in the table beside one over all of them.
+        if len(with_teacher) == len(students):
+            values |= _means(with_teacher, "teacher_")
+        if evaluation.general is not None:
+            values |= _general(evaluation.general)
+        names = [e.effect for e in evaluation.effects]
+        return Measured(
+            values=values,
+            lower_is_better=frozenset(name for name in (*_LOWER, *_LOWER_GENERAL) if name in values),
+            per_effect={n: _per_effect(s, t) for n, s, t in zip(names, students, teachers, strict=True)},
+            matrices={"bleed": _bleed(names, students, candidates)},
+        )
+
+
+def _outcome(output: torch.Tensor, pictures: EffectPictures, candidates: Sequence[str]) -> _Outcome:
+    truths = {name: pictures.truths[name] for name in candidates}
+    judged = judge(output, pictures.effect, {**truths, SOURCE: pictures.source})
+    variance = subject_variance(truths[pictures.effect])
+    return _Outcome(judged, None if variance is None else consistency(judged, variance))
+
+
+def _means(outcomes: Sequence[_Outcome], prefix: str) -> dict[str, float]:
+    """Means over all pictures of all effects, as columns of the comparison table."""
+    values = {
+        f"{prefix}bad_case_rate": _mean([o.judged.bad for o in outcomes]),
+        f"{prefix}distance": _mean([o.judged.distance for o in outcomes]),
+    }
+    scores = [o.scores for o in outcomes if o.scores is not None]
+    if len(scores) == len(outcomes):
+        values[f"{prefix}subject_consistency"] = _mean(scores)
+    return values
+
+
+def _mean(parts: Sequence[torch.Tensor]) -> float:
+    return sum(float(part.double().sum()) for part in parts) / sum(len(part) for part in parts)
+
+
+def _per_effect(student: _Outcome, teacher: _Outcome | None) -> dict[str, float]:
+    found = {"bad_case_rate": _mean([student.judged.bad]), "distance": _mean([student.judged.distance])}
+    if student.scores is not None:
+        found["consistency"] = _mean([student.scores])
+    if teacher is not None:
+        found["teacher_bad_case_rate"] = _mean([teacher.judged.bad])
+        found["teacher_distance"] = _mean([teacher.judged.distance])
+    return found
+
+
+def _bleed(names: Sequence[str], students: Sequence[_Outcome], candidates: Sequence[str]) -> Matrix:
+    """Rows: the effect asked for; columns: the share of its outputs nearest to each candidate."""
+    columns = (*candidates, SOURCE)
+    counts = [outcome.judged.nearest.bincount(minlength=len(columns)).tolist() for outcome in students]
+    return Matrix(tuple(names), columns, tuple(tuple(count / sum(row) for count in row) for row in counts))
+
+
+def _general(general: GeneralPictures) -> dict[str, float]:
+    """Distances to the truth of general instructions, student and base; checked before that the truth is there."""
+    assert general.truth is not None
+    student = _mean([squared_distance(general.student, general.truth)])
+    base = _mean([squared_distance(general.base, general.truth)])
+    values = {"general_distance": student, "general_distance_base": base}
+    if base > 0:  # a base without error leaves nothing to compare with
+        values["general_ratio"] = student / base
+    return values
