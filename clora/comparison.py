@@ -1,0 +1,208 @@
+"""Several evaluated runs as one table: a row per recipe, mean and spread over its seeds (as Tables 1 and 3)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from attrs import frozen
+
+from clora.errors import CloraError, hint
+from clora.runs import RunFolder
+
+
+@frozen
+class EvaluatedRun:
+    """What one run folder says of itself and of its evaluation."""
+
+    folder: Path
+    name: str
+    title: str
+    seed: int
+    digest: str | None
+    steps: int | None
+    seconds: float | None
+    nfe: str | None  # network evaluations per picture, such as "4" or "40x2"
+    values: Mapping[str, float]
+    lower_is_better: frozenset[str]
+
+
+@frozen
+class Cell:
+    """One value over a row's seeds: mean, sample standard deviation (None for one seed) and how many seeds had it."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+@frozen
+class Row:
+    """The runs of one recipe, which differ in their seeds only."""
+
+    name: str
+    title: str
+    runs: tuple[EvaluatedRun, ...]
+    cells: Mapping[str, Cell]  # columns that no seed has are absent
+
+    @property
+    def nfe(self) -> str | None:
+        """Network evaluations per picture, the same in all runs of a row."""
+        return self.runs[0].nfe
+
+
+@frozen
+class Comparison:
+    """The whole table; `columns` keeps the order in which values were first met."""
+
+    columns: tuple[str, ...]
+    lower_is_better: frozenset[str]
+    rows: tuple[Row, ...]
+
+    def best(self, column: str) -> float | None:
+        """The best mean of a column; None where there are no two rows to compare."""
+        means = [row.cells[column].mean for row in self.rows if column in row.cells]
+        if len(means) < 2:
+            return None
+        return min(means) if column in self.lower_is_better else max(means)
+
+    def sorted_by(self, column: str) -> Comparison:
+        """The same table with the best row of a column first; rows without that value keep their order at the end."""
+        sign = 1 if column in self.lower_is_better else -1
+        rows = sorted(self.rows, key=lambda row: sign * row.cells[column].mean if column in row.cells else math.inf)
+        return Comparison(self.columns, self.lower_is_better, tuple(rows))
+
+
+def compare(runs: Sequence[EvaluatedRun], columns: Sequence[str] | None = None, by: str | None = None) -> Comparison:
+    """Group runs by name, in the order given, into a table of all columns or those asked for, sorted by one if asked.
+
+    Raises CloraError for an unknown column, and for runs of one name that are not seeds of one recipe.
+    """
+    known = tuple(dict.fromkeys(column for run in runs for column in run.values))
+    wanted = dict.fromkeys([*(columns or ()), *([by] if by else ())])
+    problems = [f"no run has the value {name!r}{hint(name, known)}" for name in wanted if name not in known]
+    groups: dict[str, list[EvaluatedRun]] = {}
+    for run in runs:
+        problems += _clash(run, groups.setdefault(run.name, []))
+        groups[run.name].append(run)
+    if problems:
+        raise CloraError("\n".join(problems))
+    shown = tuple(dict.fromkeys(columns)) if columns else known
+    lower = frozenset(column for run in runs for column in run.lower_is_better)
+    # `by` may name a column that is not shown, so the rows know all values while they are sorted.
+    table = Comparison(known, lower, tuple(_row(group) for group in groups.values()))
+    return Comparison(shown, lower, (table.sorted_by(by) if by else table).rows)
+
+
+def _clash(run: EvaluatedRun, others: Sequence[EvaluatedRun]) -> list[str]:
+    """Why a run cannot share a row with those before it; a mean over unlike runs would be a number of nothing."""
+    for other in others:
+        if other.seed == run.seed:
+            same = f"the same name {run.name!r} and seed {run.seed} as {other.folder}, which was given before"
+            return [f"{run.folder}: has {same}; leave one out"]
+        shared = {"updates": (run.steps, other.steps), "evaluations per picture": (run.nfe, other.nfe)}
+        for what, (mine, theirs) in shared.items():
+            if mine != theirs:
+                unlike = f"is called {run.name!r} like {other.folder}, but has {mine} {what} against {theirs}"
+                return [f"{run.folder}: {unlike}; only the seeds may differ within one name"]
+    return []
+
+
+def _row(runs: Sequence[EvaluatedRun]) -> Row:
+    cells: dict[str, Cell] = {}
+    for column in dict.fromkeys(column for run in runs for column in run.values):
+        found = [run.values[column] for run in runs if column in run.values]
+        cells[column] = Cell(fmean(found), stdev(found) if len(found) > 1 else None, len(found))
+    title = next((run.title for run in runs if run.title), "")
+    return Row(runs[0].name, title, tuple(runs), cells)
+
+
+def read_runs(folders: Sequence[Path]) -> list[EvaluatedRun]:
+    """Read run folders in the order given.
+
+    Raises CloraError with the problems of all folders: no run, not evaluated yet, damaged JSON, a value no number.
+    """
+    runs: list[EvaluatedRun] = []
+    problems: list[str] = []
+    for folder in folders:
+        try:
+            runs.append(_read_run(folder))
+        except CloraError as error:
+            problems.append(str(error))
+    if problems:
+        raise CloraError("\n".join(problems))
+    return runs
+
+
+def _read_run(folder: Path) -> EvaluatedRun:
+    if not folder.is_dir():
+        why = "it is a file" if folder.exists() else "there is no such folder"
+        raise CloraError(f"{folder} is not a run folder: {why}")
+    run, where = RunFolder(folder), folder / "run.json"
+    try:
+        info = _mapping(where, run.info())
+    except OSError as error:
+        raise CloraError(f"cannot read {where}: {error.strerror}") from error
+    name, seed = _typed(where, info, "name", str), _typed(where, info, "seed", int)
+    if name is None or seed is None:
+        raise CloraError(f"{where}: lacks {'name' if name is None else 'seed'!r}; it was not written by clora run")
+    if not run.results.exists():
+        raise CloraError(f"{folder} has not been evaluated yet; `clora evaluate {folder}` finishes it")
+    found = _read_results(run.results)
+    return EvaluatedRun(
+        folder=folder,
+        name=name,
+        title=_typed(where, info, "title", str) or "",
+        seed=seed,
+        digest=_typed(where, info, "digest", str),
+        steps=_typed(where, info, "steps", int),
+        seconds=_typed(where, info, "seconds", float),
+        nfe=_typed(run.results, found, "nfe", str),
+        values=_values(run.results, found),
+        lower_is_better=frozenset(str(name) for name in _typed(run.results, found, "lower_is_better", list) or ()),
+    )
+
+
+def _read_results(path: Path) -> Mapping[str, Any]:
+    try:
+        return _mapping(path, json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CloraError(f"{path} is damaged: {error}; `clora evaluate` writes it anew") from error
+    except OSError as error:
+        raise CloraError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _mapping(path: Path, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise CloraError(f"{path}: must hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _typed(path: Path, holder: Mapping[str, Any], key: str, kind: type) -> Any:
+    """`holder[key]` if it is of the kind (an int passes for a float), None if it is absent or null."""
+    value = holder.get(key)
+    if value is None:
+        return None
+    fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
+    if not fits:
+        raise CloraError(f"{path}: {key} must be of type {kind.__name__}, not {value!r}")
+    return value
+
+
+def _values(path: Path, found: Mapping[str, Any]) -> Mapping[str, float]:
+    values = _typed(path, found, "values", dict)
+    if values is None:
+        raise CloraError(f"{path}: lacks 'values'; `clora evaluate` writes it anew")
+    wrong = [f"{name} = {v!r}" for name, v in values.items() if not _is_number(v)]
+    if wrong:
+        raise CloraError(f"{path}: values that are no finite numbers: {', '.join(wrong)}")
+    # null is how a metric's missing number may be written; the table shows it as missing.
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
