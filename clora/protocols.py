@@ -51,6 +51,15 @@ class Checked(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksCards(Protocol):
+    """A prompt strategy that can find effects whose words collide."""
+
+    def check_cards(self, cards: Sequence[EffectCard]) -> Iterable[str]:
+        """Every collision as one sentence that names both effects."""
+        ...
+
+
 class Teachers(Protocol):
     """A bank of effect LoRAs."""
 

@@ -1,0 +1,31 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test setup lint clean
+
+## eight effects and few-step sampling become one LoRA, on real pictures, with a report to look at
+demo: setup
+	$(BIN)/clora run recipes/quickstart.yaml
+
+## every test
+test: setup
+	$(BIN)/python -m pytest
+
+## .venv with pinned versions (CPU torch); does nothing when it is up to date
+setup: .venv/ready
+
+.venv/ready: constraints.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+## style, types, and which room may import which
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv runs .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,64 @@
+"""Teachers merged without training, through PEFT's own add_weighted_adapter: what a user would try first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from clora.adapters.adapter import Adapter
+
+if TYPE_CHECKING:
+    from clora.recipe.schema import Merge
+
+
+def _skeleton(shapes: Mapping[str, tuple[int, int]]) -> nn.Module:
+    """A module tree that has only the target linears: PEFT merges from A and B alone, the base is not needed."""
+    root = nn.Module()
+    for target, (inputs, outputs) in shapes.items():
+        owner = root
+        *path, leaf = target.split(".")
+        for part in path:
+            if part not in dict(owner.named_children()):
+                owner.add_module(part, nn.Module())
+            owner = owner.get_submodule(part)
+        owner.add_module(leaf, nn.Linear(inputs, outputs, bias=False))
+    return root
+
+
+def merge(adapters: Sequence[Adapter], shapes: Mapping[str, tuple[int, int]], how: Merge, seed: int = 0) -> Adapter:
+    """One adapter of rank `how.rank` from several, weighted alike, by PEFT's method `how.method`."""
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraModel
+
+    names = [f"effect_{i}" for i in range(len(adapters))]
+    configs = {}
+    for name, adapter in zip(names, adapters, strict=True):
+        ranks = {module: slot.rank for module, slot in adapter.slots.items()}
+        top = max(ranks.values())
+        configs[name] = LoraConfig(r=top, lora_alpha=top, rank_pattern=ranks, alpha_pattern=ranks, target_modules=list(ranks))
+    model = LoraModel(_skeleton(shapes), configs[names[0]], names[0])
+    for name in names[1:]:
+        model.peft_config[name] = configs[name]
+        model.inject_adapter(model.model, name)
+    for name, adapter in zip(names, adapters, strict=True):
+        for module, (a, b, scale) in adapter.factors.items():
+            layer = model.model.get_submodule(module)
+            layer.lora_A[name].weight.data.copy_(a)  # pyright: ignore
+            layer.lora_B[name].weight.data.copy_(b * scale)  # pyright: ignore
+    generator_state = torch.random.get_rng_state()
+    torch.manual_seed(seed)  # dare drops at random, from the global generator
+    try:
+        extra = {} if how.method in ("svd", "linear", "cat") else {"density": how.density}
+        rank = {"svd_rank": how.rank} if "svd" in how.method else {}
+        model.add_weighted_adapter(names, [how.weight] * len(names), "merged", how.method, **rank, **extra)
+    finally:
+        torch.random.set_rng_state(generator_state)
+    merged = {}
+    for module in shapes:
+        layer = model.model.get_submodule(module)
+        a, b = layer.lora_A["merged"].weight, layer.lora_B["merged"].weight  # pyright: ignore
+        merged[module] = (a.detach(), b.detach(), float(layer.scaling["merged"]))  # pyright: ignore
+    return Adapter.of(merged)

@@ -1,0 +1,77 @@
+"""Makes pictures as a user of the result would: served adapters, their prompts, their sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from clora.flow import Schedule
+from clora.sampling import euler, few_step
+
+if TYPE_CHECKING:
+    from clora.plan import Plan
+    from clora.recipe.schema import Teacher
+    from clora.seeding import Draws
+    from clora.world import World
+
+
+class Server:
+    """Samples from adapters that stand on a world's base; every call's noise comes from its draws."""
+
+    def __init__(self, plan: Plan, world: World) -> None:
+        self.plan = plan
+        self.world = world
+
+    def few_step(self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str], draws: Draws) -> torch.Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1] in the student's few steps without guidance."""
+        student = self.plan.recipe.student
+        schedule = Schedule.shifted(student.steps, student.shift)
+
+        def sample(prompts: Sequence[str], sources: Sequence[str], draws: Draws) -> torch.Tensor:
+            like = self.world.latents_like(len(sources))
+            return few_step(self._velocity(adapter, prompts, sources), like, schedule, draws)
+
+        return self._in_batches(sample, prompts, sources, draws)
+
+    def teacher(self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str], draws: Draws) -> torch.Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1] in the teacher's many guided steps."""
+        return self._in_batches(self._teacher_sample(adapter), prompts, sources, draws)
+
+    def teacher_latents(self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str], draws: Draws) -> torch.Tensor:
+        """The same as latents [B, C, h, w], undecoded: what training aims at."""
+        return self._in_batches(self._teacher_sample(adapter), prompts, sources, draws, decode=False)
+
+    def _teacher_sample(self, adapter: str | None):
+        how: Teacher = self.plan.recipe.teacher
+        schedule = Schedule.shifted(how.steps, how.shift)
+
+        def sample(prompts: Sequence[str], sources: Sequence[str], draws: Draws) -> torch.Tensor:
+            like = self.world.latents_like(len(sources))
+            conditional = self._velocity(adapter, prompts, sources)
+            empty = None if how.guidance_scale == 1.0 else self._velocity(adapter, [""] * len(sources), sources)
+            return euler(conditional, empty, like, schedule, how.guidance_scale, draws)
+
+        return sample
+
+    def _velocity(self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str]):
+        conditions = self.world.conditions(prompts, sources)
+
+        def velocity(x_sigma: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            with self.world.adapted.rows([adapter] * len(sources)):
+                return self.world.backbone.velocity(x_sigma, sigma, conditions)
+
+        return velocity
+
+    @torch.no_grad()
+    def _in_batches(
+        self, sample, prompts: Sequence[str], sources: Sequence[str], draws: Draws, *, decode: bool = True
+    ) -> torch.Tensor:
+        size = self.plan.recipe.evaluate.batch_size
+        made = []
+        for start in range(0, len(sources), size):
+            part = slice(start, start + size)
+            latents = sample(prompts[part], sources[part], draws.named(str(start)))
+            made.append(self.world.backbone.decode(latents) if decode else latents)
+        return torch.cat(made)

@@ -1,0 +1,187 @@
+"""Evaluate: test pictures from the exported file, read back from disk, and the recipe's metrics over them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from attrs import asdict, frozen
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from clora.adapters.adapter import Adapter, stack
+from clora.evaluation import EffectPictures, Evaluation, GeneralPictures
+from clora.files import write_atomic, write_atomic_with
+from clora.lora_files.reader import read_lora
+from clora.protocols import Truth
+from clora.runs import RunFolder, digest_file, digest_of
+from clora.seeding import Draws
+from clora.serving import Server
+
+if TYPE_CHECKING:
+    from clora.plan import Plan
+    from clora.values import EffectCard, GeneralItem
+    from clora.world import World
+
+
+@frozen
+class Served:
+    """The adapters that answer requests: one name per effect, one for general instructions (None: the bare base)."""
+
+    effect: dict[str, str]
+    general: str | None
+
+
+def load_served(plan: Plan, world: World, folder: RunFolder, plus: Path | None) -> Served:
+    """Put what the run serves on the base, read from its files; `plus` is a LoRA added to all of it."""
+    extra = None if plus is None else _read(world, plus)
+    if plan.recipe.serve.adapter == "teachers":
+        world.load_teachers()
+        names = {card.name: card.name for card in plan.cards}
+        if extra is None:
+            return Served(names, None)
+        world.adapted.add("plus", extra)
+        for name in names:
+            world.adapted.add(f"{name}+plus", stack(world.adapted.adapters[name], extra))
+        return Served({name: f"{name}+plus" for name in names}, "plus")
+    served = _read(world, folder.lora)
+    world.adapted.add("served", served if extra is None else stack(served, extra))
+    return Served({card.name: "served" for card in plan.cards}, "served")
+
+
+def _read(world: World, path: Path) -> Adapter:
+    deltas = read_lora(path, world.shapes).deltas
+    return Adapter.of({name: (delta.a, delta.b, delta.scale) for name, delta in deltas.items()})
+
+
+def evaluate(
+    plan: Plan, world: World, folder: RunFolder, plus: Path | None, tell: Callable[[str], None]
+) -> tuple[Evaluation, dict]:
+    """Make the pictures, measure, write `evaluate/`; returns both."""
+    recipe = plan.recipe
+    served = load_served(plan, world, folder, plus)
+    maker = Maker(plan, world, served, folder)
+    effects = []
+    for i, card in enumerate(plan.cards):
+        tell(f"evaluate {i + 1}/{len(plan.cards)}: {card.name}")
+        effects.append(maker.effect(card))
+    general = maker.general() if recipe.evaluate.general_images else None
+    evaluation = Evaluation(effects, general)
+    results: dict = {"values": {}, "lower_is_better": [], "per_effect": {}, "matrices": {}, "nfe": nfe(plan)}
+    for metric in recipe.metrics.values():
+        measured = metric.measure(evaluation)
+        results["values"] |= dict(measured.values)
+        results["lower_is_better"] += sorted(measured.lower_is_better)
+        for name, values in measured.per_effect.items():
+            results["per_effect"].setdefault(name, {}).update(values)
+        results["matrices"] |= {name: asdict(matrix) for name, matrix in measured.matrices.items()}
+    write_atomic_with(folder.pictures, lambda path: save_file(to_tensors(evaluation), path))
+    write_atomic(folder.results, json.dumps(results, indent=2) + "\n")
+    return evaluation, results
+
+
+def nfe(plan: Plan) -> str:
+    """Network evaluations per picture, as the paper's tables write them: 8, or 40x2 with guidance."""
+    if plan.recipe.serve.sampler == "few_step":
+        return str(plan.recipe.student.steps)
+    teacher = plan.recipe.teacher
+    return f"{teacher.steps}" if teacher.guidance_scale == 1.0 else f"{teacher.steps}x2"
+
+
+class Maker:
+    """Makes the evaluation's pictures; the teachers' and the base's are shared by runs through the cache."""
+
+    def __init__(self, plan: Plan, world: World, served: Served, folder: RunFolder) -> None:
+        self.plan = plan
+        self.world = world
+        self.served = served
+        self.folder = folder
+        self.server = Server(plan, world)
+        self.draws = Draws(0).named("evaluate")  # the same noise for every run: differences come from the model
+
+    def effect(self, card: EffectCard) -> EffectPictures:
+        """One effect's test pictures."""
+        recipe = self.plan.recipe
+        names = tuple(recipe.dataset.sources(card.name, "test")[: recipe.evaluate.images])
+        draws = self.draws.named(card.name)
+        words = self.plan.prompts[card.name]
+        prompt = words.student if recipe.serve.prompts == "student" else words.teacher
+        teacher = None
+        if recipe.evaluate.teacher:
+            self.world.load_teachers()
+            teacher = self._reference(
+                f"{card.name}", card.name, [card.teacher_prompt] * len(names), names, draws, digest_file(card.lora)
+            )
+        truths: dict[str, torch.Tensor] = {}
+        if isinstance(recipe.dataset, Truth):
+            truths = {other.name: recipe.dataset.truth(other.name, names) for other in self.plan.cards}
+        return EffectPictures(
+            effect=card.name,
+            names=names,
+            source=recipe.dataset.images(names),
+            student=self._sample(self.served.effect[card.name], [prompt] * len(names), names, draws),
+            teacher=teacher,
+            truths=truths,
+        )
+
+    def general(self) -> GeneralPictures:
+        """Test pictures of the general stream."""
+        recipe = self.plan.recipe
+        items = general_items(self.plan)
+        names, instructions = [item.source for item in items], [item.instruction for item in items]
+        draws = self.draws.named("general")
+        truth = recipe.dataset.general_truth(items) if isinstance(recipe.dataset, Truth) else None
+        return GeneralPictures(
+            instructions=tuple(instructions),
+            source=recipe.dataset.images(names),
+            student=self._sample(self.served.general, instructions, names, draws),
+            base=self._reference("general", None, instructions, names, draws, ""),
+            truth=truth,
+        )
+
+    def _sample(self, adapter: str | None, prompts: Sequence[str], names: Sequence[str], draws: Draws) -> torch.Tensor:
+        sampler = self.server.few_step if self.plan.recipe.serve.sampler == "few_step" else self.server.teacher
+        return sampler(adapter, prompts, names, draws)
+
+    def _reference(
+        self, label: str, adapter: str | None, prompts: Sequence[str], names: Sequence[str], draws: Draws, weights: str
+    ) -> torch.Tensor:
+        """A teacher's or the base's pictures, from the cache where they are there."""
+        recipe = self.plan.recipe
+        key = digest_of([recipe.backbone.digest(), weights, list(prompts), list(names), asdict(recipe.teacher)])
+        path = self.folder.cache / "references" / f"{label}-{key}.safetensors"
+        if path.exists():
+            try:
+                return load_file(path)["pictures"]
+            except (SafetensorError, KeyError, OSError):
+                pass  # damaged: made again below
+        made = self.server.teacher(adapter, prompts, names, draws).contiguous()
+        write_atomic_with(path, lambda temporary: save_file({"pictures": made}, temporary))
+        return made
+
+
+def general_items(plan: Plan) -> list[GeneralItem]:
+    """The general test items of the evaluation: the same draw for every run."""
+    items = plan.recipe.dataset.general("test")
+    count = min(len(items), plan.recipe.evaluate.general_images)
+    return [items[i] for i in Draws(0).python("evaluate/general").sample(range(len(items)), count)]
+
+
+def to_tensors(evaluation: Evaluation) -> dict[str, torch.Tensor]:
+    """Every picture of an evaluation as uint8, by dotted name."""
+    tensors: dict[str, torch.Tensor] = {}
+    for part in evaluation.effects:
+        tensors |= {f"{part.effect}.source": part.source, f"{part.effect}.student": part.student}
+        if part.teacher is not None:
+            tensors[f"{part.effect}.teacher"] = part.teacher
+        if part.effect in part.truths:
+            tensors[f"{part.effect}.truth"] = part.truths[part.effect]
+    if evaluation.general is not None:
+        general = evaluation.general
+        tensors |= {"general.source": general.source, "general.student": general.student, "general.base": general.base}
+        if general.truth is not None:
+            tensors["general.truth"] = general.truth
+    return {name: ((t + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).contiguous() for name, t in tensors.items()}

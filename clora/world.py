@@ -1,0 +1,85 @@
+"""A plan in memory: the frozen base with its adapters, and every condition encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from attrs import evolve
+
+from clora.adapters.adapted import AdaptedNetwork
+from clora.adapters.adapter import Adapter
+from clora.adapters.eager import eager_lora_linear
+from clora.lora_files.reader import read_lora
+from clora.training.evaluator import Evaluator
+from clora.values import Conditions
+
+if TYPE_CHECKING:
+    from clora.plan import Plan
+
+#: how many (prompt, picture) texts and how many pictures are kept encoded; beyond it the oldest are encoded again
+CACHE_ITEMS = 50_000
+
+
+class World:
+    """The loaded backbone with the teachers of a plan on it, and caches of encoded words and pictures."""
+
+    def __init__(self, plan: Plan) -> None:
+        recipe = plan.recipe
+        self.plan = plan
+        self.dataset = recipe.dataset
+        self.backbone = recipe.backbone.load()
+        self.shapes = recipe.backbone.shapes()
+        kernel = eager_lora_linear if recipe.kernels is None else recipe.kernels
+        self.adapted = AdaptedNetwork(self.backbone.network, tuple(self.shapes), kernel)
+        self.evaluator = Evaluator(self.backbone, self.adapted, pack=recipe.train.pack)
+        self._texts: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._sources: dict[str, torch.Tensor] = {}
+        self.latent_shape = self._a_latent().shape
+
+    def _a_latent(self) -> torch.Tensor:
+        item = self.dataset.general("train")[0]
+        return self._encoded_sources([item.source])[0]
+
+    def load_teachers(self) -> None:
+        """Put every effect's LoRA on the base under the effect's name."""
+        for card in self.plan.cards:
+            if card.name not in self.adapted.adapters:
+                file = read_lora(card.lora, self.shapes)
+                self.adapted.add(
+                    card.name,
+                    Adapter.of({name: (d.a, d.b, d.scale * card.scale) for name, d in file.deltas.items()}),
+                )
+
+    def conditions(self, prompts: Sequence[str], sources: Sequence[str]) -> Conditions:
+        """The conditions of rows given by prompt and picture name; what was encoded before is not encoded again."""
+        keys = list(zip(prompts, sources, strict=True))
+        missing = [key for key in dict.fromkeys(keys) if key not in self._texts]
+        if missing:
+            images = self.dataset.images([source for _, source in missing])
+            text, mask = self.backbone.encode_prompts([prompt for prompt, _ in missing], images)
+            for i, key in enumerate(missing):
+                length = int(mask[i].sum())
+                self._texts[key] = (text[i, :length], mask[i, :length])
+        latents = self._encoded_sources(sources)
+        parts = [Conditions(*(part[None] for part in self._texts[key]), latents[i : i + 1]) for i, key in enumerate(keys)]
+        packed = Conditions.cat(parts)
+        while len(self._texts) > CACHE_ITEMS:
+            self._texts.pop(next(iter(self._texts)))
+        return evolve(packed, source=latents)
+
+    def _encoded_sources(self, names: Sequence[str]) -> torch.Tensor:
+        """Latents [B, C, h, w] of pictures by name."""
+        missing = [name for name in dict.fromkeys(names) if name not in self._sources]
+        if missing:
+            latents = self.backbone.encode_images(self.dataset.images(missing))
+            self._sources |= zip(missing, latents, strict=True)
+        found = torch.stack([self._sources[name] for name in names])
+        while len(self._sources) > CACHE_ITEMS:
+            self._sources.pop(next(iter(self._sources)))
+        return found
+
+    def latents_like(self, rows: int) -> torch.Tensor:
+        """An empty float32 latent batch [rows, C, h, w], for samplers to take shape and device from."""
+        return torch.empty(rows, *self.latent_shape)

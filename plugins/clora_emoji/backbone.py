@@ -1,0 +1,89 @@
+"""The emoji world's backbone component: a Qwen-Image edit transformer of 3.7 M parameters that runs on a laptop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from attrs import frozen
+
+from clora.api import Conditions
+
+from . import codec, network, words
+
+#: the linears of a block that carry adapters, with (inputs, outputs) in multiples of the model's width
+TAILS: Mapping[str, tuple[int, int]] = {
+    **{f"attn.{name}": (1, 1) for name in ("to_q", "to_k", "to_v", "to_out.0")},
+    **{f"attn.{name}": (1, 1) for name in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")},
+    **{f"{stream}_mlp.net.0.proj": (1, 4) for stream in ("img", "txt")},
+    **{f"{stream}_mlp.net.2": (4, 1) for stream in ("img", "txt")},
+    **{f"{stream}_mod.1": (1, 6) for stream in ("img", "txt")},
+}
+
+
+@frozen
+class EmojiBackbone:
+    """YAML: `backbone: {use: emoji}`; `weights` is a diffusers folder with config.json and safetensors."""
+
+    weights: Path = network.BASE
+
+    def check(self) -> Iterable[str]:
+        """Problems with the weights' folder, before anything is loaded."""
+        for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+            if not (self.weights / name).is_file():
+                yield f"backbone emoji: {self.weights / name} is missing"
+
+    def _config(self) -> dict:
+        return json.loads((self.weights / "config.json").read_text(encoding="utf-8"))
+
+    def shapes(self) -> Mapping[str, tuple[int, int]]:
+        """(in, out) of the 14 linears of every block, from config.json alone."""
+        config = self._config()
+        width = config["num_attention_heads"] * config["attention_head_dim"]
+        return {
+            f"transformer_blocks.{block}.{tail}": (inputs * width, outputs * width)
+            for block in range(config["num_layers"])
+            for tail, (inputs, outputs) in TAILS.items()
+        }
+
+    def targets(self) -> tuple[str, ...]:
+        """The dotted names of the linears that carry adapters."""
+        return tuple(self.shapes())
+
+    def digest(self) -> str:
+        """A hash of configuration and weights."""
+        hasher = hashlib.blake2b(digest_size=8)
+        for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+            hasher.update((self.weights / name).read_bytes())
+        return hasher.hexdigest()
+
+    def load(self) -> LoadedEmoji:
+        """The model in float32 on the CPU, or on the GPU where there is one."""
+        return LoadedEmoji(network.load(self.weights))
+
+
+class LoadedEmoji:
+    """The model in memory, with hashed words for a text encoder and patches for a VAE."""
+
+    def __init__(self, transformer: torch.nn.Module) -> None:
+        self.network = transformer.requires_grad_(False)
+
+    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Words [B] -> text [B, L, 128], mask [B, L]; these words do not depend on the pictures."""
+        return words.encode(prompts)
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Pictures [B, 3, 32, 32] -> latents [B, 48, 8, 8]."""
+        return codec.to_latents(images)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents [B, 48, 8, 8] -> pictures [B, 3, 32, 32], clamped to [-1, 1]."""
+        return codec.to_pixels(latents).clamp(-1, 1)
+
+    def velocity(self, x_sigma: torch.Tensor, sigma: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+        """eps - x0 at x_sigma [B, 48, 8, 8], sigma [B]."""
+        text, mask, source = conditions.text, conditions.mask, conditions.source
+        return network.velocity(self.network, x_sigma, sigma, text, mask, source)

@@ -1,0 +1,84 @@
+"""The emoji world's dataset component: real pictures, and the truth of every effect and instruction."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+import torch
+from attrs import frozen
+
+from clora.api import GeneralItem, Split
+
+from . import atlas
+from .effects import EFFECTS, training_subjects
+from .general import GENERAL
+
+SOURCE_ARTIST = "noto"
+_EDIT_OF = {phrasing: edit for edit in GENERAL.values() for phrasing in edit.phrasings}
+
+
+def _mixed(names: Sequence[str]) -> list[str]:
+    """The names in an order that has nothing to do with the alphabet, the same everywhere."""
+    return sorted(names, key=lambda name: hashlib.blake2b(name.encode(), digest_size=8).digest())
+
+
+class _Items(Sequence[GeneralItem]):
+    """Every subject with every instruction, made when asked for."""
+
+    def __init__(self, names: Sequence[str], instructions: Sequence[str]) -> None:
+        self.names = names
+        self.instructions = instructions
+
+    def __len__(self) -> int:
+        return len(self.names) * len(self.instructions)
+
+    def __iter__(self) -> Iterator[GeneralItem]:
+        return (self[i] for i in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> GeneralItem: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[GeneralItem]: ...
+    def __getitem__(self, index: int | slice) -> GeneralItem | Sequence[GeneralItem]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        name, instruction = divmod(index % len(self), len(self.instructions))
+        return GeneralItem(self.names[name], self.instructions[instruction])
+
+
+@frozen
+class EmojiDataset:
+    """YAML: `dataset: {use: emoji}`. Sources are Noto; test subjects are animals and faces that no model has seen."""
+
+    def check(self) -> Iterable[str]:
+        """Problems with the committed atlases."""
+        for artist in atlas.ARTISTS:
+            if not (atlas.ASSETS / f"{artist}.webp").is_file():
+                yield f"dataset emoji: {atlas.ASSETS / f'{artist}.webp'} is missing"
+
+    def sources(self, effect: str, split: Split) -> Sequence[str]:
+        """The subjects of an effect's training pairs, or all test subjects. Raises ValueError for an unknown effect."""
+        if effect not in EFFECTS:
+            raise ValueError(f"the emoji world knows no effect {effect!r}")
+        return training_subjects(effect) if split == "train" else _mixed(atlas.select("test", atlas.TEST_CATEGORIES))
+
+    def general(self, split: Split) -> Sequence[GeneralItem]:
+        """Every subject of the split with every instruction in each of its wordings."""
+        names = atlas.select("train") if split == "train" else atlas.select("test", atlas.TEST_CATEGORIES)
+        return _Items(_mixed(names), tuple(_EDIT_OF))
+
+    def images(self, names: Sequence[str]) -> torch.Tensor:
+        """Noto's drawings, float32 [B, 3, 32, 32] in [-1, 1]."""
+        return atlas.picture(SOURCE_ARTIST, list(names))
+
+    def truth(self, effect: str, names: Sequence[str]) -> torch.Tensor:
+        """What the effect makes of Noto's drawings, [B, 3, 32, 32] in [-1, 1]."""
+        return EFFECTS[effect].apply(self.images(names), tuple(names))
+
+    def general_truth(self, items: Sequence[GeneralItem]) -> torch.Tensor:
+        """What the instructions make of their pictures, [B, 3, 32, 32] in [-1, 1]."""
+        return torch.stack([_EDIT_OF[item.instruction].apply(self.images([item.source])[0]) for item in items])
