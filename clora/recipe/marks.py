@@ -1,0 +1,170 @@
+"""YAML text -> a tree with a mark on every value, without any of YAML's guesses about types.
+
+The parser's events are read rather than composed nodes: only they tell a written tag from a guessed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from attrs import frozen
+
+from clora.errors import nearest
+from clora.recipe.problems import Problem
+from clora.recipe.tree import Entry, Items, Keys, Mark, Node, Text
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 40
+MAX_VALUES = 20_000  # aliases counted as often as they are used, so that a few lines cannot become a million values
+
+Place = Callable[[int, int], Mark]
+
+
+@frozen
+class Parsed:
+    """A text's tree and its mistakes; without a tree the text could not be read to its end."""
+
+    tree: Node | None
+    problems: tuple[Problem, ...]
+
+
+class _Unreadable(Exception):  # noqa: N818 - it signals that the error is recorded already
+    """Reading must stop here; the problem is recorded already."""
+
+
+def parse_file(file: Path, blame: Mark | None = None) -> Parsed:
+    """The tree of a YAML file; `blame` is the place that names the file, where that is not the command line."""
+    whole = Mark.of_file(file)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        reason = f"cannot read {whole.source}: {error.strerror}" if blame else f"cannot be read: {error.strerror}"
+        return Parsed(None, (Problem(blame or whole, reason + _neighbour(file)),))
+    if len(content) > MAX_BYTES:
+        return Parsed(None, (Problem(whole, f"is larger than {MAX_BYTES} bytes, which no recipe is"),))
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return Parsed(None, (Problem(Mark.of_file(file, line, 1), "is not UTF-8 text"),))
+    return parse(text, lambda line, column: Mark.of_file(file, line, column))
+
+
+def _neighbour(file: Path) -> str:
+    if not file.parent.is_dir():
+        return ""
+    close = nearest(file.name, [other.name for other in file.parent.glob("*.yaml")])
+    return f"; did you mean {close!r}?" if close and close != file.name else ""
+
+
+def parse(text: str, place: Place) -> Parsed:
+    """The tree of a YAML text whose marks `place` makes from line and column (from 1)."""
+    builder = _Builder(text, place)
+    try:
+        tree = builder.document()
+    except _Unreadable:
+        tree = None
+    except yaml.MarkedYAMLError as error:
+        at = error.problem_mark or error.context_mark
+        mark = place(at.line + 1, at.column + 1) if at else place(1, 1)
+        builder.problems.append(Problem(mark, f"not YAML: {error.problem or error.context}"))
+        tree = None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        builder.problems.append(Problem(place(line, 1), f"not YAML: character {ord(str(error.character)):#x}"))
+        tree = None
+    return Parsed(tree, tuple(builder.problems))
+
+
+class _Builder:
+    def __init__(self, text: str, place: Place) -> None:
+        self.problems: list[Problem] = []
+        self.place = place
+        self.events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.SafeLoader))
+        self.anchors: dict[str, tuple[Node, int] | None] = {}
+        self.values = 0
+
+    def stop(self, mark: Mark, message: str) -> _Unreadable:
+        self.problems.append(Problem(mark, message))
+        return _Unreadable()
+
+    def mark(self, event: Any) -> Mark:
+        return self.place(event.start_mark.line + 1, event.start_mark.column + 1)
+
+    def count(self, mark: Mark, values: int) -> None:
+        self.values += values
+        if self.values > MAX_VALUES:
+            raise self.stop(mark, f"more than {MAX_VALUES} values, counting aliases as often as they are used")
+
+    def document(self) -> Node:
+        next(self.events)  # the stream's start
+        if isinstance(next(self.events), yaml.StreamEndEvent):
+            return Keys({}, self.place(1, 1))
+        tree = self.node(next(self.events), 0)
+        next(self.events)  # the document's end
+        after = next(self.events)
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise self.stop(self.mark(after), "a second document; a recipe is one")
+        return tree
+
+    def node(self, event: Any, depth: int, key: Mark | None = None) -> Node:
+        mark = self.mark(event)
+        if depth > MAX_DEPTH:
+            raise self.stop(mark, f"nested deeper than {MAX_DEPTH} levels")
+        if isinstance(event, yaml.AliasEvent):
+            return self.alias(event, mark)
+        self.count(mark, 1)
+        if event.tag is not None:
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            self.problems.append(Problem(mark, f"tag {tag!r} is not allowed; the recipe's types say what a value is"))
+        before = self.values - 1
+        if event.anchor is not None:
+            self.anchors[event.anchor] = None  # known but not finished
+        if isinstance(event, yaml.ScalarEvent):
+            node: Node = Text(event.value, event.style is None, mark)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            node = self.items(mark, depth)
+        else:
+            node = self.keys(key or mark, depth)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = (node, self.values - before)
+        return node
+
+    def alias(self, event: Any, mark: Mark) -> Node:
+        if event.anchor not in self.anchors:
+            raise self.stop(mark, f"alias {event.anchor!r} names no anchor above it")
+        target = self.anchors[event.anchor]
+        if target is None:
+            raise self.stop(mark, f"alias {event.anchor!r} stands inside its own anchor")
+        node, size = target
+        self.count(mark, size)
+        return node
+
+    def items(self, mark: Mark, depth: int) -> Items:
+        values: list[Node] = []
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            values.append(self.node(event, depth + 1))
+        return Items(tuple(values), mark)
+
+    def keys(self, mark: Mark, depth: int) -> Keys:
+        entries: dict[str, Entry] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            key_mark = self.mark(event)
+            if not isinstance(event, yaml.ScalarEvent):
+                raise self.stop(key_mark, "a key must be one word")
+            name = event.value
+            value = self.node(next(self.events), depth + 1, key_mark)
+            if event.tag is not None:
+                self.problems.append(Problem(key_mark, f"a tag on key {name!r} is not allowed"))
+            elif name == "<<" and event.style is None:
+                self.problems.append(Problem(key_mark, "merge keys (<<) are not supported; use `extends`"))
+            elif name in entries:
+                first = entries[name].key
+                again = f"line {first.line}" if first.line else "before"
+                self.problems.append(Problem(key_mark, f"key {name!r} is already given at {again}"))
+            else:
+                entries[name] = Entry(key_mark, value)
+        return Keys(entries, mark)
