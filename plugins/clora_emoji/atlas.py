@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def pictures(artist: str) -> torch.Tensor:
     return tiles[:count].float() / 127.5 - 1.0
 
 
-def picture(artist: str, names: list[str] | tuple[str, ...]) -> torch.Tensor:
+def picture(artist: str, names: Sequence[str]) -> torch.Tensor:
     """Return the named subjects by one artist, float32 [len(names), 3, 32, 32] in [-1, 1].
 
     Raises ValueError for a name that no atlas holds.

@@ -53,9 +53,7 @@ def _pixelate(x: torch.Tensor) -> torch.Tensor:
 
 
 def _zoom_in(x: torch.Tensor) -> torch.Tensor:
-    return _planes(
-        x, lambda p: interpolate(p[..., 8:24, 8:24], scale_factor=2, mode="bilinear", align_corners=False)
-    )
+    return _planes(x, lambda p: interpolate(p[..., 8:24, 8:24], scale_factor=2, mode="bilinear", align_corners=False))
 
 
 def _zoom_out(x: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Draw the emoji atlases and the list of subjects from unpacked npm icon packages; needs resvg-py, run by hand.
 
-    python -m clora_emoji.make_assets node_modules/@iconify-json
+python -m clora_emoji.make_assets node_modules/@iconify-json
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ SIZE = 32
 SUPERSAMPLING = 8
 COLUMNS = 32
 # Noto files plants, flowers and traces under "Animals & Nature"; creatures alone make a test set of one kind.
-NOT_CREATURES = frozenset(
-    """blossom bouquet cactus cherry-blossom deciduous-tree evergreen-tree fallen-leaf four-leaf-clover herb hibiscus
+_NOT_CREATURES = """
+    blossom bouquet cactus cherry-blossom deciduous-tree evergreen-tree fallen-leaf four-leaf-clover herb hibiscus
     leaf-fluttering-in-wind maple-leaf mushroom palm-tree paw-prints pig-nose rose rosette seedling shamrock
-    sheaf-of-rice spider-web spiral-shell sunflower tulip white-flower wilted-flower""".split()
-)
+    sheaf-of-rice spider-web spiral-shell sunflower tulip white-flower wilted-flower
+"""
+NOT_CREATURES = frozenset(_NOT_CREATURES.split())
 GROUPS = {
     "Activities": "activities",
     "Animals & Nature": "animals",

@@ -33,8 +33,10 @@ def build() -> QwenImageTransformer2DModel:
 def load(folder: Path = BASE, dtype: torch.dtype = torch.float32) -> QwenImageTransformer2DModel:
     """Return the trained network of a diffusers folder in ``dtype``, in evaluation mode.
 
-    Raises OSError when the folder does not hold config.json and the safetensors weights.
+    Raises FileNotFoundError when the folder holds no such model.
     """
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"no base model in {folder}; clora_emoji.train_base makes one")
     model = QwenImageTransformer2DModel.from_pretrained(
         folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -30,7 +31,7 @@ def euler(
     x = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
     u = torch.linspace(1, 0, steps + 1)
     sigmas = shift * u / (1 + (shift - 1) * u)
-    for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, after in pairwise(sigmas.unbind()):
         sigma = now.expand(len(x))
         v = network.velocity(model, x, sigma, text, mask, latents)
         if guidance_scale != 1.0:

@@ -1,6 +1,6 @@
 """Train the base model by flow matching on general edits; resumes from its last checkpoint.
 
-    python -m clora_emoji.train_base work_folder
+python -m clora_emoji.train_base work_folder
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import attrs
 import torch
 import yaml
 
-from . import atlas, codec, general, network, words
+from . import atlas, codec, general, network
+from .matching import Examples, Noise, flow_matching_loss
 from .sampling import euler
 
 RECIPE = Path(__file__).parent / "base.yaml"
@@ -80,15 +81,6 @@ def draw_edit(recipe: BaseRecipe, x: torch.Tensor, rng: torch.Generator) -> tupl
     return ", then ".join(spoken), x
 
 
-@attrs.frozen
-class Examples:
-    """A batch of edits: sources and targets as latents [B, 48, 8, 8], and one prompt each."""
-
-    source: torch.Tensor
-    target: torch.Tensor
-    prompts: tuple[str, ...]
-
-
 def draw_examples(recipe: BaseRecipe, pool: torch.Tensor, rng: torch.Generator) -> Examples:
     """Return one batch drawn from the pictures ``pool`` [N, 3, 32, 32]."""
     sources, targets, prompts = [], [], []
@@ -102,26 +94,6 @@ def draw_examples(recipe: BaseRecipe, pool: torch.Tensor, rng: torch.Generator) 
         targets.append(y)
         prompts.append("" if empty else prompt)
     return Examples(codec.to_latents(torch.stack(sources)), codec.to_latents(torch.stack(targets)), tuple(prompts))
-
-
-def draw_sigma(recipe: BaseRecipe, rng: torch.Generator) -> torch.Tensor:
-    """Return noise levels [batch] in [0, 1): a part uniform, a part shifted towards noise."""
-    u = torch.rand(recipe.batch, generator=rng)
-    shifted = recipe.shift * u / (1 + (recipe.shift - 1) * u)
-    return torch.where(torch.rand(recipe.batch, generator=rng) < recipe.shifted_share, shifted, u)
-
-
-def flow_matching_loss(
-    model: torch.nn.Module, recipe: BaseRecipe, examples: Examples, rng: torch.Generator
-) -> torch.Tensor:
-    """Return the mean squared error between the predicted velocity and eps - x0, a scalar."""
-    text, mask = words.encode(examples.prompts, length=recipe.text_length)
-    sigma = draw_sigma(recipe, rng)
-    eps = torch.randn(examples.target.shape, generator=rng)
-    level = sigma.view(-1, 1, 1, 1)
-    x_sigma = (1 - level) * examples.target + level * eps
-    predicted = network.velocity(model, x_sigma, sigma, text, mask, examples.source)
-    return (predicted.float() - (eps - examples.target)).square().mean()
 
 
 def evaluate(model: torch.nn.Module, count: int = 16) -> dict[str, float]:
@@ -155,7 +127,7 @@ def export(ema: dict[str, torch.Tensor], folder: Path) -> None:
     """Write weights as a diffusers folder (config.json, safetensors) in bfloat16."""
     model = network.build()
     model.load_state_dict(ema)
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
 
 
 def train(recipe: BaseRecipe, work: Path, output: Path) -> None:
@@ -176,6 +148,7 @@ def train(recipe: BaseRecipe, work: Path, output: Path) -> None:
         ema, first = state["ema"], state["step"]
     for block in model.transformer_blocks:
         block.compile()
+    noise = Noise(recipe.shift, recipe.shifted_share)
     started, smooth = time.monotonic(), 0.0
     for step in range(first, recipe.steps):
         # Every draw of a step comes from (seed, step) alone, so a resumed run is the same run.
@@ -184,14 +157,15 @@ def train(recipe: BaseRecipe, work: Path, output: Path) -> None:
             group["lr"] = learning_rate(recipe, step)
         examples = draw_examples(recipe, pool, rng)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = flow_matching_loss(model, recipe, examples, rng)
+            loss = flow_matching_loss(model, examples, noise, recipe.text_length, rng)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.grad_clip)
         optimiser.step()
         decay = min(recipe.ema, (1 + step) / (10 + step))
         current = model.state_dict()
-        torch._foreach_lerp_(list(ema.values()), [current[name] for name in ema], 1 - decay)
+        for name, value in ema.items():
+            value.lerp_(current[name], 1 - decay)
         smooth = loss.item() if step == first else 0.98 * smooth + 0.02 * loss.item()
         done = step + 1
         if done % 50 == 0:
