@@ -1,0 +1,60 @@
+"""Flow matching of the student on the teacher's own outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+from attrs import field, frozen
+from attrs.validators import and_, deep_iterable, ge, in_, lt, min_len, optional
+
+from clora.api import Asking, LossTerm, Scene, Stream, add_noise, shift, velocity_target
+
+if TYPE_CHECKING:
+    import torch
+
+
+@frozen
+class TaFm:
+    """Trajectory anchoring by flow matching (CollectionLoRA, TA-FM).
+
+    `sigma_sampling: above_dmd` draws as the public code does: u between a DMD noise level and 1, then shifted. That
+    level is drawn anew for every row, or is `t_dmd` (0..1000) where given.
+    """
+
+    streams: tuple[Stream, ...] = field(
+        default=("effect",), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
+    )
+    weight: float = field(default=1.0, validator=ge(0.0))
+    sigma_sampling: Literal["uniform_shifted", "above_dmd"] = field(
+        default="uniform_shifted", validator=in_(("uniform_shifted", "above_dmd"))
+    )
+    t_dmd: float | None = field(default=None, validator=optional(and_(ge(0.0), lt(1000.0))))
+
+    def check(self) -> Iterable[str]:
+        """A sentence where `t_dmd` is given but never read."""
+        if self.t_dmd is not None and self.sigma_sampling != "above_dmd":
+            yield f"t_dmd {self.t_dmd:g} has no effect without sigma_sampling: above_dmd"
+
+    def __call__(self, scene: Scene) -> Asking[LossTerm]:
+        """L = mean((v_student(y_sigma, sigma, c_student) - (eps - y))^2), in float32   (CollectionLoRA, TA-FM).
+
+        y is the teacher's output [R, C, H, W]. Raises ValueError in the critic's phase, where it would train nothing.
+        """
+        if scene.phase != "student":
+            raise ValueError("the loss ta_fm trains the student; it does not belong under critic.losses")
+        y = scene.targets
+        sigma = self.sigmas(scene).to(y.device)
+        noise = scene.draws.normal("noise", y)
+        (velocity,) = yield (scene.forward("student", add_noise(y, noise, sigma), sigma, grad=True),)
+        error = velocity.float() - velocity_target(y.float(), noise.float())
+        return LossTerm(error.square().mean())
+
+    def sigmas(self, scene: Scene) -> torch.Tensor:
+        """sigma = shift_s(u) [R]: u ~ U(0, 1), or U(t_dmd, 1) with t_dmd = shift_s(U(0, 1))   (paper; public code)."""
+        count, s = len(scene.rows), scene.shift
+        u = scene.draws.uniform("sigma", count)
+        if self.sigma_sampling == "above_dmd":
+            t_dmd = shift(scene.draws.uniform("t_dmd", count), s) if self.t_dmd is None else self.t_dmd / 1000
+            u = t_dmd + (1 - t_dmd) * u
+        return shift(u, s)
