@@ -12,7 +12,6 @@ from attrs import frozen
 
 from clora import __version__
 from clora.adapters.adapter import Adapter
-from clora.cost import cost
 from clora.files import write_atomic
 from clora.plan import Plan, make_plan
 from clora.progress import Progress
@@ -24,13 +23,12 @@ from clora.stages.export import export
 from clora.stages.prepare import prepare
 from clora.stages.report import report
 from clora.training.batches import Batches
-from clora.training.checkpoint import Checkpoints
 from clora.training.loop import Watchers, train
 from clora.training.ranks import Ranks
 from clora.world import World
 
 if TYPE_CHECKING:
-    from clora.plugins import Catalogue
+    from clora.catalogue import Catalogue
 
 
 @frozen
@@ -97,6 +95,12 @@ class Pipeline:
             self._note_time(time.monotonic() - started)
         self.ranks.wait()
         return self.folder
+
+    def evaluate_again(self) -> None:
+        """Evaluate and report anew, whatever was done before."""
+        self.folder.forget("evaluate", "report")
+        self._evaluate()
+        self._report()
 
     def _open(self) -> None:
         self.folder.check_writable()
@@ -178,9 +182,4 @@ class Pipeline:
             plus = None if self.job.plus is None else self.job.plus.folder.lora
             report(self.plan, lambda: self.world, self.folder, plus)
             self.folder.mark_done("report", self._inputs(), (self.folder.report,))
-        from clora.comparison import read_results
-
-        self.catalogue.run_finished(self.info, read_results(self.folder.results))
-
-
-__all__ = ["Checkpoints", "Job", "Pipeline", "cost", "make_job", "run_folder"]
+        self.catalogue.run_finished(self.info, self.folder.read_results())

@@ -159,8 +159,8 @@ class Dataset(Protocol):
 class Truth(Protocol):
     """A dataset that knows the right answer (an embedded world)."""
 
-    def truth(self, effect: str, names: Sequence[str]) -> torch.Tensor:
-        """What the effect makes of those pictures, [B, 3, H, W] in [-1, 1]."""
+    def truth(self, effect: str, names: Sequence[str], images: torch.Tensor | None = None) -> torch.Tensor:
+        """What the effect makes of those pictures, [B, 3, H, W] in [-1, 1]; `images` stand in for them (chained effects)."""
         ...
 
     def general_truth(self, items: Sequence[GeneralItem]) -> torch.Tensor:
@@ -192,6 +192,10 @@ class LoadedBackbone(Protocol):
     """An edit model in memory."""
 
     network: torch.nn.Module
+
+    def fit(self, picture: torch.Tensor) -> torch.Tensor:
+        """A picture [1, 3, H, W] of any size as one that the model edits, [1, 3, h, w]."""
+        ...
 
     def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Words [B] with their source pictures [B, 3, H, W] -> text [B, L, D], mask [B, L] bool."""

@@ -80,6 +80,13 @@ class RunFolder:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise CloraError(f"{self.path / 'run.json'} is damaged: {error}") from error
 
+    def read_results(self) -> dict[str, Any]:
+        """The evaluation's numbers. Raises CloraError where the run has not been evaluated."""
+        try:
+            return json.loads(self.results.read_text())
+        except FileNotFoundError:
+            raise CloraError(f"{self.path} has not been evaluated; `clora run` with its recipe finishes it") from None
+
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Replace `run.json`."""
         write_atomic(self.path / "run.json", json.dumps(info, indent=2) + "\n")
@@ -95,6 +102,11 @@ class RunFolder:
         """Note that a stage is finished, from which inputs, and which files it made."""
         names = [str(path.relative_to(self.path)) for path in outputs]
         marks = self._marks() | {stage: {"inputs": digest, "outputs": names}}
+        write_atomic(self.path / "stages.json", json.dumps(marks, indent=2) + "\n")
+
+    def forget(self, *stages: str) -> None:
+        """Have these stages done again."""
+        marks = {stage: mark for stage, mark in self._marks().items() if stage not in stages}
         write_atomic(self.path / "stages.json", json.dumps(marks, indent=2) + "\n")
 
     def _marks(self) -> dict[str, Any]:

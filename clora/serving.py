@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
+from clora.composition import chain
 from clora.flow import Schedule
-from clora.sampling import euler, few_step
+from clora.sampling import Velocity, euler, few_step
+from clora.seeding import Draws
+from clora.world import World, read_adapter
 
 if TYPE_CHECKING:
     from clora.plan import Plan
-    from clora.recipe.schema import Teacher
-    from clora.seeding import Draws
-    from clora.world import World
+    from clora.runs import RunFolder
+
+#: (prompts [B], picture names [B], draws) -> latents [B, C, h, w]
+Sample = Callable[[Sequence[str], Sequence[str], Draws], torch.Tensor]
 
 
 class Server:
@@ -43,8 +47,8 @@ class Server:
         """The same as latents [B, C, h, w], undecoded: what training aims at."""
         return self._in_batches(self._teacher_sample(adapter), prompts, sources, draws, decode=False)
 
-    def _teacher_sample(self, adapter: str | None):
-        how: Teacher = self.plan.recipe.teacher
+    def _teacher_sample(self, adapter: str | None) -> Sample:
+        how = self.plan.recipe.teacher
         schedule = Schedule.shifted(how.steps, how.shift)
 
         def sample(prompts: Sequence[str], sources: Sequence[str], draws: Draws) -> torch.Tensor:
@@ -55,7 +59,7 @@ class Server:
 
         return sample
 
-    def _velocity(self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str]):
+    def _velocity(self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str]) -> Velocity:
         conditions = self.world.conditions(prompts, sources)
 
         def velocity(x_sigma: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -66,7 +70,7 @@ class Server:
 
     @torch.no_grad()
     def _in_batches(
-        self, sample, prompts: Sequence[str], sources: Sequence[str], draws: Draws, *, decode: bool = True
+        self, sample: Sample, prompts: Sequence[str], sources: Sequence[str], draws: Draws, *, decode: bool = True
     ) -> torch.Tensor:
         size = self.plan.recipe.evaluate.batch_size
         made = []
@@ -75,3 +79,15 @@ class Server:
             latents = sample(prompts[part], sources[part], draws.named(str(start)))
             made.append(self.world.backbone.decode(latents) if decode else latents)
         return torch.cat(made)
+
+
+def edit(
+    plan: Plan, folder: RunFolder, effects: Sequence[str], instruction: str | None, picture: torch.Tensor, seed: int
+) -> torch.Tensor:
+    """One picture [1, 3, H, W] edited with a run's exported LoRA, [3, h, w] in [-1, 1] at the model's own size."""
+    world = World(plan)
+    world.adapted.add("served", read_adapter(world, folder.lora))
+    world.pictures["the given picture"] = world.backbone.fit(picture)[0]
+    prompt = instruction if instruction is not None else chain([plan.prompts[name].student for name in effects])
+    draws = Draws(seed).named("sample")
+    return Server(plan, world).few_step("served", [prompt], ["the given picture"], draws)[0]

@@ -16,6 +16,8 @@ from clora.training.evaluator import Evaluator
 from clora.values import Conditions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from clora.plan import Plan
 
 #: how many (prompt, picture) texts and how many pictures are kept encoded; beyond it the oldest are encoded again
@@ -34,6 +36,7 @@ class World:
         kernel = eager_lora_linear if recipe.kernels is None else recipe.kernels
         self.adapted = AdaptedNetwork(self.backbone.network, tuple(self.shapes), kernel)
         self.evaluator = Evaluator(self.backbone, self.adapted, pack=recipe.train.pack)
+        self.pictures: dict[str, torch.Tensor] = {}  # given by hand, beside the dataset's own
         self._texts: dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]] = {}
         self._sources: dict[str, torch.Tensor] = {}
         self.latent_shape = self._a_latent().shape
@@ -46,18 +49,22 @@ class World:
         """Put every effect's LoRA on the base under the effect's name."""
         for card in self.plan.cards:
             if card.name not in self.adapted.adapters:
-                file = read_lora(card.lora, self.shapes)
-                self.adapted.add(
-                    card.name,
-                    Adapter.of({name: (d.a, d.b, d.scale * card.scale) for name, d in file.deltas.items()}),
-                )
+                self.adapted.add(card.name, read_adapter(self, card.lora, card.scale))
+
+    def images(self, names: Sequence[str]) -> torch.Tensor:
+        """Pictures by name, [B, 3, H, W] in [-1, 1]: those given by hand, else the dataset's."""
+        given = [self.pictures.get(name) for name in names]
+        if all(picture is None for picture in given):
+            return self.dataset.images(names)
+        found = [self.dataset.images([name])[0] if p is None else p for p, name in zip(given, names, strict=True)]
+        return torch.stack(found)
 
     def conditions(self, prompts: Sequence[str], sources: Sequence[str]) -> Conditions:
         """The conditions of rows given by prompt and picture name; what was encoded before is not encoded again."""
         keys = list(zip(prompts, sources, strict=True))
         missing = [key for key in dict.fromkeys(keys) if key not in self._texts]
         if missing:
-            images = self.dataset.images([source for _, source in missing])
+            images = self.images([source for _, source in missing])
             text, mask = self.backbone.encode_prompts([prompt for prompt, _ in missing], images)
             for i, key in enumerate(missing):
                 length = int(mask[i].sum())
@@ -73,7 +80,7 @@ class World:
         """Latents [B, C, h, w] of pictures by name."""
         missing = [name for name in dict.fromkeys(names) if name not in self._sources]
         if missing:
-            latents = self.backbone.encode_images(self.dataset.images(missing))
+            latents = self.backbone.encode_images(self.images(missing))
             self._sources |= zip(missing, latents, strict=True)
         found = torch.stack([self._sources[name] for name in names])
         while len(self._sources) > CACHE_ITEMS:
@@ -83,3 +90,9 @@ class World:
     def latents_like(self, rows: int) -> torch.Tensor:
         """An empty float32 latent batch [rows, C, h, w], for samplers to take shape and device from."""
         return torch.empty(rows, *self.latent_shape)
+
+
+def read_adapter(world: World, path: Path, scale: float = 1.0) -> Adapter:
+    """A LoRA file as an adapter of the world's base. Raises LoraFileError where it does not fit."""
+    deltas = read_lora(path, world.shapes).deltas
+    return Adapter.of({name: (delta.a, delta.b, delta.scale * scale) for name, delta in deltas.items()})

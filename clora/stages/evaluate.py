@@ -12,19 +12,18 @@ from attrs import asdict, frozen
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from clora.adapters.adapter import Adapter, stack
+from clora.adapters.adapter import stack
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures
 from clora.files import write_atomic, write_atomic_with
-from clora.lora_files.reader import read_lora
 from clora.protocols import Truth
 from clora.runs import RunFolder, digest_file, digest_of
 from clora.seeding import Draws
 from clora.serving import Server
+from clora.world import World, read_adapter
 
 if TYPE_CHECKING:
     from clora.plan import Plan
     from clora.values import EffectCard, GeneralItem
-    from clora.world import World
 
 
 @frozen
@@ -37,7 +36,7 @@ class Served:
 
 def load_served(plan: Plan, world: World, folder: RunFolder, plus: Path | None) -> Served:
     """Put what the run serves on the base, read from its files; `plus` is a LoRA added to all of it."""
-    extra = None if plus is None else _read(world, plus)
+    extra = None if plus is None else read_adapter(world, plus)
     if plan.recipe.serve.adapter == "teachers":
         world.load_teachers()
         names = {card.name: card.name for card in plan.cards}
@@ -47,14 +46,9 @@ def load_served(plan: Plan, world: World, folder: RunFolder, plus: Path | None) 
         for name in names:
             world.adapted.add(f"{name}+plus", stack(world.adapted.adapters[name], extra))
         return Served({name: f"{name}+plus" for name in names}, "plus")
-    served = _read(world, folder.lora)
+    served = read_adapter(world, folder.lora)
     world.adapted.add("served", served if extra is None else stack(served, extra))
     return Served({card.name: "served" for card in plan.cards}, "served")
-
-
-def _read(world: World, path: Path) -> Adapter:
-    deltas = read_lora(path, world.shapes).deltas
-    return Adapter.of({name: (delta.a, delta.b, delta.scale) for name, delta in deltas.items()})
 
 
 def evaluate(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from attrs import frozen
+from torch.nn.functional import interpolate, pad
 
 from clora.api import Conditions
 
@@ -70,6 +71,14 @@ class LoadedEmoji:
 
     def __init__(self, transformer: torch.nn.Module) -> None:
         self.network = transformer.requires_grad_(False)
+
+    def fit(self, picture: torch.Tensor) -> torch.Tensor:
+        """A picture [1, 3, H, W] padded with white to a square and resized to [1, 3, 32, 32]."""
+        height, width = picture.shape[-2:]
+        side = max(height, width)
+        top, left = (side - height) // 2, (side - width) // 2
+        square = pad(picture, (left, side - width - left, top, side - height - top), value=1.0)
+        return interpolate(square, (32, 32), mode="bilinear", antialias=True, align_corners=False).clamp(-1, 1)
 
     def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Words [B] -> text [B, L, 128], mask [B, L]; these words do not depend on the pictures."""

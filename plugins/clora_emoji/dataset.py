@@ -75,9 +75,9 @@ class EmojiDataset:
         """Noto's drawings, float32 [B, 3, 32, 32] in [-1, 1]."""
         return atlas.picture(SOURCE_ARTIST, list(names))
 
-    def truth(self, effect: str, names: Sequence[str]) -> torch.Tensor:
-        """What the effect makes of Noto's drawings, [B, 3, 32, 32] in [-1, 1]."""
-        return EFFECTS[effect].apply(self.images(names), tuple(names))
+    def truth(self, effect: str, names: Sequence[str], images: torch.Tensor | None = None) -> torch.Tensor:
+        """What the effect makes of Noto's drawings, or of `images` in their stead, [B, 3, 32, 32] in [-1, 1]."""
+        return EFFECTS[effect].apply(self.images(names) if images is None else images, tuple(names))
 
     def general_truth(self, items: Sequence[GeneralItem]) -> torch.Tensor:
         """What the instructions make of their pictures, [B, 3, 32, 32] in [-1, 1]."""

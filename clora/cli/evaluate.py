@@ -1,0 +1,32 @@
+"""`clora evaluate RUN`: measure a run's exported LoRA again and rewrite its report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run's folder, exported")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate anew, whatever was evaluated before."""
+    from clora.cli.recipes import plan_of_run
+    from clora.cli.run import headline
+    from clora.errors import CloraError
+    from clora.pipeline import Pipeline, make_job
+    from clora.progress import Progress
+    from clora.runs import RunFolder
+    from clora.training.ranks import Ranks
+
+    folder = RunFolder(args.run_dir)
+    plan, catalogue = plan_of_run(folder)
+    if plan.recipe.serve.adapter != "teachers" and not folder.lora.exists():
+        raise CloraError(f"{folder.lora} is not there: the run has exported nothing yet")
+    job = make_job(plan, catalogue, folder)
+    Pipeline(job, catalogue, Ranks(), Progress(on=not args.quiet)).evaluate_again()
+    print(headline(folder))
+    return 0

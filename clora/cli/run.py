@@ -1,0 +1,51 @@
+"""`clora run RECIPE`: prepare, train, export, evaluate, report; the same command goes on where it was stopped."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from clora.cli.recipes import add_recipe_arguments, planned
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_recipe_arguments(parser)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="this run's own folder, instead of NAME-HASH in --runs")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry the recipe out; Ctrl-C saves a checkpoint, exit code 130."""
+    plan, catalogue = planned(args)  # every mistake in the recipe is told before torch starts threads or loads weights
+    from clora.pipeline import Pipeline, make_job, run_folder
+    from clora.progress import Progress
+    from clora.runs import RunFolder
+    from clora.training.loop import Stopped
+    from clora.training.ranks import Ranks
+
+    folder = RunFolder(args.run_dir) if args.run_dir else run_folder(plan, args.runs)
+    job = make_job(plan, catalogue, folder)
+    ranks = Ranks.current()
+    progress = Progress(on=ranks.first and not args.quiet)
+    try:
+        Pipeline(job, catalogue, ranks, progress).run()
+    except Stopped:
+        progress.say("stopped; a checkpoint is saved. The same command goes on from here")
+        return 130
+    finally:
+        ranks.close()
+    if ranks.first:
+        print(headline(folder))
+    return 0
+
+
+def headline(folder) -> str:
+    """The results' plain numbers and where to look."""
+    results = folder.read_results()
+    lines = [f"{name:<28} {value:.4g}" for name, value in results["values"].items()]
+    lines += [f"{'report':<28} {folder.report}"]
+    if folder.lora.exists():
+        lines += [f"{'LoRA':<28} {folder.lora}"]
+    return "\n".join(lines)

@@ -1,0 +1,46 @@
+"""`clora sample RUN --effect NAME --image X.png`: use a run's exported LoRA on a picture; several effects chain."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from pathlib import Path
+
+from clora.errors import CloraError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run's folder, exported")
+    parser.add_argument("--effect", action="append", default=[], metavar="NAME", help="an effect; give two to chain them")
+    parser.add_argument("--instruction", metavar="TEXT", help="a general instruction instead of an effect")
+    parser.add_argument("--image", type=Path, required=True, help="the source picture")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="where to write (default: beside the source)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make one picture with the exported file and the words it was trained under."""
+    if bool(args.effect) == (args.instruction is not None):
+        raise CloraError("give either --effect (once, or twice to chain) or --instruction")
+    from clora.cli.recipes import plan_of_run
+    from clora.runs import RunFolder
+
+    folder = RunFolder(args.run_dir)
+    plan, _ = plan_of_run(folder)
+    for name in args.effect:
+        if name not in plan.prompts:
+            near = difflib.get_close_matches(name, plan.prompts, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(plan.prompts)}"
+            raise CloraError(f"{args.run_dir} has no effect {name!r}; {hint}")
+    if not folder.lora.exists():
+        raise CloraError(f"{folder.lora} is not there: the run has exported nothing yet")
+    from clora.picture_files import read_picture, write_picture
+    from clora.serving import edit
+
+    source = read_picture(args.image)
+    picture = edit(plan, folder, args.effect, args.instruction, source, args.seed)
+    out = args.out or args.image.with_name(f"{args.image.stem}-{'-'.join(args.effect) or 'edited'}.png")
+    write_picture(out, picture)
+    print(out)
+    return 0

@@ -1,0 +1,22 @@
+"""`clora validate RECIPE`: every check that needs no model, and what the run would cost."""
+
+from __future__ import annotations
+
+import argparse
+
+from clora.cli.recipes import add_recipe_arguments, planned
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_recipe_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the recipe, its data and its teachers' files; print the cost."""
+    plan, _ = planned(args)
+    from clora.cost import cost
+
+    print(cost(plan))
+    print("valid: nothing stands in the way of this run")
+    return 0

@@ -1,0 +1,167 @@
+"""Report: one page that opens offline, made from the run's folder and a few composed samples."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file
+
+from clora.composition import chain
+from clora.evaluation import Matrix, Measured
+from clora.protocols import Truth
+from clora.report.data import Chart, Composition, Cost, EffectEntry, Grid, ReportData, write_report
+from clora.runs import RunFolder
+from clora.seeding import Draws
+from clora.serving import Server
+from clora.stages.evaluate import general_items, load_served
+from clora.training.loop import read_steps
+from clora.values import StepReport
+
+if TYPE_CHECKING:
+    from clora.plan import Plan
+    from clora.world import World
+
+_SUBJECTS = 8  # pictures per effect on the page
+_INSTRUCTIONS = 12
+_COMPOSITIONS = 3
+
+
+def report(plan: Plan, world: Callable[[], World], folder: RunFolder, plus: Path | None) -> None:
+    """Write `report.html`. `world` is called only where samples must be made."""
+    results = folder.read_results()
+    pictures = load_file(folder.pictures)
+    steps = read_steps(folder.steps)
+    info = folder.info()
+    measured = _measured(results)
+    write_report(
+        folder.report,
+        ReportData(
+            title=plan.recipe.title or plan.recipe.name,
+            verdict=_verdict(plan, measured),
+            facts=_facts(plan, results),
+            recipe=folder.recipe.read_text(),
+            effects=tuple(_entry(plan, name) for name in plan.prompts),
+            effect_grids={card.name: _grid(plan, card.name, pictures) for card in plan.cards},
+            general=_general(plan, pictures),
+            compositions=_compositions(plan, world, folder, plus),
+            charts=_charts(steps),
+            measured=measured,
+            cost=_cost(info, steps),
+            versions=info["versions"],
+        ),
+    )
+
+
+def _measured(results: Mapping[str, Any]) -> Measured:
+    matrices = {
+        name: Matrix(tuple(m["rows"]), tuple(m["columns"]), tuple(tuple(row) for row in m["values"]))
+        for name, m in results["matrices"].items()
+    }
+    return Measured(results["values"], frozenset(results["lower_is_better"]), results["per_effect"], matrices)
+
+
+def _verdict(plan: Plan, measured: Measured) -> str:
+    """One sentence that answers whether it worked, from the numbers alone."""
+    served = {"student": "one LoRA", "teachers": "each effect's own LoRA", "merge": "one merged LoRA"}
+    how = f"{len(plan.cards)} effects from {served[plan.recipe.serve.adapter]}"
+    if "bad_case_rate" not in measured.values:
+        return f"{how}."
+    right = 1 - measured.values["bad_case_rate"]
+    return f"{how}: {right:.0%} of the test pictures show the effect that was asked for."
+
+
+def _facts(plan: Plan, results: Mapping[str, Any]) -> dict[str, str]:
+    recipe = plan.recipe
+    facts = {"effects": str(len(plan.cards)), "network evaluations a picture": results["nfe"], "seed": str(recipe.seed)}
+    if recipe.losses:
+        facts |= {
+            "student updates": f"{recipe.train.steps:,} of {recipe.train.batch_size} rows",
+            "rank": str(recipe.student.rank),
+            "losses": ", ".join(recipe.losses),
+            "schedule": recipe.train.schedule,
+        }
+    return facts | {"recipe hash": plan.digest}
+
+
+def _entry(plan: Plan, name: str) -> EffectEntry:
+    card = next(card for card in plan.cards if card.name == name)
+    return EffectEntry(name, plan.prompts[name].student, card.caption, card.teacher_prompt)
+
+
+def _grid(plan: Plan, effect: str, pictures: Mapping[str, Any]) -> Grid:
+    names = tuple(plan.recipe.dataset.sources(effect, "test")[:_SUBJECTS])
+    roles = ("source", "truth", "teacher", "student")
+    found = {role: pictures[f"{effect}.{role}"][:_SUBJECTS] for role in roles if f"{effect}.{role}" in pictures}
+    return Grid(names[: len(found["source"])], found)
+
+
+def _general(plan: Plan, pictures: Mapping[str, Any]) -> Grid | None:
+    if "general.source" not in pictures:
+        return None
+    instructions = tuple(item.instruction for item in general_items(plan)[:_INSTRUCTIONS])
+    roles = ("source", "truth", "base", "student")
+    found = {role: pictures[f"general.{role}"][:_INSTRUCTIONS] for role in roles if f"general.{role}" in pictures}
+    return Grid(instructions, found)
+
+
+def _compositions(
+    plan: Plan, world: Callable[[], World], folder: RunFolder, plus: Path | None
+) -> tuple[Composition, ...]:
+    """Neighbouring effects of the bank chained in one instruction, where one adapter serves all of them."""
+    if plan.recipe.serve.adapter == "teachers" or plan.recipe.serve.sampler != "few_step" or len(plan.cards) < 2:
+        return ()
+    loaded = world()
+    served = load_served(plan, loaded, folder, plus)
+    pairs = [(a.name, b.name) for a, b in pairwise(plan.cards)][::2][:_COMPOSITIONS]
+    return tuple(_composition(plan, loaded, served.effect[a], (a, b)) for a, b in pairs)
+
+
+def _composition(plan: Plan, world: World, adapter: str, effects: Sequence[str]) -> Composition:
+    first, second = effects
+    dataset = plan.recipe.dataset
+    names = tuple(dataset.sources(first, "test")[: _SUBJECTS // 2])
+    words = plan.prompts
+    instruction = chain([words[name].student for name in effects])
+    roles: dict[str, Any] = {"source": dataset.images(names)}
+    if isinstance(dataset, Truth):
+        roles["truth"] = dataset.truth(second, names, dataset.truth(first, names))
+    server = Server(plan, world)
+    draws = Draws(0).named("composition").named("+".join(effects))
+    for label, prompt in ((first, words[first].student), (second, words[second].student), ("both", instruction)):
+        roles[label] = server.few_step(adapter, [prompt] * len(names), names, draws)
+    return Composition(tuple(effects), instruction, Grid(names, roles))
+
+
+def _charts(steps: Sequence[StepReport]) -> tuple[Chart, ...]:
+    """The losses, the gradient norms, and what the losses say of themselves, against student updates."""
+    if not steps:
+        return ()
+    charts = [Chart("losses", _series(steps, lambda step: step.losses), log=True)]
+    logs = sorted({name for step in steps for name in step.logs})
+    for suffix in dict.fromkeys(name.rsplit(".", 1)[-1] for name in logs):
+        chosen = [name for name in logs if name.endswith(f".{suffix}")]
+        series = _series(steps, lambda step, chosen=chosen: {n: step.logs[n] for n in chosen if n in step.logs})
+        series = {name.removesuffix(f".{suffix}"): points for name, points in series.items()}
+        positive = all(value > 0 for points in series.values() for _, value in points)
+        charts.append(Chart(suffix.replace("_", " "), series, log=positive))
+    return tuple(charts)
+
+
+def _series(
+    steps: Sequence[StepReport], pick: Callable[[StepReport], Mapping[str, float]]
+) -> dict[str, list[tuple[float, float]]]:
+    series: dict[str, list[tuple[float, float]]] = {}
+    for step in steps:
+        for name, value in pick(step).items():
+            series.setdefault(name, []).append((step.step, value))
+    return series
+
+
+def _cost(info: Mapping[str, Any], steps: Sequence[StepReport]) -> Cost:
+    mean = sum(step.forward_equivalents for step in steps) / len(steps) if steps else 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Cost(info["seconds"], len(steps), mean, peak, {"train": sum(step.seconds for step in steps)})

@@ -1,0 +1,75 @@
+"""Makes the batch of any step from its draws alone: route, source pictures, prompts, conditions, targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from attrs import frozen
+
+from clora.values import Batch, Phase, Prompts, RoleConditions, Row, Scene
+
+if TYPE_CHECKING:
+    from clora.flow import Schedule
+    from clora.plan import Plan
+    from clora.seeding import Draws
+    from clora.world import World
+
+
+@frozen
+class Targets:
+    """The teachers' own outputs: for every effect the source pictures' names and the latents [N, C, H, W]."""
+
+    names: Mapping[str, tuple[str, ...]]
+    latents: Mapping[str, torch.Tensor]
+
+
+class Batches:
+    """The batches of a run; nothing is carried from one step to the next."""
+
+    def __init__(self, plan: Plan, world: World, targets: Targets) -> None:
+        self.plan = plan
+        self.world = world
+        self.targets = targets
+        self.effects = tuple(card.name for card in plan.cards)
+        self.general = plan.recipe.dataset.general("train")
+        self.blank = torch.zeros(world.latent_shape)
+
+    def batch(self, draws: Draws) -> Batch:
+        """The batch of the step that `draws` stands for."""
+        route = self.plan.recipe.router.route(draws.named("router"), self.plan.recipe.train.batch_size, self.effects)
+        choose = draws.python("batch")
+        rows = [self._row(row, choose.random()) for row in route.rows]
+        sources, prompts, targets = zip(*rows, strict=True)
+        return Batch(route, sources, prompts, torch.stack(targets))
+
+    def _row(self, row: Row, u: float) -> tuple[str, Prompts, torch.Tensor]:
+        """Source, prompts and target of one row; u in [0, 1) picks among the row's pictures."""
+        if row.effect is None:
+            item = self.general[int(u * len(self.general))]
+            return item.source, self.plan.recipe.prompts.general(item), self.blank
+        names = self.targets.names[row.effect]
+        i = int(u * len(names))
+        return names[i], self.plan.prompts[row.effect], self.targets.latents[row.effect][i]
+
+    def scene(self, draws: Draws, phase: Phase, schedule: Schedule) -> Scene:
+        """The scene of a step, over all rows of its batch."""
+        batch = self.batch(draws)
+        return Scene(
+            phase=phase,
+            draws=draws,
+            schedule=schedule,
+            shift=self.plan.recipe.student.shift,
+            route=batch.route,
+            rows=tuple(range(len(batch.sources))),
+            conditions=self._conditions(batch.prompts, batch.sources),
+            targets=batch.targets,
+        )
+
+    def _conditions(self, prompts: Sequence[Prompts], sources: Sequence[str]) -> RoleConditions:
+        return RoleConditions(
+            student=self.world.conditions([p.student for p in prompts], sources),
+            teacher=self.world.conditions([p.teacher for p in prompts], sources),
+            empty=self.world.conditions([""] * len(sources), sources),
+        )

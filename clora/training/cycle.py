@@ -1,0 +1,160 @@
+"""One cycle of training: a student update and its critic updates, under one of two schedules of rollouts.
+
+independent: every update makes its own batch and its own rollout, stopped at the drawn step; the student's x_g also
+serves the critic's first update (with 8 steps, 5 critic updates and p_switch = 0.5: about 47 forward-equivalents).
+
+shared: the student does not change within a cycle, so one full rollout serves the critic's updates, each with a draw of
+its own, and the student's update, which comes last and so meets a critic that has just followed this very student
+(about 34).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from attrs import evolve
+
+from clora.errors import CloraError
+from clora.flow import Schedule
+from clora.protocols import SharesTrajectory, UsesSimulation
+from clora.training.lockstep import run_together
+from clora.values import LossTerm, Phase, Scene, Simulated, Stream, Trajectory
+
+if TYPE_CHECKING:
+    from clora.protocols import Loss
+    from clora.recipe.schema import Recipe
+    from clora.seeding import Draws
+    from clora.training.batches import Batches
+    from clora.training.evaluator import Evaluator
+    from clora.training.optimizer import Trained
+
+
+class NonFiniteLoss(CloraError):
+    """A loss or gradient became infinite or not a number; the last good checkpoint stands."""
+
+
+class Cycle:
+    """Runs cycles: `run(n)` makes student update n (0-based) and its critic updates."""
+
+    def __init__(
+        self, recipe: Recipe, batches: Batches, evaluator: Evaluator, student: Trained, critic: Trained | None
+    ) -> None:
+        self.recipe = recipe
+        self.batches = batches
+        self.evaluator = evaluator
+        self.student = student
+        self.critic = critic
+        self.critic_losses: Mapping[str, Loss] = recipe.critic.losses if recipe.critic else {}
+        self.critic_updates = recipe.critic.updates if recipe.critic else 0
+        self.schedule = Schedule.shifted(recipe.student.steps, recipe.student.shift)
+
+    def run(self, update: int, draws: Draws) -> dict[str, float]:
+        """Make update `update`; returns the losses and logs. Step n of the run is update * critic updates + k."""
+        draws = draws.at(update * max(1, self.critic_updates))
+        if self.recipe.train.schedule == "shared":
+            return self._shared(update, draws)
+        return self._independent(update, draws)
+
+    def _shared(self, update: int, draws: Draws) -> dict[str, float]:
+        scene = self.batches.scene(draws, "student", self.schedule)
+        scenes = {name: evolve(scene, trajectory=path) for name, path in self._rollouts(scene).items()}
+        logs: dict[str, float] = {}
+        for k in range(self.critic_updates):
+            critics = {name: evolve(s, phase="critic", draws=draws.at(draws.step + k)) for name, s in scenes.items()}
+            here = evolve(scene, phase="critic", draws=draws.at(draws.step + k))
+            logs |= self._update_critic(update, here, critics, {})
+        terms, _ = self._terms("student", scene, scenes, self.recipe.losses, {})
+        return logs | self._apply("student", update, scene, terms, self.student)
+
+    def _independent(self, update: int, draws: Draws) -> dict[str, float]:
+        scene = self.batches.scene(draws, "student", self.schedule)
+        terms, outcomes = self._terms("student", scene, {}, self.recipe.losses, {})
+        ready = {name: outcome.detach() for name, outcome in outcomes.items()}
+        logs = self._apply("student", update, scene, terms, self.student)
+        for k in range(self.critic_updates):
+            if k:
+                scene = self.batches.scene(draws.at(draws.step + k), "critic", self.schedule)
+            critic_scene = evolve(scene, phase="critic", draws=draws.at(draws.step + k))
+            logs |= self._update_critic(update, critic_scene, {}, ready if k == 0 else {})
+        return logs
+
+    def _rollouts(self, scene: Scene) -> dict[str, Trajectory]:
+        """One full trajectory over all rows for every simulation that can share one; whole batch, so any loss may read it."""
+        sharing = {
+            name: simulation
+            for name, simulation in self.recipe.simulations.items()
+            if isinstance(simulation, SharesTrajectory) and self._streams(name, self.recipe.losses | self.critic_losses)
+        }
+        rollouts = {name: s.rollout(scene.named(f"simulations.{name}.rollout")) for name, s in sharing.items()}
+        return run_together({}, rollouts, self.evaluator)[1]
+
+    def _streams(self, simulation: str, losses: Mapping[str, Loss]) -> tuple[Stream, ...]:
+        """The streams whose rows a simulation must cover for these losses."""
+        users = [s for s in losses.values() if isinstance(s, UsesSimulation) and s.simulation == simulation]
+        return tuple(dict.fromkeys(stream for loss in users for stream in loss.streams))
+
+    def _terms(
+        self,
+        phase: Phase,
+        scene: Scene,
+        scenes: Mapping[str, Scene],
+        losses: Mapping[str, Loss],
+        ready: Mapping[str, Simulated],
+    ) -> tuple[dict[str, LossTerm], dict[str, Simulated]]:
+        """All loss terms of a phase. `scenes` holds a simulation's own scene where it has a trajectory to read."""
+        simulations: dict[str, Any] = {}
+        usable = dict(ready)
+        for name, simulation in self.recipe.simulations.items():
+            part = scenes.get(name, scene).named(f"simulations.{name}").select(self._streams(name, losses))
+            if name in usable and not set(part.rows) <= set(usable[name].rows):
+                del usable[name]
+            if part.rows and name not in usable:
+                simulations[name] = simulation.simulate(part)
+        running = {}
+        for name, loss in losses.items():
+            part = scene.named(f"{phase}.losses.{name}").select(loss.streams)
+            if part.rows:
+                running[name] = loss(part)
+        outcomes, terms = run_together(simulations, running, self.evaluator, usable)
+        return terms, outcomes
+
+    def _update_critic(
+        self, update: int, scene: Scene, scenes: Mapping[str, Scene], ready: Mapping[str, Simulated]
+    ) -> dict[str, float]:
+        assert self.critic is not None
+        terms, _ = self._terms("critic", scene, scenes, self.critic_losses, ready)
+        return self._apply("critic", update, scene, terms, self.critic)
+
+    def _apply(
+        self, phase: Phase, update: int, scene: Scene, terms: Mapping[str, LossTerm], trained: Trained
+    ) -> dict[str, float]:
+        """Sum the weighted terms, go back through them, update; returns what the curves show."""
+        losses = self.recipe.losses if phase == "student" else self.critic_losses
+        logs: dict[str, float] = {}
+        total = torch.zeros(())
+        for name, term in terms.items():
+            total = total + losses[name].weight * term.loss
+            label = name if phase == "student" else f"critic.{name}"
+            logs[label] = float(term.loss.detach())
+            logs |= {f"{label}.{key}": value for key, value in term.logs.items()}
+            if not torch.isfinite(term.loss):
+                raise NonFiniteLoss(_where(phase, label, update, scene.select(losses[name].streams)))
+        if not terms:  # every row was of a stream that no loss of this phase reads
+            return logs
+        total.backward()
+        logs[f"{phase}.grad_norm"] = norm = trained.update(update)
+        if not math.isfinite(norm):
+            raise NonFiniteLoss(_where(phase, "gradient", update, scene))
+        return logs
+
+
+def _where(phase: Phase, term: str, update: int, scene: Scene) -> str:
+    streams = ", ".join(sorted({row.stream for row in scene.route.rows}))
+    effects = ", ".join(sorted({row.effect for row in scene.route.rows if row.effect})) or "none"
+    return (
+        f"{phase} update {update + 1}: the term {term} is not a finite number (streams: {streams}; effects: {effects}). "
+        "The last checkpoint is untouched; try a lower train.lr or train.grad_clip and run the same command again"
+    )

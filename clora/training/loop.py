@@ -1,0 +1,148 @@
+"""The training loop: cycles from the last checkpoint to the end, with progress, reports and checkpoints."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import asdict, field, frozen
+
+from clora.adapters.adapter import Adapter
+from clora.files import write_atomic
+from clora.seeding import Draws
+from clora.training.checkpoint import Checkpoints, State
+from clora.training.cycle import Cycle
+from clora.training.optimizer import MovingAverage, Trained, learning_rate
+from clora.values import StepReport
+
+if TYPE_CHECKING:
+    from clora.plan import Plan
+    from clora.training.batches import Batches
+    from clora.training.ranks import Ranks
+    from clora.world import World
+
+
+@frozen
+class Watchers:
+    """Who is told of progress; nobody by default."""
+
+    step: Callable[[StepReport], None] = field(default=lambda report: None)
+    saved: Callable[[int, Path], None] = field(default=lambda step, path: None)
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or a termination signal, after a checkpoint was saved."""
+
+
+def make_state(plan: Plan, world: World, ranks: Ranks) -> State:
+    """Fresh student, critic and moving average on the world's base; the same on every rank."""
+    recipe = plan.recipe
+    draws = Draws(recipe.seed).named("init")
+
+    def fresh(name: str) -> Adapter:
+        adapter = Adapter.fresh(world.shapes, recipe.student.rank, recipe.student.alpha, draws.named(name))
+        return world.adapted.add(name, adapter)
+
+    student = Trained(fresh("student"), recipe.train.lr, recipe.train, ranks)
+    critic = Trained(fresh("critic"), recipe.critic.lr, recipe.train, ranks) if recipe.critic else None
+    decay = recipe.student.ema
+    return State(student, critic, None if decay is None else MovingAverage(student.adapter, decay))
+
+
+def train(plan: Plan, world: World, batches: Batches, folder: Path, ranks: Ranks, watchers: Watchers) -> Adapter:
+    """Train to the recipe's last update and return what is served: the moving average, or the student without one.
+
+    Raises NonFiniteLoss, and Stopped after Ctrl-C with a checkpoint saved; the same call then goes on exactly.
+    """
+    recipe = plan.recipe
+    state = make_state(plan, world, ranks)
+    checkpoints = Checkpoints(folder / "checkpoints", plan.digest, recipe.train.keep_checkpoints)
+    done = checkpoints.resume(state)
+    log = StepLog(folder / "steps.jsonl", done) if ranks.first else None
+    cycle = Cycle(recipe, batches, world.evaluator, state.student, state.critic)
+    draws = Draws(recipe.seed, rank=ranks.rank)
+    with _signals_noted() as stop:
+        for update in range(done, recipe.train.steps):
+            report = _one_cycle(cycle, state, update, draws, plan)
+            if log is not None:
+                log.add(report)
+                watchers.step(report)
+            last = update + 1 == recipe.train.steps
+            stopping = ranks.any(stop())
+            if ranks.first and (last or stopping or (update + 1) % recipe.train.checkpoint_every == 0):
+                watchers.saved(update + 1, checkpoints.save(update + 1, state))
+            if stopping and not last:
+                raise Stopped
+    ranks.wait()
+    return state.student.adapter if state.average is None else state.average.adapter
+
+
+def _one_cycle(cycle: Cycle, state: State, update: int, draws: Draws, plan: Plan) -> StepReport:
+    train_keys = plan.recipe.train
+    start, rows = time.perf_counter(), cycle.evaluator.row_forwards
+    logs = cycle.run(update, draws)
+    if state.average is not None:
+        state.average.update(state.student.adapter, update + 1)
+    return StepReport(
+        step=update + 1,
+        losses={key: value for key, value in logs.items() if "." not in key.removeprefix("critic.")},
+        seconds=time.perf_counter() - start,
+        forward_equivalents=(cycle.evaluator.row_forwards - rows) / train_keys.batch_size,
+        learning_rate=learning_rate(train_keys.lr, update, train_keys),
+        logs={key: value for key, value in logs.items() if "." in key.removeprefix("critic.")},
+    )
+
+
+class StepLog:
+    """One JSON line per student update; on resume the lines past the checkpoint are dropped."""
+
+    def __init__(self, path: Path, done: int) -> None:
+        self.path = path
+        kept = [line for line in read_steps(path) if line.step <= done]
+        write_atomic(path, "".join(json.dumps(asdict(report)) + "\n" for report in kept))
+
+    def add(self, report: StepReport) -> None:
+        """Append one line."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(asdict(report)) + "\n")
+
+
+def read_steps(path: Path) -> list[StepReport]:
+    """The step reports of a log; a torn last line (a kill while writing) is left out."""
+    reports: list[StepReport] = []
+    if not path.exists():
+        return reports
+    for line in path.read_text().splitlines():
+        try:
+            reports.append(StepReport(**json.loads(line)))
+        except (json.JSONDecodeError, TypeError):
+            break
+    return reports
+
+
+@contextmanager
+def _signals_noted() -> Iterator[Callable[[], bool]]:
+    """Within it, Ctrl-C and SIGTERM are noted and acted on after the current cycle; a second Ctrl-C acts at once."""
+    noted: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    handled = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = [signal.signal(number, note) for number in handled]
+    except ValueError:  # not the main thread: whoever called owns the signals
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(noted)
+    finally:
+        for number, handler in zip(handled, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,81 @@
+"""One trained adapter: AdamW over its flat tensor, clipping, the learning rate's course, a moving average."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from clora.adapters.adapter import Adapter
+
+if TYPE_CHECKING:
+    from clora.recipe.schema import Train
+    from clora.training.ranks import Ranks
+
+
+def learning_rate(base: float, step: int, train: Train) -> float:
+    """The rate of student update `step` (0-based): linear warm-up, constant, cosine to zero over the last `decay`."""
+    rate = base
+    if step < train.warmup_steps:
+        rate *= (step + 1) / train.warmup_steps
+    falling = round(train.decay * train.steps)
+    left = train.steps - step
+    if falling and left <= falling:
+        rate *= 0.5 * (1 - math.cos(math.pi * left / (falling + 1)))
+    return rate
+
+
+class Trained:
+    """A trainable adapter with its optimizer."""
+
+    def __init__(self, adapter: Adapter, lr: float, train: Train, ranks: Ranks) -> None:
+        self.adapter = adapter
+        self.lr = lr
+        self.train = train
+        self.ranks = ranks
+        self.optimizer = torch.optim.AdamW(
+            [adapter.parameter], lr=lr, betas=train.betas, weight_decay=train.weight_decay
+        )
+
+    def update(self, step: int) -> float:
+        """One clipped AdamW step from the gradients gathered since the last; returns the gradient's norm
+        before clipping. Gradients that are not finite change nothing."""
+        grad = self.adapter.flat_grad
+        assert grad is not None
+        self.ranks.average(grad)
+        norm = float(grad.norm())
+        if not math.isfinite(norm):  # the weights stay as they are; the caller stops the run
+            return norm
+        if norm > self.train.grad_clip:
+            grad.mul_(self.train.grad_clip / norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.lr, step, self.train)
+        self.optimizer.step()
+        self.adapter.zero_grad()
+        return norm
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that an exact resume needs, as flat tensors."""
+        kept = self.optimizer.state[self.adapter.parameter]
+        return {"flat": self.adapter.flat, **{key: kept[key] for key in ("step", "exp_avg", "exp_avg_sq") if key in kept}}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Take over a state that `state` gave."""
+        self.adapter.flat.copy_(state["flat"])
+        moments = {key: value for key, value in state.items() if key != "flat"}
+        if moments:
+            self.optimizer.state[self.adapter.parameter] = moments
+
+
+class MovingAverage:
+    """The student's exponential moving average: an adapter of its own, off where a recipe reproduces the paper."""
+
+    def __init__(self, of: Adapter, decay: float) -> None:
+        self.adapter = of.copy()
+        self.decay = decay
+
+    def update(self, of: Adapter, updates: int) -> None:
+        """Move towards `of` after its update number `updates` (1-based); early updates weigh more, so the start is forgotten."""
+        decay = min(self.decay, (1 + updates) / (10 + updates))
+        self.adapter.flat.lerp_(of.flat, 1 - decay)

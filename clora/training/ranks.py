@@ -1,0 +1,55 @@
+"""Which process this is, and the one thing that processes do together: average the adapters' gradients."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from attrs import frozen
+
+
+@frozen
+class Ranks:
+    """This process among those of the run; alone unless started by `accelerate launch` or torchrun."""
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def current(cls) -> Ranks:
+        """The ranks that the launcher's environment tells of; starts the process group where there are several."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls()
+        from accelerate import PartialState
+
+        state = PartialState(cpu=not torch.cuda.is_available())
+        return cls(state.process_index, state.num_processes)
+
+    @property
+    def first(self) -> bool:
+        """True on the process that writes files and speaks."""
+        return self.rank == 0
+
+    def average(self, flat: torch.Tensor) -> None:
+        """Replace a flat tensor by its mean over all ranks, in place: one all-reduce."""
+        if self.world > 1:
+            torch.distributed.all_reduce(flat)
+            flat /= self.world
+
+    def any(self, flag: bool) -> bool:
+        """True on every rank if it is true on one; so that all stop after the same update."""
+        if self.world == 1:
+            return flag
+        shared = torch.tensor([float(flag)])
+        torch.distributed.all_reduce(shared)
+        return bool(shared.item())
+
+    def wait(self) -> None:
+        """Return once every rank has come here."""
+        if self.world > 1:
+            torch.distributed.barrier()
+
+    def close(self) -> None:
+        """Leave the process group, so that the launcher sees a clean end."""
+        if self.world > 1 and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
