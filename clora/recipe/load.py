@@ -15,7 +15,7 @@ from clora.recipe.checks import Parts, cross_checks
 from clora.recipe.fields import Key
 from clora.recipe.layers import layered
 from clora.recipe.problems import Problem, RecipeError
-from clora.recipe.resolved import Branch, as_yaml, digest, resolve
+from clora.recipe.resolved import Branch, as_annotated_yaml, as_yaml, digest, resolve
 from clora.recipe.scalars import as_text, found
 from clora.recipe.schema import Recipe, Student
 from clora.recipe.sections import component_kind, names_components
@@ -68,7 +68,7 @@ class LoadedRecipe:
     def show(self) -> str:
         """The same YAML with each value's origin as a comment, files relative to the recipe's own folder."""
         folder = self.file.parent
-        return as_yaml(self.tree, lambda leaf: leaf.origin.shown_from(folder) if leaf.origin else "default")
+        return as_annotated_yaml(self.tree, lambda leaf: leaf.origin.shown_from(folder) if leaf.origin else "default")
 
 
 def load_recipe(

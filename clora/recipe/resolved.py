@@ -31,8 +31,13 @@ class Leaf:
 
     value: Plain
     origin: Mark | None
-    #: a path inside a plugin's own package: the same everywhere, wherever it is installed
+    #: a plugin's default path, such as a file in its package: the same thing wherever it is installed
     shipped: bool = False
+
+    @property
+    def stays_default(self) -> bool:
+        """True where writing the value down would tie the recipe to this machine."""
+        return self.shipped and self.origin is None
 
 
 @frozen
@@ -73,8 +78,6 @@ def _section(value: Any, keys: Keys | None) -> Branch:
     for key in keys_of(type(value)):
         current = held[key.name]
         given = keys.get(key.name) if keys is not None else None
-        if given is None and isinstance(current, Path) and not current.is_absolute():
-            continue  # written down it would become relative to the file
         try:
             entry = resolve(current, given)
         except _UnwritableError:
@@ -104,7 +107,7 @@ def _plain(value: Any) -> Plain:
 def digest(tree: Branch) -> str:
     """A hash of all that a run depends on: every value, less the recipe's name and title."""
     content = {
-        ".".join(path): "shipped" if leaf.shipped else leaf.value
+        json.dumps(path): "shipped" if leaf.shipped else leaf.value
         for path, leaf in tree.leaves()
         if path not in (("name",), ("title",))
     }
@@ -112,11 +115,14 @@ def digest(tree: Branch) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def as_yaml(tree: Branch, comment: Callable[[Leaf], str] | None = None) -> str:
-    """The tree as YAML that loads again to the same digest, with an aligned comment on every value if wanted."""
-    lines = list(_lines(tree, ""))
-    if comment is None:
-        return "".join(f"{text}\n" for text, _ in lines)
+def as_yaml(tree: Branch) -> str:
+    """The tree as YAML that loads again to the same digest."""
+    return "".join(f"{text}\n" for text, leaf in _lines(tree, "") if leaf is None or not leaf.stays_default)
+
+
+def as_annotated_yaml(tree: Branch, comment: Callable[[Leaf], str]) -> str:
+    """The same YAML with an aligned comment on every value; plugins' default paths are comments as a whole."""
+    lines = [(f"# {text}" if leaf and leaf.stays_default else text, leaf) for text, leaf in _lines(tree, "")]
     width = min(max((len(text) for text, leaf in lines if leaf is not None), default=0), 60)
     return "".join(f"{text}\n" if leaf is None else f"{text:<{width}}  # {comment(leaf)}\n" for text, leaf in lines)
 

@@ -1,0 +1,7 @@
+"""`python -m clora`."""
+
+import sys
+
+from clora.cli import main
+
+sys.exit(main())

@@ -1,0 +1,60 @@
+"""The command line: `clora COMMAND`; a command's module is imported when it is called, and no plugin before that."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from clora import __version__
+from clora.errors import CloraError
+
+#: command -> its line in `clora --help`; the command is the module of this name
+COMMANDS = {
+    "run": "carry a recipe out, or go on where it was stopped",
+    "validate": "check a recipe, its data and its teachers without loading a model",
+    "show": "print a recipe with every value and the place that gave it",
+    "plugins": "list the installed plugins and what they offer",
+    "sample": "make pictures with a run's LoRA",
+    "evaluate": "measure a run's LoRA again",
+    "compare": "put several runs' results side by side",
+}
+
+INTERRUPTED = 130  # what shells report for a process that Ctrl-C ended
+BROKEN_PIPE = 141  # ... and for one whose reader went away
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code; mistakes of the person who typed it are told without a traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = _parser(words).parse_args(words)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except CloraError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit and would complain about it then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return code
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command that `words` names: the others are known by their help line only."""
+    parser = argparse.ArgumentParser(prog="clora", description="Distil many effect LoRAs into one few-step LoRA.")
+    parser.add_argument("--version", action="version", version=f"clora {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    called = next((word for word in words if not word.startswith("-")), None)
+    for name, line in COMMANDS.items():
+        command = commands.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")
+        if name == called:
+            module = importlib.import_module(f"clora.cli.{name.replace('-', '_')}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    return parser

@@ -1,0 +1,64 @@
+"""`clora plugins`: what became of every installed plugin, and the components it gives."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+
+from clora.catalogue import Catalogue, Plugin
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the list; a broken plugin is no failure of this command."""
+    from clora.plugins import discover
+
+    catalogue = discover()
+    print(as_json(catalogue) if args.json else as_text(catalogue))
+    return 0
+
+
+def as_json(catalogue: Catalogue) -> str:
+    """The list for programs."""
+    return json.dumps(
+        [
+            {
+                "plugin": plugin.name,
+                "distribution": plugin.distribution,
+                "version": plugin.version,
+                "state": plugin.state,
+                "reason": plugin.reason or None,
+                "components": _by_kind(plugin),
+                "observes": [observer.hook for observer in plugin.observers],
+            }
+            for plugin in catalogue.plugins
+        ],
+        indent=2,
+    )
+
+
+def as_text(catalogue: Catalogue) -> str:
+    """The list for people."""
+    if not catalogue.plugins:
+        return "no plugin is installed: no distribution has an entry point in the group clora.plugins"
+    return "\n".join(line for plugin in catalogue.plugins for line in _lines(plugin))
+
+
+def _lines(plugin: Plugin) -> Iterator[str]:
+    yield f"{plugin.name:<16} {plugin.state:<8} {plugin.distribution} {plugin.version}"
+    if plugin.reason:
+        yield f"    {plugin.reason}"
+    for kind, names in _by_kind(plugin).items():
+        yield f"    {kind + ':':<13} {', '.join(names)}"
+    if plugin.observers:
+        yield f"    {'observes:':<13} {', '.join(observer.hook for observer in plugin.observers)}"
+
+
+def _by_kind(plugin: Plugin) -> dict[str, list[str]]:
+    kinds = dict.fromkeys(component.kind for component in plugin.components)
+    return {kind: [c.name for c in plugin.components if c.kind == kind] for kind in kinds}
