@@ -1,0 +1,38 @@
+"""The critic's loss: plain flow matching on what the student makes, so that the critic knows its distribution."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+from attrs.validators import and_, deep_iterable, ge, in_, min_len
+
+from clora.api import Asking, Await, LossTerm, Scene, Stream, add_noise, shift, velocity_target
+
+
+@frozen
+class CriticFlowMatching:
+    """Flow matching of the critic on the student's x0 in `simulation` (CollectionLoRA, critic; DMD2 Sec. 4.2)."""
+
+    simulation: str
+    streams: tuple[Stream, ...] = field(
+        default=("general", "effect"), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
+    )
+    weight: float = field(default=1.0, validator=ge(0.0))
+
+    def needs_critic(self) -> bool:
+        """True: it trains the critic."""
+        return True
+
+    def __call__(self, scene: Scene) -> Asking[LossTerm]:
+        """L = mean((v_critic(x_sigma, sigma, c_student) - (eps - x))^2), sigma = shift_s(U(0, 1)), in float32.
+
+        x is the simulation's x0 [R, C, H, W] without its graph. Raises ValueError in the student's phase: it would
+        train nothing.
+        """
+        if scene.phase != "critic":
+            raise ValueError("the loss critic_flow_matching trains the critic; it belongs under critic.losses")
+        x = (yield Await(self.simulation)).on(scene.rows).x0.detach()
+        sigma = shift(scene.draws.uniform("sigma", len(scene.rows)), scene.shift).to(x.device)
+        noise = scene.draws.normal("noise", x)
+        (velocity,) = yield (scene.forward("critic", add_noise(x, noise, sigma), sigma, grad=True),)
+        error = velocity.float() - velocity_target(x.float(), noise.float())
+        return LossTerm(error.square().mean())

@@ -1,0 +1,53 @@
+"""Target simulation: the student on the teacher's own outputs, noised to a late step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import field, frozen
+from attrs.validators import and_, ge, gt, le, optional
+
+from clora.api import Asking, Scene, Schedule, Simulated, add_noise, to_x0
+
+#: two noise levels closer than this (0..1000) are one: schedules are computed, bounds are typed
+SAME_LEVEL = 1e-6
+
+
+@frozen
+class Target:
+    """Target simulation (CollectionLoRA, TS-DMD).
+
+    The noise level is one of the schedule's strictly below `tau_max` (0..1000); `last_steps: 5` takes the schedule's
+    last five levels instead, as the public code does.
+    """
+
+    tau_max: float = field(default=750.0, validator=and_(gt(0.0), le(1000.0)))
+    last_steps: int | None = field(default=None, validator=optional(ge(1)))
+
+    def levels(self, schedule: Schedule) -> tuple[float, ...]:
+        """The sigmas from which t_gen is drawn, falling; may be empty."""
+        if self.last_steps is not None:
+            return schedule.sigmas[-self.last_steps :]
+        return tuple(sigma for sigma in schedule.sigmas if 1000 * sigma < self.tau_max - SAME_LEVEL)
+
+    def simulate(self, scene: Scene) -> Asking[Simulated]:
+        """y_hat = x0_student(y_sigma, sigma, c_student), y_sigma = (1 - sigma) y + sigma eps   (paper: TS-DMD).
+
+        y is the teacher's output [R, C, H, W], sigma uniform among `levels`; one forward with gradient.
+        """
+        import torch
+
+        levels = torch.tensor(self.levels(scene.schedule))
+        drawn = scene.draws.integers("level", len(scene.rows), len(levels))
+        sigma = levels[drawn].to(scene.targets.device)
+        x_sigma = add_noise(scene.targets, scene.draws.normal("noise", scene.targets), sigma)
+        (velocity,) = yield (scene.forward("student", x_sigma, sigma, grad=True),)
+        return Simulated(scene.rows, x_sigma, sigma, to_x0(x_sigma, velocity, sigma))
+
+    def check_schedule(self, schedule: Schedule) -> Iterable[str]:
+        """A sentence where the bounds leave no level of the schedule, or ask for more than it has."""
+        known = ", ".join(f"{1000 * sigma:.4g}" for sigma in schedule.sigmas)
+        if self.last_steps is not None and self.last_steps > len(schedule):
+            yield f"last_steps {self.last_steps} asks for more than the schedule's {len(schedule)} levels: {known}"
+        elif not self.levels(schedule):
+            yield f"tau_max {self.tau_max:g} leaves no level of the schedule below it: {known}"

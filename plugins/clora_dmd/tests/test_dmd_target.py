@@ -1,0 +1,94 @@
+"""Target simulation: the noised target, the levels it may be noised to."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+import pytest
+import torch
+from clora_dmd.target import Target
+
+from clora.api import Draws, Forward, Row, Schedule
+from clora.testing import drive, example_scene
+
+EIGHT, FOUR = Schedule.shifted(8, 3.0), Schedule.shifted(4, 3.0)
+
+
+def test_target_is_the_students_x0_from_the_noised_target():
+    targets = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    scene = example_scene([Row("effect", "ink")] * 4, targets, draws=Draws(2))
+    a = torch.tensor(0.4, requires_grad=True)
+    asked: list[Forward] = []
+
+    def velocity(forward: Forward) -> torch.Tensor:
+        asked.append(forward)
+        return a * forward.x_sigma + forward.conditions.text[..., None]
+
+    simulated = drive(Target().simulate(scene), velocity)
+    (forward,) = asked
+    assert forward.role == "student"
+    assert forward.grad
+    sigma = simulated.sigma.double().numpy().reshape(-1, 1, 1, 1)
+    eps = scene.draws.normal("noise", targets).double().numpy()
+    y_sigma = (1 - sigma) * targets.double().numpy() + sigma * eps
+    words = (1 + 0.1 * np.arange(4)).reshape(-1, 1, 1, 1)
+    np.testing.assert_allclose(simulated.x_sigma.numpy(), y_sigma, atol=1e-6)
+    np.testing.assert_allclose(simulated.x0.detach().numpy(), y_sigma - sigma * (0.4 * y_sigma + words), atol=1e-6)
+    simulated.x0.sum().backward()
+    assert a.grad is not None
+    assert a.grad.item() == pytest.approx(-(sigma * y_sigma).sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("target", "schedule", "levels"),
+    [
+        (Target(), EIGHT, [642.857, 500, 300]),  # 750 itself is out: strictly below
+        (Target(), FOUR, [500]),
+        (Target(tau_max=751), EIGHT, [750, 642.857, 500, 300]),
+        (Target(tau_max=1000), EIGHT, [954.545, 900, 833.333, 750, 642.857, 500, 300]),
+        (Target(last_steps=5), EIGHT, [833.333, 750, 642.857, 500, 300]),  # the public code
+        (Target(last_steps=1), FOUR, [500]),
+    ],
+)
+def test_target_levels(target, schedule, levels):
+    assert [1000 * sigma for sigma in target.levels(schedule)] == pytest.approx(levels, abs=1e-2)
+    assert list(target.check_schedule(schedule)) == []
+
+
+def test_target_bound_is_exact_for_computed_levels():
+    # whatever rounding makes of a level, a bound typed as its value excludes it
+    for steps in range(2, 30):
+        schedule = Schedule.shifted(steps, 3.0)
+        for i, sigma in enumerate(schedule.sigmas[:-1]):
+            assert len(Target(tau_max=round(1000 * sigma, 9)).levels(schedule)) == steps - 1 - i
+
+
+def test_target_draws_its_levels_uniformly():
+    rows = 6000
+    scene = example_scene([Row("effect", "ink")] * rows, torch.zeros(rows, 1, 1, 1), draws=Draws(4))
+    sigma = drive(Target().simulate(scene), lambda f: f.x_sigma).sigma
+    for level in (0.642857, 0.5, 0.3):
+        share = (sigma - level).abs().lt(1e-4).float().mean().item()
+        assert abs(share - 1 / 3) < 4 * sqrt(2 / 9 / rows)
+
+
+def test_target_says_which_levels_there_are_when_none_is_left():
+    (found,) = Target(tau_max=300).check_schedule(EIGHT)
+    assert found == (
+        "tau_max 300 leaves no level of the schedule below it: 1000, 954.5, 900, 833.3, 750, 642.9, 500, 300"
+    )
+    (found,) = Target(last_steps=5).check_schedule(FOUR)
+    assert found == "last_steps 5 asks for more than the schedule's 4 levels: 1000, 900, 750, 500"
+
+
+def test_target_records_no_gradient_in_the_critics_phase():
+    scene = example_scene([Row("effect", "ink")], torch.zeros(1, 1, 1, 1), phase="critic")
+    a = torch.tensor(1.0, requires_grad=True)
+    assert not drive(Target().simulate(scene), lambda f: a * f.x_sigma).x0.requires_grad
+
+
+@pytest.mark.parametrize("wrong", [{"tau_max": 0}, {"tau_max": 1001}, {"last_steps": 0}])
+def test_target_bounds(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Target(**wrong)
