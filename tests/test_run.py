@@ -1,0 +1,149 @@
+"""`clora run` as a user meets it: a whole small run on the emoji world, killed and gone on with, alone and by two."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "effects": "[{first}, {second}]",
+    "student.rank": "4",
+    "train.steps": "6",
+    "train.batch_size": "4",
+    "train.checkpoint_every": "2",
+    "teacher.steps": "2",
+    "evaluate.images": "3",
+    "evaluate.general_images": "3",
+}
+
+
+def bank() -> list[str]:
+    text = (ROOT / "plugins/clora_emoji/assets/teachers/bank.yaml").read_text()
+    return [line.split("name:")[1].strip() for line in text.splitlines() if "name:" in line]
+
+
+def command(recipe: str | Path, runs: Path, *more: str, **changed: str) -> list[str]:
+    first, second = bank()[:2]
+    settings = {key: value.format(first=first, second=second) for key, value in (SMALL | changed).items()}
+    sets = [word for key, value in settings.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
+    return ["run", str(ROOT / "recipes" / recipe), "--runs", str(runs), *sets, *more]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | extra
+
+
+def clora(*words: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "clora", *words], capture_output=True, text=True, env=environment(**extra), check=False
+    )
+
+
+def only_run(runs: Path) -> Path:
+    (folder,) = (path for path in runs.iterdir() if not path.name.startswith("."))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of the whole method."""
+    runs = tmp_path_factory.mktemp("runs")
+    done = clora(*command("collection.yaml", runs))
+    assert done.returncode == 0, done.stderr
+    return only_run(runs)
+
+
+def test_a_run_leaves_one_lora_numbers_and_a_report(finished: Path) -> None:
+    results = json.loads((finished / "evaluate/results.json").read_text())
+    assert 0.0 <= results["values"]["bad_case_rate"] <= 1.0
+    assert len((finished / "steps.jsonl").read_text().splitlines()) == 6
+    assert "<html" in (finished / "report.html").read_text()
+    with safe_open(finished / "export/lora.safetensors", "pt") as file:
+        how = json.loads(file.metadata()["clora"])
+        assert list(how["effects"]) == bank()[:2]
+        assert how["guidance_scale"] == 1.0
+        assert len(how["sigmas"]) == how["steps"] == 8
+        assert any(key.startswith("transformer.transformer_blocks.0.attn.to_q.lora_A") for key in file.keys())
+
+
+def test_the_same_command_again_does_nothing(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.suffix in (".safetensors", ".html")}
+    again = clora(*command("collection.yaml", finished.parent))
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("done before") == 2
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_goes_on_and_ends_bit_identical(finished: Path, tmp_path: Path, how: signal.Signals) -> None:
+    words = command("collection.yaml", tmp_path)
+    process = subprocess.Popen([sys.executable, "-m", "clora", *words], env=environment(), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*/checkpoints/00000[2345]")):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    if how == signal.SIGINT and process.returncode != 0:  # it may have been at its very last update
+        assert process.returncode == 130
+        assert "The same command goes on" in said
+    done = clora(*words)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (load_file(path / "export/lora.safetensors") for path in (only_run(tmp_path), finished))
+    assert ours.keys() == theirs.keys()
+    assert all(ours[key].equal(theirs[key]) for key in ours)
+    assert (only_run(tmp_path) / "evaluate/results.json").read_text() == (finished / "evaluate/results.json").read_text()
+
+
+def test_two_processes_agree_on_one_student(tmp_path: Path) -> None:
+    words = command("collection.yaml", tmp_path, **{"train.steps": "2"})
+    launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--num_cpu_threads_per_process", "1"]
+    done = subprocess.run(
+        [sys.executable, *launch, "-m", "clora", *words], capture_output=True, text=True, env=environment(), check=False
+    )
+    assert done.returncode == 0, done.stderr
+    folder = only_run(tmp_path)
+    assert json.loads((folder / "run.json").read_text())["ranks"] == 2
+    assert len((folder / "steps.jsonl").read_text().splitlines()) == 2  # one process writes
+    assert (folder / "report.html").exists()
+
+
+def test_sample_uses_the_export_and_chains_effects(finished: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    source = tmp_path / "x.png"
+    Image.new("RGB", (50, 40), (200, 80, 20)).save(source)
+    first, second = bank()[:2]
+    out = tmp_path / "both.png"
+    done = clora("sample", str(finished), "--effect", first, "--effect", second, "--image", str(source), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert Image.open(out).size == (32, 32)
+    wrong = clora("sample", str(finished), "--effect", first[:-1], "--image", str(source))
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert f"did you mean {first}?" in wrong.stderr
+
+
+def test_evaluate_again_gives_the_same_numbers(finished: Path) -> None:
+    before = (finished / "evaluate/results.json").read_text()
+    assert clora("evaluate", str(finished), "--quiet").returncode == 0
+    assert (finished / "evaluate/results.json").read_text() == before
+
+
+def test_an_unwritable_folder_is_told(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    done = clora(*command("collection.yaml", blocker))
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
