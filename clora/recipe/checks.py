@@ -44,7 +44,7 @@ def _simulation_is_there(tree: Keys, path: Keypath, loss: Any) -> Iterator[Probl
     entries = section.entries if isinstance(section, Keys) else {}
     known = [name for name, entry in entries.items() if not is_null(entry.value)]
     if loss.simulation not in known:
-        missing = f"{'.'.join(path)} asks for simulation {loss.simulation!r}, which is not in `simulations`"
+        missing = f"{'.'.join(path)} asks for simulation {loss.simulation!r}, not in `simulations`"
         advice = hint(loss.simulation, known) or "; there is none"
         yield Problem(mark_at(tree, (*path, "simulation")), missing + advice)
 

@@ -169,5 +169,5 @@ class _RecipeStructurer(Structurer):
     def other_recipe(self, node: Node, path: Keypath) -> str:
         other: Path = super().value(Path, node, path)
         if not other.is_file():
-            self.fail(node.mark, f"no recipe at {other}")
+            self.fail(node.mark, f"{dotted(path)}: no recipe at {other}")
         return str(other)

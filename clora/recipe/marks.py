@@ -74,7 +74,7 @@ def parse(text: str, place: Place) -> Parsed:
         tree = None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        builder.problems.append(Problem(place(line, 1), f"not YAML: character {ord(str(error.character)):#x}"))
+        builder.problems.append(Problem(place(line, 1), f"not YAML: {error.reason} (character {error.character})"))
         tree = None
     return Parsed(tree, tuple(builder.problems))
 

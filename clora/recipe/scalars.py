@@ -12,7 +12,7 @@ import re
 from clora.recipe.tree import Items, Keys, Node, Text
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
-_FLOAT = re.compile(r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(r"[-+]?((0|[1-9][0-9_]*)(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?")
 _BOOLS = {"true": True, "false": False}
 #: what YAML 1.1 and other readers take for a boolean or a float, and this one does not
 FOREIGN_BOOLS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false"})

@@ -1,0 +1,89 @@
+"""`clora show` and `clora plugins` on a small world of their own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clora.cli import main
+
+PARTS = """
+    from attrs import frozen
+    from clora.api import Component, hookimpl
+
+    @frozen
+    class Part:
+        x: int = 1
+
+    @hookimpl
+    def clora_backbones(): return [Component("one", Part)]
+    @hookimpl
+    def clora_datasets(): return [Component("one", Part)]
+    @hookimpl
+    def clora_teachers(): return [Component("one", Part)]
+    @hookimpl
+    def clora_routers(): return [Component("one", Part), Component("two", Part)]
+    @hookimpl
+    def clora_prompts(): return [Component("one", Part)]
+    @hookimpl
+    def clora_run_started(run): pass
+"""
+
+
+@pytest.fixture
+def recipe(install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    install("one-house", {"one": PARTS, "gone": "import no_such_package"}, version="0.3")
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        "".join(f"{section}: one\n" for section in ("backbone", "dataset", "teachers", "router", "prompts"))
+    )
+    return file
+
+
+def test_show(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (recipe.parent / "w.yaml").write_text("router: {x: 5}\n")
+    assert main(["show", "r.yaml", "--with", "w.yaml", "--set", "train.steps=7", "--set", "seed=3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("# r.yaml, digest ")
+    words = [" ".join(line.split()) for line in lines]
+    assert {"x: 5 # w.yaml:1", "steps: 7 # --set train.steps", "seed: 3 # --set seed", "x: 1 # default"} <= set(words)
+
+
+def test_show_plain_is_a_recipe(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "r.yaml", "--plain"]) == 0
+    first = capsys.readouterr().out
+    (recipe.parent / "r.yaml").write_text(first)
+    assert main(["show", "r.yaml", "--plain"]) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_show_tells_every_mistake_and_exits_two(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "r.yaml", "--set", "router=tow", "--set", "train.stepz=1"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "--set router: router has no component 'tow'; did you mean 'two'?",
+        "--set train.stepz: unknown key 'stepz' in train; did you mean 'steps'?",
+    ]
+
+
+def test_plugins(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "one loaded one-house 0.3" in lines
+    assert "router: one, two" in lines
+    assert "observes: clora_run_started" in lines
+    at = lines.index("gone broken one-house 0.3")
+    assert lines[at + 1].startswith("cannot import one_house_gone: ModuleNotFoundError")
+
+
+def test_plugins_as_json(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "--json"]) == 0
+    rows = {row["plugin"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["one"]["state"] == "loaded"
+    assert rows["one"]["components"]["router"] == ["one", "two"]
+    assert rows["one"]["observes"] == ["clora_run_started"]
+    assert (rows["gone"]["state"], rows["gone"]["components"]) == ("broken", {})

@@ -1,0 +1,43 @@
+"""A third-party plugin as a real distribution: a module and a .dist-info folder on sys.path."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+Install = Callable[..., str]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Installs `install(distribution, {entry point: source})` and returns the folder; the real plugins are blocked."""
+    site = tmp_path / "site"
+    site.mkdir()
+    real = {entry_point.name for entry_point in entry_points(group="clora.plugins")}
+    monkeypatch.setenv("CLORA_BLOCK_PLUGINS", ",".join(sorted(real)))
+    monkeypatch.syspath_prepend(str(site))
+    before = set(sys.modules)
+
+    def write(distribution: str, sources: dict[str, str], version: str = "1.0") -> str:
+        lines = []
+        for name, source in sources.items():
+            module = f"{distribution.replace('-', '_')}_{name}"
+            (site / f"{module}.py").write_text(dedent(source))
+            lines.append(f"{name} = {module}")
+        info = site / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text("\n".join(["[clora.plugins]", *lines, ""]))
+        importlib.invalidate_caches()
+        return str(site)
+
+    yield write
+    for name in set(sys.modules) - before:
+        if str(site) in str(sys.modules[name].__dict__.get("__file__")):
+            del sys.modules[name]

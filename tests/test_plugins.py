@@ -1,0 +1,197 @@
+"""The catalogue: what is found, what is set aside and why, and how a name is chosen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clora.errors import CloraError
+from clora.plugins import BLOCK_VARIABLE, Plugin, discover
+from clora.protocols import RunInfo
+
+ROUTER = """
+    from attrs import frozen
+    from clora.api import Component, hookimpl
+
+    @frozen
+    class Even:
+        p: float = 0.5
+
+    @hookimpl
+    def clora_routers():
+        return [Component("even", Even)]
+"""
+
+
+def only(state: str) -> list[Plugin]:
+    return [p for p in discover().plugins if p.state == state and "CLORA_BLOCK" not in p.reason]
+
+
+def broken(install, source: str) -> str:
+    install("bad-house", {"bad": source})
+    (plugin,) = only("broken")
+    assert (plugin.name, plugin.distribution, plugin.version) == ("bad", "bad-house", "1.0")
+    assert "\n" not in plugin.reason
+    return plugin.reason
+
+
+def hook(body: str, name: str = "clora_routers") -> str:
+    return (
+        "from attrs import frozen\nfrom clora.api import Component, hookimpl\n"
+        f"@frozen\nclass A: pass\n@hookimpl\ndef {name}():\n    {body}\n"
+    )
+
+
+def test_a_plugin_is_found_through_its_entry_point(install) -> None:
+    install("effects-house", {"even": ROUTER}, version="2.1")
+    found = discover().find("router", "even")
+    assert (found.cls.__name__, found.plugin, found.distribution, found.version) == (
+        "Even",
+        "even",
+        "effects-house",
+        "2.1",
+    )
+
+
+def test_a_plugin_that_cannot_be_imported_stops_no_other(install) -> None:
+    install("good-house", {"even": ROUTER})
+    assert "cannot import bad_house_bad: ModuleNotFoundError" in broken(install, "import no_such_package")
+    assert discover().find("router", "even").distribution == "good-house"
+
+
+def test_a_plugin_that_exits_when_imported_is_only_broken(install) -> None:
+    assert "SystemExit" in broken(install, "raise SystemExit(3)")
+
+
+def test_a_misspelt_hook_names_the_nearest(install) -> None:
+    reason = broken(install, hook("return []", name="clora_router"))
+    assert reason == "no hook is named 'clora_router'; did you mean 'clora_routers'?"
+
+
+def test_a_hook_that_asks_for_unknown_arguments_is_named(install) -> None:
+    source = "from clora.api import hookimpl\n@hookimpl\ndef clora_run_started(run, colour): pass\n"
+    assert "colour" in broken(install, source)
+
+
+def test_a_module_without_hooks_is_told(install) -> None:
+    assert "no function marked with @hookimpl" in broken(install, "def clora_routers(): return []")
+
+
+def test_a_wrapper_is_refused(install) -> None:
+    source = "from clora.api import hookimpl\n@hookimpl(wrapper=True)\ndef clora_routers():\n    return (yield)\n"
+    assert "clora_routers is a wrapper" in broken(install, source)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return None", "clora_routers must return list[Component], not NoneType"),
+        ("return (Component('a', A),)", "clora_routers must return list[Component], not tuple"),
+        ("return [A]", "clora_routers must return list[Component], but the list holds <class"),
+        ("return [Component('a', dict)]", "clora_routers: the class of 'a' must be an attrs class, not <class 'dict'>"),
+        ("return [Component('a', A())]", "clora_routers: the class of 'a' must be an attrs class, not A()"),
+        ("return [Component('a b', A)]", "clora_routers: 'a b' is no name"),
+        ("return [Component('a', A), Component('a', A)]", "clora_routers registers 'a' twice"),
+        ("raise OSError('no disk')", "clora_routers raised OSError: no disk"),
+    ],
+)
+def test_a_wrong_registration_names_the_hook(install, body: str, reason: str) -> None:
+    assert broken(install, hook(body)).startswith(reason)
+
+
+def test_a_broken_plugin_gives_no_component(install) -> None:
+    broken(install, hook("return [Component('a', A)]") + "@hookimpl\ndef clora_losses():\n    return 3\n")
+    assert not discover().components
+
+
+def test_blocked_by_the_environment(install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("effects-house", {"even": ROUTER, "other": "raise RuntimeError"})
+    monkeypatch.setenv("CLORA_BLOCK_PLUGINS", f"{os.environ[BLOCK_VARIABLE]}, other, even")
+    states = {p.name: p.state for p in discover().plugins if p.distribution == "effects-house"}
+    assert states == {"even": "blocked", "other": "blocked"}
+    with pytest.raises(
+        CloraError, match=r"plugin 'even' of effects-house 1.0 is blocked: CLORA_BLOCK_PLUGINS names it"
+    ):
+        discover().find("router", "even")
+
+
+def test_one_name_from_two_distributions_must_be_chosen(install) -> None:
+    install("a-house", {"one": ROUTER})
+    install("b-house", {"two": ROUTER})
+    with pytest.raises(CloraError, match="from a-house and b-house; write a-house:even or b-house:even"):
+        discover().find("router", "even")
+    assert discover().find("router", "b-house:even").plugin == "two"
+
+
+def test_one_name_from_two_plugins_of_one_distribution(install) -> None:
+    install("a-house", {"one": ROUTER, "two": ROUTER})
+    with pytest.raises(CloraError, match="plugins one and two of a-house both give router a component named 'even'"):
+        discover().find("router", "even")
+
+
+def test_an_unknown_name_brings_the_nearest(install) -> None:
+    install("a-house", {"one": ROUTER})
+    with pytest.raises(CloraError, match=r"^router has no component 'evn'; did you mean 'even'\?$"):
+        discover().find("router", "evn")
+    with pytest.raises(CloraError, match="did you mean 'a-house:even'"):
+        discover().find("router", "a-house:evne")
+
+
+def test_an_unknown_name_quotes_the_broken_plugin_it_may_come_from(install) -> None:
+    install("a-house", {"one": ROUTER})
+    install("b-house", {"polar": "import no_such_package"})
+    message = (
+        "router has no component 'polar'; .*; plugin 'polar' of b-house 1.0 is broken: cannot import .*no_such_package"
+    )
+    with pytest.raises(CloraError, match=message):
+        discover().find("router", "polar")
+
+
+OBSERVER = """
+    from clora.api import hookimpl
+    seen = []
+
+    @hookimpl
+    def clora_run_started(run):
+        seen.append(run.name)
+
+    @hookimpl
+    def clora_checkpoint_saved(path, step):
+        seen.append((step, path.name))
+
+    @hookimpl
+    def clora_step_finished(report):
+        raise ValueError("no curve")
+
+    @hookimpl(specname="clora_run_finished")
+    def at_last(results):
+        seen.append(results)
+"""
+
+
+def test_observers_get_the_arguments_they_ask_for(install) -> None:
+    install("watchers", {"watch": OBSERVER})
+    catalogue = discover()
+    run = RunInfo("a_run", Path("runs/a_run"), "0", 3)
+    catalogue.run_started(run)
+    catalogue.checkpoint_saved(run, 7, Path("x/step-7"))
+    catalogue.run_finished(run, {"score": 1.0})
+    assert sys.modules["watchers_watch"].seen == ["a_run", (7, "step-7"), {"score": 1.0}]
+
+
+def test_an_observer_that_raises_is_a_warning(install) -> None:
+    from clora.values import StepReport
+
+    install("watchers", {"watch": OBSERVER})
+    report = StepReport(1, {}, 0.1, 1.0, 1e-4)
+    with pytest.warns(RuntimeWarning, match="plugin watch: clora_step_finished raised ValueError: no curve"):
+        discover().step_finished(RunInfo("a_run", Path(), "0", 3), report)
+
+
+def test_discovery_itself_imports_no_torch() -> None:
+    code = "import clora.plugins, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
