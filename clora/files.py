@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,10 @@ _PLAIN = {
     errno.EACCES: "no permission to write there",
     errno.EPERM: "no permission to write there",
     errno.EROFS: "the file system is read-only",
+    errno.EFBIG: "the file is larger than allowed",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "a part of the path is a file, not a folder",
+    errno.EISDIR: "a folder has that name",
 }
 
 
@@ -26,11 +30,21 @@ def told_plainly(path: Path) -> Iterator[None]:
     """Turn an operating system's refusal to write into a CloraError that names the path and the reason."""
     try:
         yield
-    except OSError as error:
-        reason = _PLAIN.get(error.errno or 0)
+    except CloraError:
+        raise
+    except Exception as error:
+        reason = _PLAIN.get(_errno(error))
         if reason is None:
             raise
         raise CloraError(f"cannot write {path}: {reason}") from error
+
+
+def _errno(error: Exception) -> int:
+    """The operating system's number; safetensors' own error is no OSError and has it in its words alone."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else 0
 
 
 def sync_folder(folder: Path) -> None:
@@ -65,7 +79,11 @@ def write_atomic_with(path: Path, write: Callable[[Path], None]) -> None:
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file in one step."""
     raw = data.encode() if isinstance(data, str) else data
-    write_atomic_with(path, lambda temporary: temporary.write_bytes(raw) and None)
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(raw)
+
+    write_atomic_with(path, write)
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
@@ -73,6 +91,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     with told_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
@@ -81,9 +100,11 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
             sync_folder(temporary)
-            if path.exists():
-                shutil.rmtree(path)
+            if path.exists():  # moved aside whole: a kill while it is removed must not leave a torn one in place
+                shutil.rmtree(old, ignore_errors=True)
+                path.rename(old)
             temporary.rename(path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
         sync_folder(path.parent)

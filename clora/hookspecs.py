@@ -35,76 +35,63 @@ KINDS = {
 @hookspec
 def clora_teachers() -> list[Component]:
     """Register banks of effect LoRAs (protocol `Teachers`)."""
-    ...
 
 
 @hookspec
 def clora_routers() -> list[Component]:
     """Register routers, which choose stream and teacher for every row (protocol `Router`)."""
-    ...
 
 
 @hookspec
 def clora_prompts() -> list[Component]:
     """Register prompt strategies, which choose what student and teacher read (protocol `PromptStrategy`)."""
-    ...
 
 
 @hookspec
 def clora_simulations() -> list[Component]:
     """Register simulation schedules, which bring the student to the states it will meet (protocol `SimulationSchedule`)."""
-    ...
 
 
 @hookspec
 def clora_losses() -> list[Component]:
     """Register losses of the student or the critic (protocol `Loss`)."""
-    ...
 
 
 @hookspec
 def clora_backbones() -> list[Component]:
     """Register frozen edit models (protocol `Backbone`)."""
-    ...
 
 
 @hookspec
 def clora_datasets() -> list[Component]:
     """Register sources of pictures (protocol `Dataset`; `Truth` if the right answer is known)."""
-    ...
 
 
 @hookspec
 def clora_metrics() -> list[Component]:
     """Register metrics over an evaluation's pictures (protocol `Metric`)."""
-    ...
 
 
 @hookspec
 def clora_kernels() -> list[Component]:
     """Register computations of a LoRA linear (protocol `LoraKernel`)."""
-    ...
 
 
 @hookspec
 def clora_run_started(run: RunInfo) -> None:
     """Observe that a run starts or resumes; what it returns is ignored."""
-    ...
 
 
 @hookspec
 def clora_step_finished(run: RunInfo, report: StepReport) -> None:
     """Observe a finished cycle with its losses and its cost."""
-    ...
 
 
 @hookspec
 def clora_checkpoint_saved(run: RunInfo, step: int, path: Path) -> None:
     """Observe that a checkpoint is whole on disk."""
-    ...
 
 
 @hookspec
 def clora_run_finished(run: RunInfo, results: dict) -> None:
     """Observe that every stage of a run is done, with the evaluation's results."""
-    ...

@@ -11,6 +11,7 @@ from clora.files import write_atomic
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
 
 MAX_PIXELS = 64_000_000  # 8000 x 8000: larger than any camera's, far below what exhausts memory
 
@@ -29,7 +30,7 @@ def read_picture(path: Path) -> torch.Tensor:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise CloraError(f"{path} has {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
-            upright = ImageOps.exif_transpose(image).convert("RGBA")
+            upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGBA")
     except FileNotFoundError:
         raise CloraError(f"{path} does not exist") from None
     except UnidentifiedImageError:
@@ -39,6 +40,17 @@ def read_picture(path: Path) -> torch.Tensor:
     on_white = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
     pixels = torch.from_numpy(numpy.array(on_white)).permute(2, 0, 1)
     return pixels[None].float() / 127.5 - 1
+
+
+def _eight_bit(image: Image) -> Image:
+    """A 16-bit grey picture in 8 bits (Pillow would cut all but the darkest 256 of its levels to white)."""
+    import numpy
+    from PIL import Image
+
+    if not image.mode.startswith("I"):
+        return image
+    grey = numpy.asarray(image).clip(0, 65535) / 257  # Pillow gives some 16-bit PNGs as 32-bit "I"
+    return Image.fromarray(grey.round().astype(numpy.uint8))
 
 
 def write_picture(path: Path, picture: torch.Tensor) -> None:

@@ -94,8 +94,10 @@ class RunFolder:
     def stage_done(self, stage: str, digest: str) -> bool:
         """True if the stage was finished from the same inputs and its outputs have not been removed."""
         marks = self._marks()
-        return stage in marks and marks[stage]["inputs"] == digest and all(
-            (self.path / name).exists() for name in marks[stage]["outputs"]
+        return (
+            stage in marks
+            and marks[stage]["inputs"] == digest
+            and all((self.path / name).exists() for name in marks[stage]["outputs"])
         )
 
     def mark_done(self, stage: str, digest: str, outputs: tuple[Path, ...]) -> None:

@@ -28,7 +28,9 @@ class Server:
         self.plan = plan
         self.world = world
 
-    def few_step(self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str], draws: Draws) -> torch.Tensor:
+    def few_step(
+        self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str], draws: Draws
+    ) -> torch.Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] in the student's few steps without guidance."""
         student = self.plan.recipe.student
         schedule = Schedule.shifted(student.steps, student.shift)
@@ -39,11 +41,15 @@ class Server:
 
         return self._in_batches(sample, prompts, sources, draws)
 
-    def teacher(self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str], draws: Draws) -> torch.Tensor:
+    def teacher(
+        self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str], draws: Draws
+    ) -> torch.Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] in the teacher's many guided steps."""
         return self._in_batches(self._teacher_sample(adapter), prompts, sources, draws)
 
-    def teacher_latents(self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str], draws: Draws) -> torch.Tensor:
+    def teacher_latents(
+        self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str], draws: Draws
+    ) -> torch.Tensor:
         """The same as latents [B, C, h, w], undecoded: what training aims at."""
         return self._in_batches(self._teacher_sample(adapter), prompts, sources, draws, decode=False)
 

@@ -70,7 +70,8 @@ class World:
                 length = int(mask[i].sum())
                 self._texts[key] = (text[i, :length], mask[i, :length])
         latents = self._encoded_sources(sources)
-        parts = [Conditions(*(part[None] for part in self._texts[key]), latents[i : i + 1]) for i, key in enumerate(keys)]
+        texts = [self._texts[key] for key in keys]
+        parts = [Conditions(text[None], mask[None], latents[i : i + 1]) for i, (text, mask) in enumerate(texts)]
         packed = Conditions.cat(parts)
         while len(self._texts) > CACHE_ITEMS:
             self._texts.pop(next(iter(self._texts)))

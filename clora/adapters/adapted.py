@@ -74,7 +74,9 @@ class AdaptedNetwork:
         """Put an adapter under a name, replacing what stood there; modules that it does not cover lose theirs."""
         unknown = [module for module in adapter.factors if module not in self.linears]
         if unknown:
-            raise ValueError(f"adapter {name} covers {len(unknown)} linears that the network lacks, such as {unknown[0]}")
+            raise ValueError(
+                f"adapter {name} covers {len(unknown)} linears that the network lacks, such as {unknown[0]}"
+            )
         self.adapters[name] = adapter
         for module, linear in self.linears.items():
             linear.factors.pop(name, None)

@@ -20,7 +20,12 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         "--with", dest="with_files", action="append", default=[], type=Path, metavar="FILE", help="lay a recipe on top"
     )
     parser.add_argument(
-        "--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="set one value, such as train.steps=50"
+        "--set",
+        dest="sets",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set one value, such as train.steps=50",
     )
 
 

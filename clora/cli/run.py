@@ -12,7 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_recipe_arguments(parser)
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
-    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="this run's own folder, instead of NAME-HASH in --runs")
+    parser.add_argument(
+        "--run-dir", type=Path, metavar="DIR", help="this run's own folder, instead of NAME-HASH in --runs"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 

@@ -12,7 +12,9 @@ from clora.errors import CloraError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run's folder, exported")
-    parser.add_argument("--effect", action="append", default=[], metavar="NAME", help="an effect; give two to chain them")
+    parser.add_argument(
+        "--effect", action="append", default=[], metavar="NAME", help="an effect; give two to chain them"
+    )
     parser.add_argument("--instruction", metavar="TEXT", help="a general instruction instead of an effect")
     parser.add_argument("--image", type=Path, required=True, help="the source picture")
     parser.add_argument("--out", type=Path, metavar="PNG", help="where to write (default: beside the source)")

@@ -100,6 +100,7 @@ class Maker:
         """One effect's test pictures."""
         recipe = self.plan.recipe
         names = tuple(recipe.dataset.sources(card.name, "test")[: recipe.evaluate.images])
+        source = recipe.dataset.images(names)
         draws = self.draws.named(card.name)
         words = self.plan.prompts[card.name]
         prompt = words.student if recipe.serve.prompts == "student" else words.teacher
@@ -115,7 +116,7 @@ class Maker:
         return EffectPictures(
             effect=card.name,
             names=names,
-            source=recipe.dataset.images(names),
+            source=source,
             student=self._sample(self.served.effect[card.name], [prompt] * len(names), names, draws),
             teacher=teacher,
             truths=truths,
@@ -127,10 +128,11 @@ class Maker:
         items = general_items(self.plan)
         names, instructions = [item.source for item in items], [item.instruction for item in items]
         draws = self.draws.named("general")
+        source = recipe.dataset.images(names)
         truth = recipe.dataset.general_truth(items) if isinstance(recipe.dataset, Truth) else None
         return GeneralPictures(
             instructions=tuple(instructions),
-            source=recipe.dataset.images(names),
+            source=source,
             student=self._sample(self.served.general, instructions, names, draws),
             base=self._reference("general", None, instructions, names, draws, ""),
             truth=truth,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -163,5 +163,14 @@ def _series(
 
 def _cost(info: Mapping[str, Any], steps: Sequence[StepReport]) -> Cost:
     mean = sum(step.forward_equivalents for step in steps) / len(steps) if steps else 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Cost(info["seconds"], len(steps), mean, peak, {"train": sum(step.seconds for step in steps)})
+    return Cost(info["seconds"], len(steps), mean, _peak_memory(), {"train": sum(step.seconds for step in steps)})
+
+
+def _peak_memory() -> int | None:
+    """The most bytes this process has held; None where the system does not tell (Windows)."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

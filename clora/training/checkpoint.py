@@ -93,5 +93,7 @@ class Checkpoints:
         except CloraError:
             raise
         except Exception as error:
-            raise CloraError(f"checkpoint {path} cannot be read ({error}); remove that folder to go on from the one before") from error
+            raise CloraError(
+                f"checkpoint {path} cannot be read ({error}); remove that folder to go on from the one before"
+            ) from error
         return steps[-1]

@@ -86,7 +86,8 @@ class Cycle:
         sharing = {
             name: simulation
             for name, simulation in self.recipe.simulations.items()
-            if isinstance(simulation, SharesTrajectory) and self._streams(name, self.recipe.losses | self.critic_losses)
+            if isinstance(simulation, SharesTrajectory)
+            and self._streams(name, {**self.recipe.losses, **self.critic_losses})
         }
         rollouts = {name: s.rollout(scene.named(f"simulations.{name}.rollout")) for name, s in sharing.items()}
         return run_together({}, rollouts, self.evaluator)[1]

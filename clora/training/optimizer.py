@@ -58,7 +58,10 @@ class Trained:
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that an exact resume needs, as flat tensors."""
         kept = self.optimizer.state[self.adapter.parameter]
-        return {"flat": self.adapter.flat, **{key: kept[key] for key in ("step", "exp_avg", "exp_avg_sq") if key in kept}}
+        return {
+            "flat": self.adapter.flat,
+            **{key: kept[key] for key in ("step", "exp_avg", "exp_avg_sq") if key in kept},
+        }
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Take over a state that `state` gave."""
