@@ -49,7 +49,7 @@ def clora_prompts() -> list[Component]:
 
 @hookspec
 def clora_simulations() -> list[Component]:
-    """Register simulation schedules, which bring the student to the states it will meet (protocol `SimulationSchedule`)."""
+    """Register simulation schedules, which bring the student to states it will meet (protocol `SimulationSchedule`)."""
 
 
 @hookspec

@@ -41,7 +41,7 @@ class Job:
 
 
 def run_folder(plan: Plan, runs: Path) -> RunFolder:
-    """Where a plan runs unless told otherwise: its name and its hash, so the same command finds its own folder again."""
+    """Where a plan runs unless told otherwise: its name and hash, so the same command finds its own folder."""
     return RunFolder(runs / f"{plan.recipe.name}-{plan.digest[:8]}")
 
 

@@ -101,7 +101,7 @@ def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[str]:
 
 
 def _files(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[str]:
-    """Teacher files that do not fit the backbone, from their headers alone; NaN needs the data and is looked for too."""
+    """Teacher files that do not fit the backbone or hold numbers that are not finite."""
     shapes = recipe.backbone.shapes()
     for card in cards:
         yield from (f"teachers: {card.name}: {sentence}" for sentence in check_lora(card.lora, shapes, data=True))

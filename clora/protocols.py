@@ -119,7 +119,7 @@ class Loss(Protocol):
     weight: float
 
     def __call__(self, scene: Scene) -> Asking[LossTerm]:
-        """A generator over the scene of its own streams' rows: yields forwards or Await(simulation), returns the term."""
+        """A generator over the scene of its own streams' rows: yields forwards or an Await, returns the term."""
         ...
 
 
@@ -160,7 +160,7 @@ class Truth(Protocol):
     """A dataset that knows the right answer (an embedded world)."""
 
     def truth(self, effect: str, names: Sequence[str], images: torch.Tensor | None = None) -> torch.Tensor:
-        """What the effect makes of those pictures, [B, 3, H, W] in [-1, 1]; `images` stand in for them (chained effects)."""
+        """What the effect makes of those pictures, [B, 3, H, W] in [-1, 1]; `images` stand in for them (chains)."""
         ...
 
     def general_truth(self, items: Sequence[GeneralItem]) -> torch.Tensor:

@@ -16,6 +16,9 @@ from torch import nn
 from clora.adapters.adapter import Adapter
 from clora.adapters.eager import Segment, eager_lora_linear
 
+#: what stands for a module that an adapter does not cover
+NOT_COVERED: tuple[None, None, float] = (None, None, 0.0)
+
 Kernel = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None", Sequence[Segment]], torch.Tensor]
 
 
@@ -41,7 +44,7 @@ class LoraLinear(nn.Module):
         """x [B, ..., in] -> [B, ..., out], each row with its own adapter."""
         segments: list[Segment] = []
         for name, rows in self.routing.runs:
-            a, b, scale = self.factors[name] if name in self.factors else (None, None, 0.0)
+            a, b, scale = self.factors.get(name, NOT_COVERED)
             segments.append((rows, a, b, scale))
         if all(a is None for _, a, _, _ in segments):
             return self.base(x)
@@ -88,7 +91,7 @@ class AdaptedNetwork:
     def rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
         """Within it, row i of every batch uses adapters[i]; None is the bare base.
 
-        Raises KeyError for a name that was never added: a silent fall-back to the base would train on the wrong teacher.
+        Raises KeyError for a name that was never added: falling back on the base would teach the wrong thing.
         """
         for name in set(adapters):
             if name is not None and name not in self.adapters:

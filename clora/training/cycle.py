@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from clora.training.optimizer import Trained
 
 
-class NonFiniteLoss(CloraError):
+class NonFiniteLossError(CloraError):
     """A loss or gradient became infinite or not a number; the last good checkpoint stands."""
 
 
@@ -82,7 +82,7 @@ class Cycle:
         return logs
 
     def _rollouts(self, scene: Scene) -> dict[str, Trajectory]:
-        """One full trajectory over all rows for every simulation that can share one; whole batch, so any loss may read it."""
+        """One full trajectory over all rows for every simulation that can share one."""
         sharing = {
             name: simulation
             for name, simulation in self.recipe.simulations.items()
@@ -142,13 +142,13 @@ class Cycle:
             logs[label] = float(term.loss.detach())
             logs |= {f"{label}.{key}": value for key, value in term.logs.items()}
             if not torch.isfinite(term.loss):
-                raise NonFiniteLoss(_where(phase, label, update, scene.select(losses[name].streams)))
+                raise NonFiniteLossError(_where(phase, label, update, scene.select(losses[name].streams)))
         if not terms:  # every row was of a stream that no loss of this phase reads
             return logs
         total.backward()
         logs[f"{phase}.grad_norm"] = norm = trained.update(update)
         if not math.isfinite(norm):
-            raise NonFiniteLoss(_where(phase, "gradient", update, scene))
+            raise NonFiniteLossError(_where(phase, "gradient", update, scene))
         return logs
 
 
@@ -156,6 +156,7 @@ def _where(phase: Phase, term: str, update: int, scene: Scene) -> str:
     streams = ", ".join(sorted({row.stream for row in scene.route.rows}))
     effects = ", ".join(sorted({row.effect for row in scene.route.rows if row.effect})) or "none"
     return (
-        f"{phase} update {update + 1}: the term {term} is not a finite number (streams: {streams}; effects: {effects}). "
+        f"{phase} update {update + 1}: the term {term} is not a finite number "
+        f"(streams: {streams}; effects: {effects}). "
         "The last checkpoint is untouched; try a lower train.lr or train.grad_clip and run the same command again"
     )

@@ -24,7 +24,7 @@ class Evaluator:
         self.row_forwards = 0.0  # rows evaluated; a row with gradient counts 3 (forward 1, its backward 2)
 
     def __call__(self, forwards: Sequence[Forward]) -> list[torch.Tensor]:
-        """A velocity [R, C, H, W] for every forward; those of one gradient kind run as one batch where packing is on."""
+        """A velocity [R, C, H, W] for every forward; those of one kind run as one batch where packing is on."""
         if not self.pack:
             return [self._run([forward])[0] for forward in forwards]
         velocities: dict[int, torch.Tensor] = {}

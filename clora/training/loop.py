@@ -57,7 +57,7 @@ def make_state(plan: Plan, world: World, ranks: Ranks) -> State:
 def train(plan: Plan, world: World, batches: Batches, folder: Path, ranks: Ranks, watchers: Watchers) -> Adapter:
     """Train to the recipe's last update and return what is served: the moving average, or the student without one.
 
-    Raises NonFiniteLoss, and Stopped after Ctrl-C with a checkpoint saved; the same call then goes on exactly.
+    Raises NonFiniteLossError, and Stopped after Ctrl-C with a checkpoint saved; the same call then goes on exactly.
     """
     recipe = plan.recipe
     state = make_state(plan, world, ranks)

@@ -79,6 +79,6 @@ class MovingAverage:
         self.decay = decay
 
     def update(self, of: Adapter, updates: int) -> None:
-        """Move towards `of` after its update number `updates` (1-based); early updates weigh more, so the start is forgotten."""
+        """Move towards `of` after its update number `updates` (1-based); early ones weigh more."""
         decay = min(self.decay, (1 + updates) / (10 + updates))
         self.adapter.flat.lerp_(of.flat, 1 - decay)
