@@ -1,0 +1,128 @@
+"""What a tensor's name in a LoRA file says: which linear, which factor, which program's layout.
+
+| layout | name (M is the linear's dotted name) |
+|---|---|
+| diffusers | transformer.M.lora_A.weight |
+| comfyui | diffusion_model.M.lora_A.weight, and M.alpha in some |
+| kohya | lora_unet_M-with-underscores.lora_down.weight and .alpha |
+| lightx2v | M.lora_down.weight and M.alpha |
+| diffsynth | M.lora_A.default.weight |
+| peft | base_model.model.M.lora_A.weight, alpha in adapter_config.json |
+| old diffusers | transformer.M.lora.down.weight |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from attrs import Factory, field, frozen
+
+Part = Literal["a", "b", "alpha"]
+
+_PREFIXES = ("generator.", "model.", "base_model.model.", "transformer.", "diffusion_model.")
+_FLAT_PREFIXES = ("lora_unet_", "lora_transformer_")
+_PART = re.compile(
+    r"(?P<module>.+)\."
+    r"(?:lora_(?P<ab>[AB])(?:\.(?P<adapter>[^.]+))?\.weight"
+    r"|lora_(?P<wide>down|up)(?:\.[^.]+)?\.weight"
+    r"|lora\.(?P<old>down|up)\.weight"
+    r"|(?P<alpha>alpha))"
+)
+_PARTS: dict[str, Part] = {"A": "a", "down": "a", "B": "b", "up": "b"}
+#: adapters that are no plain LoRA, and how their tensors are called
+_UNSUPPORTED = (
+    ("DoRA", re.compile(r"\.(dora_scale|lora_magnitude_vector|magnitude)(\.|$)")),
+    ("LoKr", re.compile(r"\.lokr_\w+(\.|$)")),
+    ("LoHa", re.compile(r"\.hada_\w+(\.|$)")),
+    ("OFT", re.compile(r"\.(oft|boft)_\w+(\.|$)")),
+    ("LoRA with a middle factor", re.compile(r"\.lora_mid\.")),
+    ("LoRA with biases", re.compile(r"\.lora_(A|B|down|up)(\.[^.]+)?\.bias$")),
+    ("a difference of whole weights", re.compile(r"\.(diff|diff_b|w_norm|b_norm|set_weight)$")),
+)
+
+
+@frozen
+class Key:
+    """A tensor's name, understood."""
+
+    module: str
+    part: Part
+    layout: str
+    peft: bool  # its alpha is in PEFT's adapter_config.json
+
+
+def _flattened(shapes: Mapping[str, tuple[int, int]] | None) -> dict[str, str | None]:
+    """{name with underscores: dotted name}; None where two linears share a flat name and neither can be meant."""
+    flat: dict[str, str | None] = {}
+    for module in shapes or ():
+        name = module.replace(".", "_")
+        flat[name] = None if name in flat else module
+    return flat
+
+
+@frozen
+class Names:
+    """The linears that names in a file may mean; None takes every dotted name as it stands."""
+
+    shapes: Mapping[str, tuple[int, int]] | None
+    flat: Mapping[str, str | None] = field(
+        init=False, default=Factory(lambda self: _flattened(self.shapes), takes_self=True)
+    )
+
+    def understand(self, key: str) -> Key | None:
+        """What a tensor's name means, or None where it names no linear here."""
+        match = _PART.fullmatch(key)
+        if match is None:
+            return None
+        said = match["module"]
+        module = self._module(said)
+        if module is None:
+            return None
+        part = "alpha" if match["alpha"] else _PARTS[match["ab"] or match["wide"] or match["old"]]
+        return Key(module, part, _layout(said, match), "base_model.model." in said)
+
+    def _module(self, said: str) -> str | None:
+        for prefix in _FLAT_PREFIXES:
+            if said.startswith(prefix):
+                return self.flat.get(said[len(prefix) :])
+        stripped = list(_stripped(said))
+        if self.shapes is None:
+            return stripped[-1]
+        return next((name for name in stripped if name in self.shapes), None)
+
+
+def is_flat(key: str) -> bool:
+    """Whether a name has underscores for dots, so that only a list of linears can tell them apart."""
+    return key.startswith(_FLAT_PREFIXES)
+
+
+def unsupported(key: str) -> str | None:
+    """The kind of adapter a tensor belongs to, where it is one that cannot be read yet."""
+    return next((kind for kind, pattern in _UNSUPPORTED if pattern.search(key)), None)
+
+
+def _stripped(name: str) -> Iterator[str]:
+    """The name as it is, then without its first known prefix, and so on."""
+    yield name
+    while prefix := next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None):
+        name = name[len(prefix) :]
+        yield name
+
+
+def _layout(said: str, match: re.Match[str]) -> str:
+    """The layout's name, "" for an alpha, which several layouts write alike."""
+    if match["alpha"]:
+        return ""
+    if said.startswith(_FLAT_PREFIXES):
+        return "kohya"
+    if match["old"]:
+        return "old diffusers"
+    if "base_model.model." in said:
+        return "peft"
+    if match["wide"]:
+        return "lightx2v"
+    if match["adapter"]:
+        return "diffsynth"
+    return "comfyui" if said.startswith("diffusion_model.") else "diffusers"

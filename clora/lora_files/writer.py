@@ -1,0 +1,94 @@
+"""The two layouts that are written, diffusers' and ComfyUI's: the strength is folded in, so no reader gets it wrong."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from clora.files import write_atomic_with
+from clora.lora_files.header import LoraFileError
+from clora.lora_files.reader import LoraDelta
+from clora.lora_files.scales import METADATA_KEY
+
+if TYPE_CHECKING:
+    import torch
+
+Layout = Literal["diffusers", "comfyui"]
+_PREFIX = {"diffusers": "transformer.", "comfyui": "diffusion_model."}
+
+
+def write_lora(
+    path: Path,
+    deltas: Mapping[str, LoraDelta],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    layout: Layout = "diffusers",
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write {module: delta} as one safetensors file, in one step: a reader never finds a torn one.
+
+    The scale goes into B (alpha == rank), computed in float32; factors are stored as `dtype` or as they are. `metadata`
+    is added to the header. Raises LoraFileError for NaN, infinity, a number beyond the type's range or metadata that is
+    not text, and CloraError where the disk refuses.
+    """
+    if not deltas:
+        raise LoraFileError(f"{path}: there are no LoRA weights to write")
+    tensors: dict[str, torch.Tensor] = {}
+    for module, delta in deltas.items():
+        into = dtype or delta.a.dtype
+        tensors[f"{_PREFIX[layout]}{module}.lora_A.weight"] = _stored(delta.a.float(), into)
+        tensors[f"{_PREFIX[layout]}{module}.lora_B.weight"] = _stored(delta.b.float() * delta.scale, into)
+    broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise LoraFileError(f"{path}: not written: {len(broken)} tensors, first {broken[0]!r}, hold NaN or infinity")
+    header = _header(path, deltas, metadata or {}, layout)
+    write_atomic_with(path, lambda temporary: _save(tensors, temporary, header))
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path, header: dict[str, str]) -> None:
+    """Save with the permissions that any new file gets; safetensors alone leaves a file that only its owner can read."""
+    from safetensors.torch import save_file
+
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata=header)
+    path.chmod(mode)
+
+
+def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A contiguous copy on the CPU that shares storage with nothing, as the format demands."""
+    return tensor.detach().to("cpu", dtype, copy=True).contiguous()
+
+
+def _header(path: Path, deltas: Mapping[str, LoraDelta], metadata: Mapping[str, str], layout: Layout) -> dict[str, str]:
+    wrong = [key for key, value in metadata.items() if not isinstance(key, str) or not isinstance(value, str)]
+    if wrong:
+        raise LoraFileError(f"{path}: not written: metadata {wrong[0]!r} is not text")
+    header = {"format": "pt", **metadata}
+    if layout == "diffusers":
+        header[METADATA_KEY] = json.dumps(_adapter_metadata(deltas), sort_keys=True)
+    return header
+
+
+def _adapter_metadata(deltas: Mapping[str, LoraDelta]) -> dict[str, object]:
+    """What diffusers builds PEFT's LoraConfig from; the most frequent rank is `r`, others are patterns.
+
+    A pattern begins with ^ because PEFT would otherwise let it match the end of a longer name too.
+    """
+    ranks = {module: delta.a.shape[0] for module, delta in deltas.items()}
+    rank = Counter(ranks.values()).most_common(1)[0][0]
+    other = {f"^{module}": r for module, r in ranks.items() if r != rank}
+    config = {
+        "r": rank,
+        "lora_alpha": rank,
+        "rank_pattern": other,
+        "alpha_pattern": other,
+        "target_modules": sorted(deltas),
+        "use_dora": False,
+        "use_rslora": False,
+        "lora_bias": False,
+    }
+    return {f"transformer.{key}": value for key, value in config.items()}
