@@ -1,0 +1,111 @@
+"""The numbers of a report: headline, results with their references, effects one by one, and heat tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from clora.report.html import Markup, element, join
+from clora.report.numbers import label, shown, split_references
+
+if TYPE_CHECKING:
+    from clora.evaluation import Matrix, Measured
+
+_HEADLINES = 4
+_WIDE = 24  # columns from which on a heat table's cells are small, so that fifty effects fit a screen
+
+
+def headline(measured: Measured, names: Sequence[str]) -> Markup:
+    """The values named (the first four if none are) in large type, each with what it is measured against."""
+    own, references = split_references(measured.values)
+    chosen = [name for name in names if name in own] or list(own)[:_HEADLINES]
+    tiles = []
+    for name in chosen:
+        beside = [f"{who} {shown(name, row[name])}" for who, row in references.items() if name in row]
+        tiles.append(
+            element(
+                "div",
+                element("dt", label(name), " ", _direction(measured, name)),
+                element("dd", element("strong", shown(name, own[name])), element("span", *beside, class_="beside")),
+            )
+        )
+    return element("dl", *tiles, class_="headline")
+
+
+def results(measured: Measured, title: str) -> Markup:
+    """All values of the run in one row, reference rows below."""
+    own, references = split_references(measured.values)
+    rows = {title: own, **{f"{who} (reference)": row for who, row in references.items()}}
+    head = [_column(label(name), _direction(measured, name)) for name in own]
+    body = [
+        element("tr", element("th", who, scope="row"), *(element("td", shown(name, row.get(name))) for name in own))
+        for who, row in rows.items()
+    ]
+    return _table("Results", [element("td"), *head], body, "results")
+
+
+def by_effect(measured: Measured, anchors: Mapping[str, str]) -> Markup:
+    """The same numbers of every effect alone; shares are drawn as bars behind their number."""
+    names = list(dict.fromkeys(name for row in measured.per_effect.values() for name in row))
+    body = []
+    for effect, row in measured.per_effect.items():
+        link = element("a", effect, href=f"#{anchors[effect]}") if effect in anchors else effect
+        body.append(element("tr", element("th", link, scope="row"), *(_share(name, row.get(name)) for name in names)))
+    head = [_column(label(name), _direction(measured, name.removeprefix("teacher_"))) for name in names]
+    return _table("Every effect alone", [element("th", "effect", scope="col", class_="first"), *head], body)
+
+
+def heat(name: str, matrix: Matrix) -> Markup:
+    """A matrix of shares as a heat table: blue where row and column agree, orange where they do not."""
+    head = [element("th", element("span", "asked ↓ / came →"), scope="col", class_="corner")]
+    head += [element("th", element("span", column), scope="col") for column in matrix.columns]
+    body = []
+    for row, values in zip(matrix.rows, matrix.values, strict=True):
+        cells = [_heat_cell(value, row, column) for column, value in zip(matrix.columns, values, strict=True)]
+        body.append(element("tr", element("th", row, scope="row"), *cells))
+    return _table(
+        f"{label(name).capitalize()}, per cent of each row",
+        head,
+        body,
+        "heat dense" if len(matrix.columns) > _WIDE else "heat",
+    )
+
+
+def pairs(caption: str, rows: Mapping[str, str]) -> Markup:
+    """A table of names and values."""
+    body = [element("tr", element("th", name, scope="row"), element("td", value)) for name, value in rows.items()]
+    return _table(caption, [], body, "pairs")
+
+
+def _heat_cell(value: float, row: str, column: str) -> Markup:
+    right = row == column
+    share = min(1.0, max(0.0, value))
+    if share < 0.005 and not right:  # a long row of zeros would hide the few numbers that matter
+        return element("td", "·", class_="none")
+    kind = ("right" if right else "wrong") + (" deep" if share >= 0.5 else "")
+    told = f"{row} → {column}: {shown('_rate', value)}"
+    return element("td", f"{share * 100:.0f}", class_=kind, style=f"--v:{share:.3f}", title=told)
+
+
+def _share(name: str, value: float | None) -> Markup:
+    if value is None or not name.endswith("_rate"):
+        return element("td", shown(name, value))
+    return element("td", shown(name, value), class_="bar", style=f"--v:{min(1.0, max(0.0, value)):.3f}")
+
+
+def _direction(measured: Measured, name: str) -> Markup:
+    """An arrow that says which way is better, in words for those who do not see it."""
+    lower = name in measured.lower_is_better
+    words = "lower is better" if lower else "higher is better"
+    return element("span", "↓" if lower else "↑", class_="arrow", role="img", aria_label=words, title=words)
+
+
+def _column(name: str, arrow: Markup) -> Markup:
+    return element("th", name, " ", arrow, scope="col")
+
+
+def _table(caption: str, head: Sequence[Markup], body: Sequence[Markup], kind: str | None = None) -> Markup:
+    top = element("thead", element("tr", *head)) if head else ""
+    table = element("table", element("caption", caption), top, element("tbody", *body), class_=kind)
+    # A wide table scrolls in its own frame, also by keyboard, and leaves the page as wide as the screen.
+    return join([element("div", table, class_="scroll", tabindex=0, role="region", aria_label=caption)])

@@ -1,0 +1,171 @@
+"""The report's page: whole, self-contained, escaped, readable without pictures."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import attrs
+import pytest
+import torch
+
+from clora.evaluation import EffectPictures, GeneralPictures, Matrix, Measured
+from clora.report.data import Chart, Composition, Cost, EffectEntry, Grid, ReportData, write_report
+from clora.report.page import page
+
+EVIL = "<script>alert('x')</script>\" onload=\"x"
+VOID = {"img", "meta", "br", "line", "path", "rect", "circle"}
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and text, and checks that every tag is closed where it should be."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in VOID, f"{tag} must close itself: inside SVG it would swallow what follows"
+        self.open.append(tag)
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in VOID
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def some(count: int, seed: int = 0, size: int = 8) -> torch.Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def example(name: str = "duotone", other: str = "mirror") -> ReportData:
+    effects = [
+        EffectPictures(n, ("cat", "dog", "fox"), some(3), some(3, 1), some(3, 2), {n: some(3, 3)})
+        for n in (name, other)
+    ]
+    general = GeneralPictures(("invert it", name), some(2), some(2, 1), some(2, 2), some(2, 3))
+    row = {"bad_case_rate": 0.25, "distance": 0.01, "teacher_bad_case_rate": 0.125}
+    measured = Measured(
+        values={**row, "general_distance": 0.02, "general_distance_base": 0.01},
+        lower_is_better=frozenset({*row, "general_distance"}),
+        per_effect={name: row, other: row},
+        matrices={"bleed": Matrix((name, other), (name, other, "source"), ((0.75, 0.25, 0.0), (0.0, 1.0, 0.0)))},
+    )
+    return ReportData(
+        title=f"Two effects: {name}",
+        verdict=f"It worked for {name}.",
+        facts={"effects": "2", "note": name},
+        recipe=f"name: {name}\n",
+        effects=tuple(EffectEntry(n, f"<{n}_X>", f"caption of {n}", "a vague prompt") for n in (name, other)),
+        effect_grids={e.effect: Grid.of_effect(e) for e in effects},
+        general=Grid.of_general(general),
+        compositions=(Composition((name, other), f"{name}, then {other}", Grid(("cat",), {"student": some(1)})),),
+        charts=(Chart(f"Losses {name}", {name: [(i, 1.0 / i) for i in range(1, 50)], "b": [(1, 2.0)]}, log=True),),
+        measured=measured,
+        cost=Cost(213.4, 400, 33.7, 1_500_000_000, {"prepare": 20.0}),
+        versions={"clora": "0.1.0"},
+        warnings=(f"plugin {name} is broken",),
+    )
+
+
+def test_every_part_is_there():
+    reader = Reader(page(example()))
+    ids = {attributes.get("id") for _, attributes in reader.tags}
+    assert ids >= {"numbers", "effects", "bleed", "compositions", "general", "training", "cost", "recipe", "effect-1"}
+    links = {a["href"] for tag, a in reader.tags if tag == "a"}
+    assert {link[1:] for link in links if link} <= ids, "every link leads to a part of the page"
+    text = " ".join(reader.text)
+    for words in (
+        "Two effects: duotone", "It worked for duotone.", "25.0 %", "teacher 12.5 %", "teacher (reference)",
+        "base (reference)", "<duotone_X>", "caption of mirror", "a vague prompt", "invert it", "duotone, then mirror",
+        "Losses duotone", "student update", "3 min 33 s", "33.7", "1.40 GiB", "name: duotone", "0.1.0",
+        "plugin duotone is broken",
+    ):  # fmt: skip
+        assert words in text, words
+
+
+def test_nothing_is_fetched():
+    text = page(example())
+    reader = Reader(text)
+    assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in reader.tags}
+    for tag, attributes in reader.tags:
+        for key in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
+            value = attributes.get(key)
+            assert value is None or value.startswith(("data:image/png;base64,", "#")), (tag, key, value)
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "http" not in re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", text).replace("http-equiv", "")
+    assert any("default-src 'none'" in (a.get("content") or "") for tag, a in reader.tags if tag == "meta")
+
+
+def test_what_a_recipe_or_bank_says_stays_text():
+    reader = Reader(page(example(EVIL, "a & b")))
+    assert "script" not in {tag for tag, _ in reader.tags}
+    assert not any("onload" in attributes for _, attributes in reader.tags)
+    assert any(EVIL in text for text in reader.text)
+
+
+def test_text_that_no_file_can_hold_is_replaced(tmp_path: Path):
+    write_report(tmp_path / "report.html", example("lone \ud800 surrogate and \0"))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "\0" not in text
+    assert "lone ? surrogate and \ufffd" in text
+
+
+def test_it_can_be_read_without_seeing_it():
+    reader = Reader(page(example()))
+    for tag, attributes in reader.tags:
+        if tag == "img":
+            assert attributes["alt"], "every picture says what it shows"
+        if tag == "th":
+            assert attributes.get("scope") in ("row", "col")
+        if tag == "svg" and "x" not in attributes:
+            assert attributes["role"] == "img"
+            assert "from 1.00 at step 1" in (attributes["aria-label"] or "")
+    assert "lower is better" in {a.get("aria-label") for _, a in reader.tags}
+    assert ("html", {"lang": "en"}) in reader.tags
+
+
+def test_empty_parts_are_left_out():
+    reader = Reader(page(ReportData(title="Nothing yet")))
+    assert "section" not in {tag for tag, _ in reader.tags}
+    bare = attrs.evolve(example(), measured=None, general=None, charts=(), compositions=())
+    ids = {a.get("id") for _, a in Reader(page(bare)).tags}
+    assert "effects" in ids
+    assert not ids & {"numbers", "bleed", "general", "training", "compositions"}
+
+
+def test_the_headline_may_be_chosen():
+    text = page(attrs.evolve(example(), headline=("general_distance", "unknown")))
+    top = text[: text.index("<nav")]
+    assert "general distance" in top
+    assert "0.0200" in top
+    assert "base 0.0100" in top
+    assert "<dt>distance" not in top
+
+
+def test_values_that_are_not_finite_are_dashes():
+    measured = Measured({"distance": float("nan")}, frozenset(), matrices={})
+    assert "–" in page(ReportData(title="t", measured=measured))
+
+
+@pytest.mark.parametrize("effects", [2, 50])
+def test_size_stays_small(effects: int):
+    names = [f"effect-{i}" for i in range(effects)]
+    grids = {n: Grid(("a",) * 8, {r: some(8, i, 32) for i, r in enumerate(("source", "student"))}) for n in names}
+    text = page(ReportData(title="t", effect_grids=grids, effects=tuple(EffectEntry(n, "", "", "") for n in names)))
+    # Noise cannot be compressed: 16 pictures of 3 kB an effect and two more in the first screen, times 4/3 and some words.
+    assert len(text) < 20_000 + effects * 18 * 3072 * 1.7
