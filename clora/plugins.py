@@ -56,7 +56,10 @@ def _plugin(entry_point: EntryPoint, blocked: set[str]) -> Plugin:
         hooks = _Hooks(plugin, _imported(entry_point))
         return attrs.evolve(plugin, components=tuple(hooks.components()), observers=tuple(hooks.observers()))
     except _PluginError as error:
-        return attrs.evolve(plugin, state="broken", reason=" ".join(str(error).split()))
+        reason = str(error)
+    except Exception as error:  # the plugin is someone else's object, and even looking at it may raise
+        reason = f"{type(error).__name__}: {error}"
+    return attrs.evolve(plugin, state="broken", reason=" ".join(reason.split()))
 
 
 def _imported(entry_point: EntryPoint) -> Any:

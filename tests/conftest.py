@@ -22,12 +22,13 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     real = {entry_point.name for entry_point in entry_points(group="clora.plugins")}
     monkeypatch.setenv("CLORA_BLOCK_PLUGINS", ",".join(sorted(real)))
     monkeypatch.syspath_prepend(str(site))
-    before = set(sys.modules)
+    modules: list[str] = []
 
     def write(distribution: str, sources: dict[str, str], version: str = "1.0") -> str:
         lines = []
         for name, source in sources.items():
             module = f"{distribution.replace('-', '_')}_{name}"
+            modules.append(module)
             (site / f"{module}.py").write_text(dedent(source))
             lines.append(f"{name} = {module}")
         info = site / f"{distribution.replace('-', '_')}-{version}.dist-info"
@@ -38,6 +39,5 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         return str(site)
 
     yield write
-    for name in set(sys.modules) - before:
-        if str(site) in str(sys.modules[name].__dict__.get("__file__")):
-            del sys.modules[name]
+    for module in modules:
+        sys.modules.pop(module, None)

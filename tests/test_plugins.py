@@ -81,6 +81,11 @@ def test_a_module_without_hooks_is_told(install) -> None:
     assert "no function marked with @hookimpl" in broken(install, "def clora_routers(): return []")
 
 
+def test_a_plugin_that_raises_when_looked_at_is_only_broken(install) -> None:
+    source = "import sys\nclass P:\n    def __dir__(self): raise KeyError('x')\nsys.modules[__name__] = P()\n"
+    assert broken(install, source) == "KeyError: 'x'"
+
+
 def test_a_wrapper_is_refused(install) -> None:
     source = "from clora.api import hookimpl\n@hookimpl(wrapper=True)\ndef clora_routers():\n    return (yield)\n"
     assert "clora_routers is a wrapper" in broken(install, source)
