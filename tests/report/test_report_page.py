@@ -167,5 +167,5 @@ def test_size_stays_small(effects: int):
     names = [f"effect-{i}" for i in range(effects)]
     grids = {n: Grid(("a",) * 8, {r: some(8, i, 32) for i, r in enumerate(("source", "student"))}) for n in names}
     text = page(ReportData(title="t", effect_grids=grids, effects=tuple(EffectEntry(n, "", "", "") for n in names)))
-    # Noise cannot be compressed: 16 pictures of 3 kB an effect and two more in the first screen, times 4/3 and some words.
+    # Noise cannot be compressed: 16 pictures of 3 kB an effect, two more in the first screen, times 4/3, and words.
     assert len(text) < 20_000 + effects * 18 * 3072 * 1.7
