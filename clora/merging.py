@@ -57,18 +57,17 @@ def merge(adapters: Sequence[Adapter], shapes: Mapping[str, tuple[int, int]], ho
         configs[name] = LoraConfig(
             r=top, lora_alpha=top, rank_pattern=ranks, alpha_pattern=ranks, target_modules=list(ranks)
         )
-    model = LoraModel(_skeleton(covered), configs[names[0]], names[0])
-    for name in names[1:]:
-        model.peft_config[name] = configs[name]
-        model.inject_adapter(model.model, name)
-    for name, adapter in zip(names, adapters, strict=True):
-        for module, (a, b, scale) in adapter.factors.items():
-            layer = model.model.get_submodule(module)
-            layer.lora_A[name].weight.data.copy_(a)  # pyright: ignore
-            layer.lora_B[name].weight.data.copy_(b * scale)  # pyright: ignore
-    generator_state = torch.random.get_rng_state()
-    torch.manual_seed(seed)  # dare drops at random, from the global generator
-    try:
+    with torch.random.fork_rng(devices=[]):  # PEFT initialises, and dare drops, from the global generator
+        model = LoraModel(_skeleton(covered), configs[names[0]], names[0])
+        for name in names[1:]:
+            model.peft_config[name] = configs[name]
+            model.inject_adapter(model.model, name)
+        for name, adapter in zip(names, adapters, strict=True):
+            for module, (a, b, scale) in adapter.factors.items():
+                layer = model.model.get_submodule(module)
+                layer.lora_A[name].weight.data.copy_(a)  # pyright: ignore
+                layer.lora_B[name].weight.data.copy_(b * scale)  # pyright: ignore
+        torch.manual_seed(seed)
         model.add_weighted_adapter(
             names,
             [how.weight] * len(names),
@@ -77,8 +76,6 @@ def merge(adapters: Sequence[Adapter], shapes: Mapping[str, tuple[int, int]], ho
             svd_rank=how.rank if "svd" in how.method else None,
             density=how.density if "ties" in how.method or "dare" in how.method else None,
         )
-    finally:
-        torch.random.set_rng_state(generator_state)
     merged = {}
     for module in covered:
         layer = model.model.get_submodule(module)
