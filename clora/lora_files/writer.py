@@ -49,7 +49,7 @@ def write_lora(
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path, header: dict[str, str]) -> None:
-    """Save with the permissions that any new file gets; safetensors alone leaves a file that only its owner can read."""
+    """Save with the permissions that any new file gets; safetensors alone lets only the owner read."""
     from safetensors.torch import save_file
 
     path.touch()

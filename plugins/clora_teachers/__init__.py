@@ -1,0 +1,13 @@
+"""A bank of effect LoRAs, listed in one manifest."""
+
+from __future__ import annotations
+
+from clora.api import Component, hookimpl
+
+
+@hookimpl
+def clora_teachers() -> list[Component]:
+    """Register the teachers `bank`."""
+    from clora_teachers.bank import Bank
+
+    return [Component("bank", Bank)]
