@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from clora.errors import CloraError
+from clora.errors import hint
 from clora.lora_files.check import check_lora
 from clora.protocols import Checked, ChecksCards
+from clora.recipe.problems import Problem, RecipeError
 from clora.values import EffectCard, Prompts
 
 if TYPE_CHECKING:
     from clora.recipe.load import LoadedRecipe
     from clora.recipe.schema import Recipe
+
+#: (the recipe's dotted place that it concerns, one sentence)
+Finding = tuple[str, str]
 
 
 @frozen
@@ -32,18 +35,17 @@ class Plan:
 def make_plan(loaded: LoadedRecipe) -> Plan:
     """Check everything that needs no model and return the plan.
 
-    Raises CloraError with every problem found, one a line.
+    Raises RecipeError with every problem found, each at the line that names the part it concerns.
     """
     recipe = loaded.recipe
-    problems = [f"{label}: {sentence}" for label, part in components(recipe) for sentence in _checked(part)]
+    problems = [(place, sentence) for place, part in components(recipe) for sentence in _checked(part)]
+    problems += _objective(recipe)
     cards: tuple[EffectCard, ...] = ()
     if not problems:
-        cards = _chosen(recipe, tuple(recipe.teachers.cards()), problems)
-        problems += _words(recipe, cards)
-        problems += _pictures(recipe, cards)
-        problems += _files(recipe, cards)
+        cards, unknown = _chosen(recipe, tuple(recipe.teachers.cards()))
+        problems += [*unknown, *_words(recipe, cards), *_pictures(recipe, cards), *_files(recipe, cards)]
     if problems:
-        raise CloraError("\n".join(problems))
+        raise RecipeError(Problem(loaded.mark_of(place), f"{place}: {sentence}") for place, sentence in problems)
     prompts = {card.name: recipe.prompts.effect(card) for card in cards}
     return Plan(recipe, loaded.digest, loaded.resolved_yaml(), cards, prompts)
 
@@ -69,39 +71,46 @@ def _checked(part: Any) -> Iterable[str]:
     return part.check() if isinstance(part, Checked) else ()
 
 
-def _chosen(recipe: Recipe, cards: tuple[EffectCard, ...], problems: list[str]) -> tuple[EffectCard, ...]:
-    """The bank's effects that `effects:` names, in its order; unknown names go to `problems`."""
+def _objective(recipe: Recipe) -> Iterable[Finding]:
+    """Sections that contradict one another: something to train without a loss, a critic without one."""
+    if recipe.serve.adapter == "student" and not recipe.losses:
+        yield "losses", "nothing is trained, but `serve.adapter: student` serves what was trained"
+    if recipe.critic is not None and not recipe.critic.losses:
+        yield "critic", "the critic has no losses; add some under critic.losses, or remove it with `critic: null`"
+
+
+def _chosen(recipe: Recipe, cards: tuple[EffectCard, ...]) -> tuple[tuple[EffectCard, ...], list[Finding]]:
+    """The bank's effects that `effects:` names, in its order, and the names that the bank lacks."""
     if recipe.effects is None:
-        return cards
+        return cards, []
     by_name = {card.name: card for card in cards}
-    for name in recipe.effects:
-        if name not in by_name:
-            near = difflib.get_close_matches(name, by_name, 1)
-            hint = f"; did you mean {near[0]}?" if near else f"; the bank has {', '.join(by_name)}"
-            problems.append(f"effects: the bank has no effect {name!r}{hint}")
-    return tuple(by_name[name] for name in recipe.effects if name in by_name)
+    unknown = [name for name in recipe.effects if name not in by_name]
+    findings = [("effects", f"the bank has no effect {name!r}{hint(name, by_name)}") for name in unknown]
+    return tuple(by_name[name] for name in dict.fromkeys(recipe.effects) if name in by_name), findings
 
 
-def _words(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[str]:
+def _words(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
     if isinstance(recipe.prompts, ChecksCards):
-        yield from (f"prompts: {sentence}" for sentence in recipe.prompts.check_cards(cards))
+        yield from (("prompts", sentence) for sentence in recipe.prompts.check_cards(cards))
 
 
-def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[str]:
-    """Effects without pictures, an empty general stream."""
+def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
+    """No effects, effects without pictures, an empty general stream."""
+    if not cards:
+        yield "teachers", "the bank has no effects"
     for card in cards:
         try:
             for split in ("train", "test"):
                 if not recipe.dataset.sources(card.name, split):
-                    yield f"dataset: no {split} pictures for the effect {card.name}"
+                    yield "dataset", f"no {split} pictures for the effect {card.name}"
         except ValueError as error:
-            yield f"dataset: {error}"
+            yield "dataset", str(error)
     if not recipe.dataset.general("train"):
-        yield "dataset: the general stream has no pictures"
+        yield "dataset", "the general stream has no pictures"
 
 
-def _files(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[str]:
+def _files(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
     """Teacher files that do not fit the backbone or hold numbers that are not finite."""
     shapes = recipe.backbone.shapes()
     for card in cards:
-        yield from (f"teachers: {card.name}: {sentence}" for sentence in check_lora(card.lora, shapes, data=True))
+        yield from (("teachers", f"{card.name}: {sentence}") for sentence in check_lora(card.lora, shapes, data=True))

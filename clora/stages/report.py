@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from clora.plan import Plan
     from clora.world import World
 
+#: the values shown large on the first screen, where a metric gives them
+HEADLINE = ("bad_case_rate", "subject_consistency", "distance", "general_ratio")
 _SUBJECTS = 8  # pictures per effect on the page
 _INSTRUCTIONS = 12
 _COMPOSITIONS = 3
@@ -44,6 +46,7 @@ def report(plan: Plan, world: Callable[[], World], folder: RunFolder, plus: Path
             verdict=_verdict(plan, measured),
             facts=_facts(plan, results),
             recipe=folder.recipe.read_text(),
+            headline=tuple(name for name in HEADLINE if name in measured.values),
             effects=tuple(_entry(plan, name) for name in plan.prompts),
             effect_grids={card.name: _grid(plan, card.name, pictures) for card in plan.cards},
             general=_general(plan, pictures),
