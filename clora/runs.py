@@ -30,6 +30,17 @@ def digest_file(path: Path) -> str:
     return hasher.hexdigest()
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file that holds a mapping. Raises CloraError where it is damaged."""
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:  # not JSON, or not even text
+        raise CloraError(f"{path} is damaged: {error}; remove it and run the recipe again") from error
+    if not isinstance(content, dict):
+        raise CloraError(f"{path} is damaged: it holds no mapping; remove it and run the recipe again")
+    return content
+
+
 @frozen
 class RunFolder:
     """One run on disk."""
@@ -74,17 +85,15 @@ class RunFolder:
     def info(self) -> dict[str, Any]:
         """What `run.json` says. Raises CloraError where this is no run folder."""
         try:
-            return json.loads((self.path / "run.json").read_text())
-        except FileNotFoundError:
+            return _read(self.path / "run.json")
+        except (FileNotFoundError, NotADirectoryError):
             raise CloraError(f"{self.path} is not a run folder: it has no run.json") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise CloraError(f"{self.path / 'run.json'} is damaged: {error}") from error
 
     def read_results(self) -> dict[str, Any]:
         """The evaluation's numbers. Raises CloraError where the run has not been evaluated."""
         try:
-            return json.loads(self.results.read_text())
-        except FileNotFoundError:
+            return _read(self.results)
+        except (FileNotFoundError, NotADirectoryError):
             raise CloraError(f"{self.path} has not been evaluated; `clora run` with its recipe finishes it") from None
 
     def write_info(self, info: Mapping[str, Any]) -> None:
@@ -113,7 +122,7 @@ class RunFolder:
 
     def _marks(self) -> dict[str, Any]:
         path = self.path / "stages.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return _read(path) if path.exists() else {}
 
     def check_writable(self) -> None:
         """Raises CloraError where the folder cannot be made or written."""
