@@ -17,17 +17,19 @@ SAME_LEVEL = 1e-6
 class Target:
     """Target simulation (CollectionLoRA, TS-DMD).
 
-    The noise level is one of the schedule's strictly below `tau_max` (0..1000); `last_steps: 5` takes the schedule's
+    The noise level is one of the schedule's strictly below `tau_max` (0..1000; null takes all of them); `last_steps: 5` takes the schedule's
     last five levels instead, as the public code does.
     """
 
-    tau_max: float = field(default=750.0, validator=and_(gt(0.0), le(1000.0)))
+    tau_max: float | None = field(default=750.0, validator=optional(and_(gt(0.0), le(1000.0))))
     last_steps: int | None = field(default=None, validator=optional(ge(1)))
 
     def levels(self, schedule: Schedule) -> tuple[float, ...]:
         """The sigmas from which t_gen is drawn, falling; may be empty."""
         if self.last_steps is not None:
             return schedule.sigmas[-self.last_steps :]
+        if self.tau_max is None:
+            return schedule.sigmas
         return tuple(sigma for sigma in schedule.sigmas if 1000 * sigma < self.tau_max - SAME_LEVEL)
 
     def simulate(self, scene: Scene) -> Asking[Simulated]:
