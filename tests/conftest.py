@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
@@ -10,6 +11,9 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+
+# before anything imports torch: its threads wait for one another far longer than these small networks compute
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 Install = Callable[..., str]
 
