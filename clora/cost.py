@@ -55,6 +55,9 @@ class _EmptyScenes:
 class _NoUpdate:
     """A trained adapter that stays as it is."""
 
+    def wanted(self, here: bool) -> bool:
+        return here
+
     def update(self, step: int) -> float:
         return 0.0
 

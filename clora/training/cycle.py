@@ -143,9 +143,10 @@ class Cycle:
             logs |= {f"{label}.{key}": value for key, value in term.logs.items()}
             if not torch.isfinite(term.loss):
                 raise NonFiniteLossError(_where(phase, label, update, scene.select(losses[name].streams)))
-        if not terms:  # every row was of a stream that no loss of this phase reads
+        if not trained.wanted(bool(terms)):  # every row was of a stream that no loss of this phase reads
             return logs
-        total.backward()
+        if terms:
+            total.backward()
         logs[f"{phase}.grad_norm"] = norm = trained.update(update)
         if not math.isfinite(norm):
             raise NonFiniteLossError(_where(phase, "gradient", update, scene))

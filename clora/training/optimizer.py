@@ -38,6 +38,10 @@ class Trained:
             [adapter.parameter], lr=lr, betas=train.betas, weight_decay=train.weight_decay
         )
 
+    def wanted(self, here: bool) -> bool:
+        """True if any rank has gradients to give, `here` saying whether this one has; then all must update together."""
+        return self.ranks.any(here)
+
     def update(self, step: int) -> float:
         """One clipped AdamW step from the gradients gathered since the last; returns the gradient's norm
         before clipping. Gradients that are not finite change nothing."""

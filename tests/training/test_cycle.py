@@ -267,6 +267,17 @@ def test_rows_that_no_loss_reads_leave_the_weights_alone():
     assert torch.equal(setting.student.adapter.flat, before)
 
 
+def test_a_rank_without_terms_still_takes_part_when_another_has_some(monkeypatch):
+    """Ranks draw routes of their own; one that stayed away from the average would leave the others waiting."""
+    setting = Setting((PLAIN,), losses={"a": Direct(EFFECT)})
+    before = setting.student.adapter.flat.clone()
+    monkeypatch.setattr(Ranks, "any", lambda self, flag: True)
+    monkeypatch.setattr(Ranks, "average", lambda self, flat: flat.fill_(0.5))
+    logs = setting.run(0)
+    assert logs["student.grad_norm"] == pytest.approx(1.0)  # four numbers of one half
+    assert not torch.equal(setting.student.adapter.flat, before)
+
+
 def test_packing_changes_no_number():
     flats = []
     for pack in (True, False):
