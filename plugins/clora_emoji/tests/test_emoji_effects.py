@@ -9,8 +9,8 @@ from clora_emoji.effects import EFFECTS, prompts, training_subjects
 from clora_emoji.general import GENERAL
 
 NAMES = atlas.select("test", atlas.TEST_CATEGORIES)
-# A picture whose mean squared error to its own truth is under a quarter of this, 0.0225, is nearer to that truth than to
-# any other effect's (triangle inequality on the square roots); plain teachers come out about there.
+# A picture whose mean squared error to its own truth is under a quarter of this, 0.0225, is nearer to that truth than
+# to any other effect's (triangle inequality on the square roots); plain teachers come out about there.
 DISTANCE = 0.09
 
 
