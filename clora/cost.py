@@ -58,7 +58,7 @@ class _NoUpdate:
     def wanted(self, here: bool) -> bool:
         return here
 
-    def update(self, step: int) -> float:
+    def update(self, step: int, *, spoilt: bool = False) -> float:
         return 0.0
 
 

@@ -83,7 +83,7 @@ class Server:
         for start in range(0, len(sources), size):
             part = slice(start, start + size)
             latents = sample(prompts[part], sources[part], draws.named(str(start)))
-            made.append(self.world.backbone.decode(latents) if decode else latents)
+            made.append((self.world.backbone.decode(latents) if decode else latents).cpu())
         return torch.cat(made)
 
 

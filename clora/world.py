@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from attrs import evolve
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
 from clora.adapters.eager import eager_lora_linear
+from clora.errors import CloraError
 from clora.lora_files.reader import read_lora
 from clora.training.evaluator import Evaluator
 from clora.values import Conditions
@@ -24,6 +26,18 @@ if TYPE_CHECKING:
 CACHE_ITEMS = 50_000
 
 
+def device_of(wanted: str) -> torch.device:
+    """The device that a recipe's `device:` means to this process: each rank takes the GPU of its own number.
+
+    Raises CloraError where `cuda` is asked for and there is none.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise CloraError("device: cuda was asked for, but torch sees no CUDA GPU here; write `device: auto` or `cpu`")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
 class World:
     """The loaded backbone with the teachers of a plan on it, and caches of encoded words and pictures."""
 
@@ -31,7 +45,9 @@ class World:
         recipe = plan.recipe
         self.plan = plan
         self.dataset = recipe.dataset
+        self.device = device_of(recipe.device)
         self.backbone = recipe.backbone.load()
+        self.backbone.network.to(self.device)
         self.shapes = recipe.backbone.shapes()
         kernel = eager_lora_linear if recipe.kernels is None else recipe.kernels
         self.adapted = AdaptedNetwork(self.backbone.network, tuple(self.shapes), kernel)
@@ -68,7 +84,7 @@ class World:
             text, mask = self.backbone.encode_prompts([prompt for prompt, _ in missing], images)
             for i, key in enumerate(missing):
                 length = int(mask[i].sum())
-                self._texts[key] = (text[i, :length], mask[i, :length])
+                self._texts[key] = (text[i, :length].to(self.device), mask[i, :length].to(self.device))
         latents = self._encoded_sources(sources)
         texts = [self._texts[key] for key in keys]
         parts = [Conditions(text[None], mask[None], latents[i : i + 1]) for i, (text, mask) in enumerate(texts)]
@@ -81,7 +97,7 @@ class World:
         """Latents [B, C, h, w] of pictures by name."""
         missing = [name for name in dict.fromkeys(names) if name not in self._sources]
         if missing:
-            latents = self.backbone.encode_images(self.images(missing))
+            latents = self.backbone.encode_images(self.images(missing)).to(self.device)
             self._sources |= zip(missing, latents, strict=True)
         found = torch.stack([self._sources[name] for name in names])
         while len(self._sources) > CACHE_ITEMS:
@@ -90,10 +106,11 @@ class World:
 
     def latents_like(self, rows: int) -> torch.Tensor:
         """An empty float32 latent batch [rows, C, h, w], for samplers to take shape and device from."""
-        return torch.empty(rows, *self.latent_shape)
+        return torch.empty(rows, *self.latent_shape, device=self.device)
 
 
 def read_adapter(world: World, path: Path, scale: float = 1.0) -> Adapter:
     """A LoRA file as an adapter of the world's base. Raises LoraFileError where it does not fit."""
     deltas = read_lora(path, world.shapes).deltas
-    return Adapter.of({name: (delta.a, delta.b, delta.scale * scale) for name, delta in deltas.items()})
+    adapter = Adapter.of({name: (delta.a, delta.b, delta.scale * scale) for name, delta in deltas.items()})
+    return adapter.to(world.device)

@@ -98,6 +98,12 @@ class Adapter:
         """A frozen adapter with the same numbers in storage of its own."""
         return Adapter(self.slots, self.flat.clone())
 
+    def to(self, device: torch.device) -> Adapter:
+        """The same adapter on a device (itself where it is there already): one copy, whatever its number of modules."""
+        if self.flat.device == device:
+            return self
+        return Adapter(self.slots, self.flat.to(device), trainable=self.flat_grad is not None)
+
     def zero_grad(self) -> None:
         """Set all gradients to zero, in place."""
         if self.flat_grad is not None:

@@ -108,6 +108,7 @@ class Recipe:
     name: str = ""
     title: str = ""
     seed: int = field(default=0, validator=ge(0))
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: this process's own GPU where there is one
     effects: tuple[str, ...] | None = None  # which of the bank's effects; null means all
     simulations: dict[str, Any] = field(factory=dict)
     losses: dict[str, Any] = field(factory=dict)

@@ -23,8 +23,7 @@ class EffectEntry:
     """What the report says of one effect."""
 
     name: str
-    trigger: str
-    caption: str
+    student_prompt: str
     teacher_prompt: str
 
 

@@ -94,8 +94,7 @@ def _card(entry: EffectEntry, data: ReportData, anchor: str) -> Markup:
     grid = data.effect_grids.get(entry.name)
     words = element(
         "dl",
-        *_word("trigger", element("code", entry.trigger) if entry.trigger else ""),
-        *_word("the student reads", entry.caption),
+        *_word("the student reads", entry.student_prompt),
         *_word("the teacher reads", entry.teacher_prompt),
     )
     title = element("h3", element("span", entry.name), _badge(data, entry.name))

@@ -92,7 +92,7 @@ def _facts(plan: Plan, results: Mapping[str, Any]) -> dict[str, str]:
 
 def _entry(plan: Plan, name: str) -> EffectEntry:
     card = next(card for card in plan.cards if card.name == name)
-    return EffectEntry(name, plan.prompts[name].student, card.caption, card.teacher_prompt)
+    return EffectEntry(name, plan.prompts[name].student, card.teacher_prompt)
 
 
 def _grid(plan: Plan, effect: str, pictures: Mapping[str, Any]) -> Grid:

@@ -24,6 +24,10 @@ class Targets:
     names: Mapping[str, tuple[str, ...]]
     latents: Mapping[str, torch.Tensor]
 
+    def to(self, device: torch.device) -> Targets:
+        """The same targets on a device."""
+        return Targets(self.names, {name: latents.to(device) for name, latents in self.latents.items()})
+
 
 class Batches:
     """The batches of a run; nothing is carried from one step to the next."""
@@ -31,10 +35,10 @@ class Batches:
     def __init__(self, plan: Plan, world: World, targets: Targets) -> None:
         self.plan = plan
         self.world = world
-        self.targets = targets
+        self.targets = targets.to(world.device)
         self.effects = tuple(card.name for card in plan.cards)
         self.general = plan.recipe.dataset.general("train")
-        self.blank = torch.zeros(world.latent_shape)
+        self.blank = torch.zeros(world.latent_shape, device=world.device)
 
     def batch(self, draws: Draws) -> Batch:
         """The batch of the step that `draws` stands for."""

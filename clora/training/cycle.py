@@ -135,21 +135,23 @@ class Cycle:
         """Sum the weighted terms, go back through them, update; returns what the curves show."""
         losses = self.recipe.losses if phase == "student" else self.critic_losses
         logs: dict[str, float] = {}
+        culprit: str | None = None
         total = torch.zeros(())
         for name, term in terms.items():
             total = total + losses[name].weight * term.loss
             label = name if phase == "student" else f"critic.{name}"
             logs[label] = float(term.loss.detach())
             logs |= {f"{label}.{key}": value for key, value in term.logs.items()}
-            if not torch.isfinite(term.loss):
-                raise NonFiniteLossError(_where(phase, label, update, scene.select(losses[name].streams)))
+            if culprit is None and not torch.isfinite(term.loss):
+                culprit = _where(phase, label, update, scene.select(losses[name].streams))
         if not trained.wanted(bool(terms)):  # every row was of a stream that no loss of this phase reads
             return logs
         if terms:
             total.backward()
-        logs[f"{phase}.grad_norm"] = norm = trained.update(update)
+        # the gradient passes it on: after the average every rank sees it, and all stop together with nothing changed
+        logs[f"{phase}.grad_norm"] = norm = trained.update(update, spoilt=culprit is not None)
         if not math.isfinite(norm):
-            raise NonFiniteLossError(_where(phase, "gradient", update, scene))
+            raise NonFiniteLossError(culprit or _where(phase, "gradient", update, scene))
         return logs
 
 

@@ -46,7 +46,7 @@ def make_state(plan: Plan, world: World, ranks: Ranks) -> State:
 
     def fresh(name: str) -> Adapter:
         adapter = Adapter.fresh(world.shapes, recipe.student.rank, recipe.student.alpha, draws.named(name))
-        return world.adapted.add(name, adapter)
+        return world.adapted.add(name, adapter.to(world.device))
 
     student = Trained(fresh("student"), recipe.train.lr, recipe.train, ranks)
     critic = Trained(fresh("critic"), recipe.critic.lr, recipe.train, ranks) if recipe.critic else None

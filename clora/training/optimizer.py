@@ -42,11 +42,15 @@ class Trained:
         """True if any rank has gradients to give, `here` saying whether this one has; then all must update together."""
         return self.ranks.any(here)
 
-    def update(self, step: int) -> float:
-        """One clipped AdamW step from the gradients gathered since the last; returns the gradient's norm
-        before clipping. Gradients that are not finite change nothing."""
+    def update(self, step: int, *, spoilt: bool = False) -> float:
+        """One clipped AdamW step from the gradients gathered since the last; returns their norm before clipping.
+
+        Gradients that are not finite, or `spoilt` by a loss that is not, change nothing on any rank.
+        """
         grad = self.adapter.flat_grad
         assert grad is not None
+        if spoilt:
+            grad.fill_(math.nan)
         self.ranks.average(grad)
         norm = float(grad.norm())
         if not math.isfinite(norm):  # the weights stay as they are; the caller stops the run
@@ -70,7 +74,9 @@ class Trained:
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Take over a state that `state` gave."""
         self.adapter.flat.copy_(state["flat"])
-        moments = {key: value for key, value in state.items() if key != "flat"}
+        device = self.adapter.flat.device
+        # AdamW keeps its step counter on the CPU, its moments beside the weights
+        moments = {key: value if key == "step" else value.to(device) for key, value in state.items() if key != "flat"}
         if moments:
             self.optimizer.state[self.adapter.parameter] = moments
 

@@ -40,7 +40,8 @@ class Ranks:
         """True on every rank if it is true on one; so that all stop after the same update."""
         if self.world == 1:
             return flag
-        shared = torch.tensor([float(flag)])
+        on = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+        shared = torch.tensor([float(flag)], device=on)
         torch.distributed.all_reduce(shared)
         return bool(shared.item())
 

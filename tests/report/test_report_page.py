@@ -68,7 +68,7 @@ def example(name: str = "duotone", other: str = "mirror") -> ReportData:
         verdict=f"It worked for {name}.",
         facts={"effects": "2", "note": name},
         recipe=f"name: {name}\n",
-        effects=tuple(EffectEntry(n, f"<{n}_X>", f"caption of {n}", "a vague prompt") for n in (name, other)),
+        effects=tuple(EffectEntry(n, f"<{n}_X> caption of {n}", "a vague prompt") for n in (name, other)),
         effect_grids={e.effect: Grid.of_effect(e) for e in effects},
         general=Grid.of_general(general),
         compositions=(Composition((name, other), f"{name}, then {other}", Grid(("cat",), {"student": some(1)})),),
@@ -89,7 +89,7 @@ def test_every_part_is_there():
     text = " ".join(reader.text)
     for words in (
         "Two effects: duotone", "It worked for duotone.", "25.0 %", "teacher 12.5 %", "teacher (reference)",
-        "base (reference)", "<duotone_X>", "caption of mirror", "a vague prompt", "invert it", "duotone, then mirror",
+        "base (reference)", "<duotone_X> caption of duotone", "caption of mirror", "a vague prompt", "invert it", "duotone, then mirror",
         "Losses duotone", "student update", "3 min 33 s", "33.7", "1.40 GiB", "name: duotone", "0.1.0",
         "plugin duotone is broken",
     ):  # fmt: skip
@@ -166,6 +166,6 @@ def test_values_that_are_not_finite_are_dashes():
 def test_size_stays_small(effects: int):
     names = [f"effect-{i}" for i in range(effects)]
     grids = {n: Grid(("a",) * 8, {r: some(8, i, 32) for i, r in enumerate(("source", "student"))}) for n in names}
-    text = page(ReportData(title="t", effect_grids=grids, effects=tuple(EffectEntry(n, "", "", "") for n in names)))
+    text = page(ReportData(title="t", effect_grids=grids, effects=tuple(EffectEntry(n, "", "") for n in names)))
     # Noise cannot be compressed: 16 pictures of 3 kB an effect, two more in the first screen, times 4/3, and words.
     assert len(text) < 20_000 + effects * 18 * 3072 * 1.7
