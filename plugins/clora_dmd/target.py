@@ -17,8 +17,8 @@ SAME_LEVEL = 1e-6
 class Target:
     """Target simulation (CollectionLoRA, TS-DMD).
 
-    The noise level is one of the schedule's strictly below `tau_max` (0..1000; null takes all of them); `last_steps: 5` takes the schedule's
-    last five levels instead, as the public code does.
+    The noise level is one of the schedule's strictly below `tau_max` (0..1000; null takes all of them);
+    `last_steps: 5` takes the schedule's last five levels instead, as the public code does.
     """
 
     tau_max: float | None = field(default=750.0, validator=optional(and_(gt(0.0), le(1000.0))))

@@ -89,7 +89,8 @@ def test_every_part_is_there():
     text = " ".join(reader.text)
     for words in (
         "Two effects: duotone", "It worked for duotone.", "25.0 %", "teacher 12.5 %", "teacher (reference)",
-        "base (reference)", "<duotone_X> caption of duotone", "caption of mirror", "a vague prompt", "invert it", "duotone, then mirror",
+        "base (reference)", "<duotone_X> caption of duotone",
+        "caption of mirror", "a vague prompt", "invert it", "duotone, then mirror",
         "Losses duotone", "student update", "3 min 33 s", "33.7", "1.40 GiB", "name: duotone", "0.1.0",
         "plugin duotone is broken",
     ):  # fmt: skip
