@@ -12,9 +12,9 @@ from attrs import evolve
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
 from clora.adapters.eager import eager_lora_linear
+from clora.adapters.evaluator import Evaluator
 from clora.errors import CloraError
 from clora.lora_files.reader import read_lora
-from clora.training.evaluator import Evaluator
 from clora.values import Conditions
 
 if TYPE_CHECKING:

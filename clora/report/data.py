@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import field, frozen
@@ -106,11 +105,3 @@ class ReportData:
     cost: Cost | None = None
     versions: Mapping[str, str] = field(factory=dict)
     warnings: tuple[str, ...] = ()
-
-
-def write_report(path: Path, data: ReportData) -> None:
-    """Write the page in one step; CloraError where the file cannot be written."""
-    from clora.files import write_atomic
-    from clora.report.page import page
-
-    write_atomic(path, page(data))

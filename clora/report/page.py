@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+from clora.files import write_atomic
 from clora.report import tables
 from clora.report.curves import line_chart
 from clora.report.data import Composition, Cost, EffectEntry, Grid, ReportData
@@ -156,3 +158,8 @@ def _recipe(data: ReportData) -> Markup:
     if data.versions:
         parts.append(element("details", element("summary", "Versions"), tables.pairs("Versions", data.versions)))
     return join(parts)
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write the page in one step; CloraError where the file cannot be written."""
+    write_atomic(path, page(data))

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from clora.composition import chain
 from clora.evaluation import Matrix, Measured
 from clora.protocols import Truth
-from clora.report.data import Chart, Composition, Cost, EffectEntry, Grid, ReportData, write_report
+from clora.report.data import Chart, Composition, Cost, EffectEntry, Grid, ReportData
+from clora.report.page import write_report
 from clora.runs import RunFolder
 from clora.seeding import Draws
 from clora.serving import Server

@@ -24,11 +24,11 @@ from clora.training.lockstep import run_together
 from clora.values import LossTerm, Phase, Scene, Simulated, Stream, Trajectory
 
 if TYPE_CHECKING:
+    from clora.adapters.evaluator import Evaluator
     from clora.protocols import Loss
     from clora.recipe.schema import Recipe
     from clora.seeding import Draws
     from clora.training.batches import Batches
-    from clora.training.evaluator import Evaluator
     from clora.training.optimizer import Trained
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from clora.evaluation import EffectPictures, GeneralPictures, Matrix, Measured
-from clora.report.data import Chart, Composition, Cost, EffectEntry, Grid, ReportData, write_report
-from clora.report.page import page
+from clora.report.data import Chart, Composition, Cost, EffectEntry, Grid, ReportData
+from clora.report.page import page, write_report
 
 EVIL = "<script>alert('x')</script>\" onload=\"x"
 VOID = {"img", "meta", "br", "line", "path", "rect", "circle"}

@@ -12,13 +12,13 @@ from torch import nn
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
+from clora.adapters.evaluator import Evaluator
 from clora.cost import forward_equivalents
 from clora.plan import Plan
 from clora.recipe.schema import Critic, Recipe, Train
 from clora.seeding import Draws
 from clora.testing import example_scene
 from clora.training.cycle import Cycle, NonFiniteLossError
-from clora.training.evaluator import Evaluator
 from clora.training.optimizer import Trained
 from clora.training.ranks import Ranks
 from clora.values import Await, EffectCard, LossTerm, Row, Simulated, Trajectory

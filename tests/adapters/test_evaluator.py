@@ -9,8 +9,8 @@ from diffusers import QwenImageTransformer2DModel
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
+from clora.adapters.evaluator import Evaluator
 from clora.seeding import Draws
-from clora.training.evaluator import Evaluator
 from clora.values import Conditions, Forward
 
 CHANNELS, SIDE, WIDTH = 4, 2, 6
