@@ -1,4 +1,7 @@
-"""The YAML keys of an attrs class: its public fields, with their types."""
+"""The YAML keys of an attrs class: its public fields, with their types.
+
+A field with an alias has that for a key, so that a key may be called as one of the class's methods is.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,6 @@ class Key:
         """True where the class has no default."""
         return self.attribute.default is attrs.NOTHING
 
-    @property
-    def argument(self) -> str:
-        """The name that the class's constructor gives the field."""
-        return self.attribute.alias or self.name
-
 
 def keys_of(cls: type) -> tuple[Key, ...]:
     """The keys in the order of the fields; a field whose name starts with an underscore is none.
@@ -35,7 +33,9 @@ def keys_of(cls: type) -> tuple[Key, ...]:
     """
     hints = get_type_hints(cls)
     return tuple(
-        Key(a.name, hints.get(a.name, Any), a) for a in attrs.fields(cls) if a.init and not a.name.startswith("_")
+        Key(a.alias or a.name, hints.get(a.name, Any), a)
+        for a in attrs.fields(cls)
+        if a.init and not a.name.startswith("_")
     )
 
 
@@ -44,8 +44,9 @@ def draft(cls: type, values: Mapping[str, Any]) -> Any:
     instance = object.__new__(cls)
     for attribute in attrs.fields(cls):
         default = attribute.default
-        if attribute.name in values:
-            object.__setattr__(instance, attribute.name, values[attribute.name])
+        key = attribute.alias or attribute.name
+        if key in values:
+            object.__setattr__(instance, attribute.name, values[key])
         elif isinstance(default, attrs.Factory):  # pyright: ignore[reportArgumentType] - attrs types Factory as a function
             if not default.takes_self:
                 object.__setattr__(instance, attribute.name, default.factory())

@@ -76,7 +76,7 @@ def _section(value: Any, keys: Keys | None) -> Branch:
     entries: dict[str, Leaf | Branch] = {"use": Leaf(use.text, use.mark)} if isinstance(use, Text) else {}
     held = attrs.asdict(value, recurse=False)
     for key in keys_of(type(value)):
-        current = held[key.name]
+        current = held[key.attribute.name]
         given = keys.get(key.name) if keys is not None else None
         try:
             entry = resolve(current, given)
@@ -100,7 +100,8 @@ def _plain(value: Any) -> Plain:
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if attrs.has(type(value)):
-        return _plain({key.name: attrs.asdict(value, recurse=False)[key.name] for key in keys_of(type(value))})
+        held = attrs.asdict(value, recurse=False)
+        return _plain({key.name: held[key.attribute.name] for key in keys_of(type(value))})
     raise _UnwritableError
 
 

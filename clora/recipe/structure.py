@@ -163,7 +163,7 @@ class Structurer:
         self.check_bounds(draft(cls, values), section, values, complete=len(self.problems) == before)
         if len(self.problems) > before:
             raise Failed
-        return self.build(cls, {section.keys[name].argument: value for name, value in values.items()}, section)
+        return self.build(cls, values, section)
 
     def takes_null(self, key: Key) -> bool:
         """True where null is a value of the key and not a way back to its default."""
@@ -182,7 +182,7 @@ class Structurer:
             try:
                 attribute.validator(instance, attribute, value)
             except (ValueError, TypeError) as error:
-                self.problems.append(Problem(given.mark, bound(error, name, dotted((*section.path, name)))))
+                self.problems.append(Problem(given.mark, bound(error, attribute.name, dotted((*section.path, name)))))
             except AttributeError:
                 if complete:  # otherwise the validator looks at a field that could not be made
                     raise

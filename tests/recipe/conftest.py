@@ -46,6 +46,9 @@ PARTS = """
         inner: Bank = Bank()
         code: str = field(default="x", validator=matches_re("[a-z]+"))
         tensor: complex = 1j
+        made_: float = field(default=1.0, alias="make", validator=gt(0.0))
+
+        def make(self): return self.made_
 
     @frozen
     class Target:

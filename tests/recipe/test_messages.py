@@ -109,6 +109,8 @@ def test_only_true_and_false_are_booleans(wrong, word: str) -> None:
         ("code: A1", "router.code must match regex '[a-z]+' ('A1' doesn't)"),
         ("tensor: 3", "router.tensor: a recipe cannot give a value of type complex"),
         ("effect: null", "'effect' is missing in router"),
+        ("make: 0", "router.make must be more than 0.0, found 0.0"),
+        ("made_: 2", "unknown key 'made_' in router; did you mean 'make'?"),
     ],
 )
 def test_types_of_components(wrong, key: str, problem: str) -> None:

@@ -101,3 +101,9 @@ def test_defaults_only_where_the_critic_is_asked_for(load) -> None:
     assert recipe.critic is not None
     assert recipe.critic.losses == {}
     assert load("losses: {second: null}\ncritic: null").recipe.critic is None
+
+
+def test_a_field_with_an_alias_has_that_for_a_key(load) -> None:
+    loaded = load("router: {use: fixed, effect: bloom, make: 3}")
+    assert loaded.recipe.router.make() == 3.0
+    assert "make: 3.0" in loaded.resolved_yaml()
