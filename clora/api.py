@@ -3,6 +3,7 @@
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix, Measured
 from clora.flow import Schedule, add_noise, guide, over, shift, to_noise, to_x0, unshift, velocity_target
 from clora.hookspecs import hookimpl
+from clora.picture_files import PictureError, picture_size, read_picture
 from clora.protocols import (
     Backbone,
     Checked,
@@ -70,6 +71,7 @@ __all__ = [
     "Measured",
     "Metric",
     "Phase",
+    "PictureError",
     "PromptStrategy",
     "Prompts",
     "Role",
@@ -95,6 +97,8 @@ __all__ = [
     "guide",
     "hookimpl",
     "over",
+    "picture_size",
+    "read_picture",
     "shift",
     "to_noise",
     "to_x0",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,32 +17,68 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 64_000_000  # 8000 x 8000: larger than any camera's, far below what exhausts memory
+_LYING = frozenset({5, 6, 7, 8})  # EXIF orientations that swap height and width
+
+
+class PictureError(CloraError, ValueError):
+    """A picture that cannot be used; the message names it and says why."""
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a picture once it is turned upright, from its header alone.
+
+    Raises PictureError as `read_picture` does, but for damage that only decoding finds.
+    """
+    from PIL import ExifTags
+
+    with _opened(path) as image:
+        # A PNG may say behind its pixels how it was held; asking for that here would decode them. Of a TIFF, Pillow
+        # tells the size upright.
+        known = "exif" in image.info if image.format == "PNG" else image.format != "TIFF"
+        turned = known and image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING
+        return image.size if turned else (image.height, image.width)
 
 
 def read_picture(path: Path) -> torch.Tensor:
     """A picture file as RGB on white, turned upright, float32 [1, 3, H, W] in [-1, 1].
 
-    Raises CloraError for a file that is missing, no picture, damaged, or larger than 64 megapixels.
+    Raises PictureError for a file that is missing, no picture, damaged, or larger than 64 megapixels.
     """
     import numpy
     import torch
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise CloraError(f"{path} has {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
-            upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGBA")
-    except FileNotFoundError:
-        raise CloraError(f"{path} does not exist") from None
-    except UnidentifiedImageError:
-        raise CloraError(f"{path} is not a picture that can be read") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise CloraError(f"{path} cannot be read as a picture: {error}") from error
+    with _opened(path) as image:
+        upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGBA")
     on_white = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
     pixels = torch.from_numpy(numpy.array(on_white)).permute(2, 0, 1)
     return pixels[None].float() / 127.5 - 1
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    """The picture with its header read and its size allowed; what goes wrong until it is closed is a PictureError."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is below Pillow's
+            image = Image.open(path)
+        with image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise PictureError(f"{path} has {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
+            yield image
+    except PictureError:
+        raise
+    except FileNotFoundError:
+        raise PictureError(f"{path} does not exist") from None
+    except UnidentifiedImageError:
+        raise PictureError(f"{path} is not a picture that can be read") from None
+    except Image.DecompressionBombError:  # Pillow does not say the size
+        raise PictureError(f"{path} has hundreds of millions of pixels; at most {MAX_PIXELS:,} are read") from None
+    except Exception as error:  # on broken files decoders raise anything: SyntaxError, IndexError, struct.error
+        raise PictureError(f"{path} cannot be read as a picture: {error}") from error
 
 
 def _eight_bit(image: Image) -> Image:
