@@ -1,0 +1,92 @@
+"""A JSONL file as its objects with their line numbers; a hostile or broken file is told, not swallowed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clora_pictures.problems import Problems
+
+MAX_FILE_BYTES = 256 << 20
+MAX_LINE_BYTES = 1 << 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def objects(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of every line that holds one; blank lines are skipped, all others noted in `problems`."""
+    found = False
+    try:
+        if not path.is_file():
+            problems.at(0, "there is no such file")
+            return
+        if path.stat().st_size > MAX_FILE_BYTES:
+            problems.at(0, f"is larger than {MAX_FILE_BYTES >> 20} MB")
+            return
+        for number, raw in _lines(path, problems):
+            found = True
+            value = _parsed(number, raw, problems)
+            if value is not None:
+                yield number, value
+    except OSError as error:
+        problems.at(0, f"cannot be read: {error.strerror or error}")
+        return
+    if not found and not problems.count:
+        problems.at(0, "is empty")
+
+
+def _lines(path: Path, problems: Problems) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank and not too long, read one by one so that none fills the memory."""
+    with path.open("rb") as file:
+        number = 0
+        while raw := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if number == 1:
+                raw = raw.removeprefix(BYTE_ORDER_MARK)
+            if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
+                problems.at(number, f"the line is longer than {MAX_LINE_BYTES >> 20} MB")
+                while raw and not raw.endswith(b"\n"):
+                    raw = file.readline(MAX_LINE_BYTES)
+            elif raw.strip():
+                yield number, raw
+
+
+def _parsed(number: int, raw: bytes, problems: Problems) -> dict[str, Any] | None:
+    """The line's object, or None with the mistake noted."""
+    twice: list[str] = []
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice.extend(key for key in value if keys.count(key) > 1)
+        return value
+
+    try:
+        value = json.loads(raw.decode("utf-8").rstrip("\r\n"), object_pairs_hook=once)
+    except UnicodeDecodeError as error:
+        problems.at(number, f"not UTF-8: byte {raw[error.start]:#04x}", error.start + 1)
+    except json.JSONDecodeError as error:
+        problems.at(number, f"not JSON: {error.msg}", error.colno)
+    except (RecursionError, ValueError) as error:  # ValueError: an integer of thousands of digits
+        reason = "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+        problems.at(number, f"not JSON that can be read: {reason}")
+    else:
+        for key in twice:
+            problems.at(number, f"the key {key!r} stands here twice")
+        if isinstance(value, dict):
+            return None if twice else value
+        problems.at(number, f"expected an object such as {{...}}, found {kind(value)}")
+    return None
+
+
+def kind(value: object) -> str:
+    """What a JSON value is, in words."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    names = {int: "the number", float: "the number", str: "the text"}
+    if type(value) in names:
+        text = json.dumps(value, ensure_ascii=True)
+        return f"{names[type(value)]} {text if len(text) <= 40 else text[:40] + '...'}"
+    return "a list" if isinstance(value, list) else "an object"
