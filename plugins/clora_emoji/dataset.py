@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from typing import overload
 
 import torch
@@ -63,7 +64,9 @@ class EmojiDataset:
     def sources(self, effect: str, split: Split) -> Sequence[str]:
         """The subjects of an effect's training pairs, or all test subjects. Raises ValueError for an unknown effect."""
         if effect not in EFFECTS:
-            raise ValueError(f"the emoji world knows no effect {effect!r}")
+            near = get_close_matches(effect, EFFECTS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"the emoji world knows no effect {effect!r}{hint}")
         return training_subjects(effect) if split == "train" else _mixed(atlas.select("test", atlas.TEST_CATEGORIES))
 
     def general(self, split: Split) -> Sequence[GeneralItem]:

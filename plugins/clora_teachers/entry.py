@@ -140,8 +140,8 @@ def _lora(text: str, node: yaml.Node, folder: Path, problems: Problems) -> Path 
     elif Path(text).suffix != ".safetensors":
         problems.at(node, f"lora {text!r} is no .safetensors file, and nothing else is read (a pickle can run code)")
     elif not exists:
-        near = get_close_matches(Path(text).name, _neighbours(path), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = get_close_matches(Path(text).stem, _neighbours(path), n=1)  # the ending alone makes no two names alike
+        hint = f"; did you mean {near[0]}.safetensors?" if near else ""
         problems.at(node, f"lora {text!r}: there is no such file{hint}")
     else:
         return path
@@ -149,8 +149,8 @@ def _lora(text: str, node: yaml.Node, folder: Path, problems: Problems) -> Path 
 
 
 def _neighbours(path: Path) -> list[str]:
-    """The safetensors files of a folder."""
-    return sorted(file.name for file in path.parent.glob("*.safetensors")) if path.parent.is_dir() else []
+    """The safetensors files beside a path, without their ending."""
+    return sorted(file.stem for file in path.parent.glob("*.safetensors")) if path.parent.is_dir() else []
 
 
 def _check_name(name: str, node: yaml.Node, problems: Problems) -> None:
