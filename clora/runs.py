@@ -7,12 +7,15 @@ import os
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from clora.errors import CloraError
 from clora.files import write_atomic
+
+if TYPE_CHECKING:
+    import torch
 
 
 def digest_of(value: Any) -> str:
@@ -39,6 +42,11 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CloraError(f"{path} is damaged: it holds no mapping; remove it and run the recipe again")
     return content
+
+
+def digest_tensor(tensor: torch.Tensor) -> str:
+    """A short hash of a tensor's numbers."""
+    return blake2b(tensor.contiguous().cpu().numpy().tobytes(), digest_size=8).hexdigest()
 
 
 @frozen

@@ -16,7 +16,7 @@ from clora.adapters.adapter import stack
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures
 from clora.files import write_atomic, write_atomic_with
 from clora.protocols import Truth
-from clora.runs import RunFolder, digest_file, digest_of
+from clora.runs import RunFolder, digest_file, digest_of, digest_tensor
 from clora.seeding import Draws
 from clora.serving import Server
 from clora.world import World, read_adapter
@@ -147,7 +147,8 @@ class Maker:
     ) -> torch.Tensor:
         """A teacher's or the base's pictures, from the cache where they are there."""
         recipe = self.plan.recipe
-        key = digest_of([recipe.backbone.digest(), weights, list(prompts), list(names), asdict(recipe.teacher)])
+        pictures = digest_tensor(recipe.dataset.images(names))
+        key = digest_of([recipe.backbone.digest(), weights, list(prompts), pictures, asdict(recipe.teacher)])
         path = self.folder.cache / "references" / f"{label}-{key}.safetensors"
         if path.exists():
             try:

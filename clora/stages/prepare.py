@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from clora.files import write_atomic_with
-from clora.runs import RunFolder, digest_file, digest_of
+from clora.runs import RunFolder, digest_file, digest_of, digest_tensor
 from clora.seeding import Draws
 from clora.serving import Server
 from clora.training.batches import Targets
@@ -64,5 +64,7 @@ def _digest(plan: Plan, card: EffectCard, sources: tuple[str, ...]) -> str:
             "prompt": card.teacher_prompt,
             "teacher": asdict(plan.recipe.teacher),
             "sources": sources,
+            # the pictures themselves: a file replaced under the same name must not keep its old targets
+            "pictures": digest_tensor(plan.recipe.dataset.images(sources)),
         }
     )

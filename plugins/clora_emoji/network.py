@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,7 @@ GRID = 8  # latents are GRID x GRID tokens
 CONFIG: MappingProxyType[str, Any] = MappingProxyType(
     {
         "patch_size": 1,
-        "in_channels": 48,
+        "in_channels": 64,  # 48 of the picture, 16 of its place
         "out_channels": 48,
         "num_layers": 6,
         "num_attention_heads": 4,
@@ -23,6 +24,20 @@ CONFIG: MappingProxyType[str, Any] = MappingProxyType(
         "axes_dims_rope": (8, 12, 12),
     }
 )
+
+
+@cache
+def places() -> torch.Tensor:
+    """Return where each token of a picture stands, [1, 16, 64]: eight cosines of its column, eight of its row.
+
+    Rotary embeddings tell how far tokens are apart, not where they are, and in six layers that is too little to learn a
+    mirror from: without these channels flips stayed scrambled (held-out error 0.14 after 7,000 steps, 0.005 with them).
+    """
+    step = torch.arange(GRID, dtype=torch.float64) + 0.5
+    waves = torch.cos(torch.pi * torch.arange(GRID, dtype=torch.float64)[:, None] * step / GRID)  # DCT-II, [8, 8]
+    columns = waves[:, None, :].expand(GRID, GRID, GRID)
+    rows = waves[:, :, None].expand(GRID, GRID, GRID)
+    return torch.cat([columns, rows]).flatten(1)[None].float()
 
 
 def build() -> QwenImageTransformer2DModel:
@@ -56,7 +71,9 @@ def velocity(
     x_sigma and source are latents [B, 48, 8, 8], sigma [B] in [0, 1], text [B, L, 128], mask bool [B, L].
     """
     # As Qwen-Image-Edit does it: the source picture is a second frame of tokens behind the noisy ones.
-    tokens = torch.cat([x_sigma.flatten(2), source.flatten(2)], dim=2).transpose(1, 2)
+    place = places().to(x_sigma.device, x_sigma.dtype).expand(len(x_sigma), -1, -1)
+    noisy, given = (torch.cat([latents.flatten(2), place], dim=1) for latents in (x_sigma, source))
+    tokens = torch.cat([noisy, given], dim=2).transpose(1, 2)
     frames = [(1, GRID, GRID), (1, GRID, GRID)]
     predicted = transformer(
         hidden_states=tokens,
