@@ -90,12 +90,18 @@ def _one_cycle(cycle: Cycle, state: State, update: int, draws: Draws, plan: Plan
         state.average.update(state.student.adapter, update + 1)
     return StepReport(
         step=update + 1,
-        losses={key: value for key, value in logs.items() if "." not in key.removeprefix("critic.")},
+        losses={key: value for key, value in logs.items() if _is_loss(key)},
         seconds=time.perf_counter() - start,
         forward_equivalents=(cycle.evaluator.row_forwards - rows) / train_keys.batch_size,
         learning_rate=learning_rate(train_keys.lr, update, train_keys),
-        logs={key: value for key, value in logs.items() if "." in key.removeprefix("critic.")},
+        logs={key: value for key, value in logs.items() if not _is_loss(key)},
     )
+
+
+def _is_loss(key: str) -> bool:
+    """True for a term's own value (`bs_dmd`, `critic.flow_matching`), False for what it logs and for gradient norms."""
+    name = key.removeprefix("critic.")
+    return "." not in name and name != "grad_norm"
 
 
 class StepLog:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 # The fourteen linear layers of a Qwen-Image block.
 TARGETS = (
@@ -45,3 +45,10 @@ def write(model: torch.nn.Module, path: Path, rank: int, alpha: int) -> None:
     draft = path.with_suffix(".partial")
     save_file(tensors, draft, {"format": "pt", "lora_adapter_metadata": json.dumps(header, sort_keys=True)})
     os.replace(draft, path)
+
+
+def read(model: torch.nn.Module, path: Path) -> None:
+    """Put a file's weights into the model's LoRA; raises KeyError where the file lacks one."""
+    kept = load_file(path)
+    for name, value in lora_tensors(model).items():
+        value.copy_(kept[name])

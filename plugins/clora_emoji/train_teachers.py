@@ -1,6 +1,8 @@
 """Train one rank-8 LoRA per effect on a few pairs and its vague prompt, and measure it against the truth.
 
-python -m clora_emoji.train_teachers
+python -m clora_emoji.train_teachers FOLDER [EFFECT ... | all]
+
+FOLDER gets a bank that recipes can name: `teachers: {use: bank, manifest: FOLDER/bank.yaml}`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ from .matching import Examples, Noise, flow_matching_loss
 from .sampling import euler
 
 RECIPE = Path(__file__).parent / "teachers.yaml"
-TEACHERS = Path(__file__).parent / "assets" / "teachers"
 
 
 @attrs.frozen
@@ -74,8 +75,8 @@ def reset(model: torch.nn.Module, seed: int) -> list[torch.nn.Parameter]:
     return parameters
 
 
-def train(model: torch.nn.Module, recipe: TeacherRecipe, effect: Effect) -> float:
-    """Train the model's LoRA to one effect and return the mean loss of the last fifty steps."""
+def train(model: torch.nn.Module, recipe: TeacherRecipe, effect: Effect) -> None:
+    """Train the model's LoRA to one effect."""
     names = training_subjects(effect.name)
     sources = atlas.picture("noto", names)
     targets = codec.to_latents(effect.apply(sources, names))
@@ -83,7 +84,6 @@ def train(model: torch.nn.Module, recipe: TeacherRecipe, effect: Effect) -> floa
     optimiser = torch.optim.AdamW(reset(model, recipe.seed), lr=recipe.learning_rate, weight_decay=0.0)
     noise = Noise(recipe.shift, recipe.shifted_share)
     rng = torch.Generator().manual_seed(recipe.seed)
-    losses = []
     for step in range(recipe.steps):
         warm = min(1.0, (step + 1) / recipe.warmup)
         for group in optimiser.param_groups:
@@ -95,8 +95,6 @@ def train(model: torch.nn.Module, recipe: TeacherRecipe, effect: Effect) -> floa
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        losses.append(loss.item())
-    return sum(losses[-50:]) / len(losses[-50:])
 
 
 def draw_test(model: torch.nn.Module, effect: Effect, names: Sequence[str]) -> torch.Tensor:
@@ -140,22 +138,29 @@ def write_bank(names: Sequence[str], folder: Path) -> None:
 def main() -> None:
     """Train the recipe's effects, or those named, and write LoRA files, bank.yaml and measured.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("effects", nargs="*", help="effects to train (default: those of teachers.yaml)")
-    parser.add_argument("--output", type=Path, default=TEACHERS)
+    parser.add_argument("output", type=Path, metavar="FOLDER", help="where the bank is written")
+    parser.add_argument("effects", nargs="*", help="effects to train, or `all` (default: those of teachers.yaml)")
+    parser.add_argument("--measure", action="store_true", help="train nothing: measure the folder's LoRAs again")
     arguments = parser.parse_args()
     recipe = read_recipe()
-    chosen = tuple(arguments.effects) or recipe.effects
+    chosen = tuple(EFFECTS) if arguments.effects == ["all"] else tuple(arguments.effects) or recipe.effects
+    unknown = [name for name in chosen if name not in EFFECTS]
+    if unknown:
+        parser.error(f"no effect named {', '.join(unknown)}; there are {', '.join(EFFECTS)}")
     test_names = atlas.select("test", atlas.TEST_CATEGORIES)
     arguments.output.mkdir(parents=True, exist_ok=True)
     model = with_adapter(recipe.rank)
     measured = {}
     for name in chosen:
         started = time.monotonic()
-        loss = train(model.train(), recipe, EFFECTS[name])
-        lora_file.write(model, arguments.output / f"{name}.safetensors", recipe.rank, recipe.rank)
+        path = arguments.output / f"{name}.safetensors"
+        if not arguments.measure:
+            train(model.train(), recipe, EFFECTS[name])
+            lora_file.write(model, path, recipe.rank, recipe.rank)
+        lora_file.read(model, path)  # as it was written, in bfloat16
         made = draw_test(model.eval(), EFFECTS[name], test_names)
         measured[name] = measure(made, EFFECTS[name], chosen, test_names)
-        print(f"{name} loss {loss:.4f} {measured[name]} {time.monotonic() - started:.0f} s", flush=True)
+        print(f"{name} {measured[name]} {time.monotonic() - started:.0f} s", flush=True)
     write_bank(chosen, arguments.output)
     draft = arguments.output / "measured.partial"
     draft.write_text(json.dumps(measured, indent=2) + "\n")
