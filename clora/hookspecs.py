@@ -4,6 +4,9 @@ A plugin is a module or object under the entry-point group `clora.plugins` whose
 heavy packages inside the functions: these hooks are called before anyone knows what a recipe needs.
 """
 
+# pyright: reportReturnType=false
+# (a hook's specification has a signature and a sentence, and no body to return anything from)
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -44,7 +44,7 @@ class LoraLinear(nn.Module):
         """x [B, ..., in] -> [B, ..., out], each row with its own adapter."""
         segments: list[Segment] = []
         for name, rows in self.routing.runs:
-            a, b, scale = self.factors.get(name, NOT_COVERED)
+            a, b, scale = NOT_COVERED if name is None else self.factors.get(name, NOT_COVERED)
             segments.append((rows, a, b, scale))
         if all(a is None for _, a, _, _ in segments):
             return self.base(x)

@@ -7,6 +7,8 @@ import os
 import torch
 from attrs import frozen
 
+from clora.errors import CloraError
+
 
 @frozen
 class Ranks:
@@ -17,7 +19,19 @@ class Ranks:
 
     @classmethod
     def current(cls) -> Ranks:
-        """The ranks that the launcher's environment tells of; starts the process group where there are several."""
+        """The ranks that the launcher's environment tells of; starts the process group where there are several.
+
+        Raises CloraError where accelerate was asked for several CPU processes and, having no mpirun, started only one.
+        """
+        if (
+            "WORLD_SIZE" not in os.environ
+            and os.environ.get("ACCELERATE_USE_CPU") == "True"
+            and "MASTER_ADDR" in os.environ
+        ):
+            raise CloraError(
+                "accelerate starts several CPU processes only through mpirun, and started this one alone; "
+                "use `torchrun --nproc_per_node N -m clora run ...`, which accelerate understands"
+            )
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         from accelerate import PartialState
