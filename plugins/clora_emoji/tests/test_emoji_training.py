@@ -76,9 +76,24 @@ def test_base_examples_follow_from_the_seed_alone():
     assert one.target.abs().max() <= 1
 
 
-def test_the_learning_rate_warms_up_and_falls():
+def test_the_rates_warm_up_stay_and_fall():
     recipe = train_base.read_recipe()
-    rates = [train_base.learning_rate(recipe, step) for step in (0, recipe.warmup, recipe.steps)]
-    assert rates[0] < recipe.learning_rate / 10
-    assert rates[1] == pytest.approx(recipe.learning_rate)
-    assert rates[2] == pytest.approx(recipe.final_learning_rate)
+    steps = (0, recipe.warmup, recipe.steps // 2 - 1, recipe.steps - 1, recipe.steps)
+    shares = [train_base.course(recipe, step) for step in steps]
+    assert shares[0] == pytest.approx(1 / recipe.warmup)
+    assert shares[1] == shares[2] == 1.0
+    assert 0 < shares[3] < 0.001
+    assert shares[4] == 0.0
+
+
+def test_every_parameter_has_one_optimiser_and_the_blocks_matrices_have_muon():
+    recipe = train_base.read_recipe()
+    model = network.build()
+    muon, adam = (
+        {id(p) for group in optimiser.param_groups for p in group["params"]}
+        for optimiser in train_base.make_optimisers(model, recipe)
+    )
+    assert not muon & adam
+    assert muon | adam == {id(p) for p in model.parameters()}
+    blocks = {id(p) for p in model.transformer_blocks.parameters() if p.ndim == 2}
+    assert muon == blocks
