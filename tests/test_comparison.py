@@ -169,7 +169,7 @@ def test_all_problems_at_once(tmp_path: Path):
         (
             "is damaged",
             "bcr = nan, vsa = 'high'",
-            "must hold a JSON object, not list",
+            "is damaged: it holds no mapping",
             "lacks 'name'",
             f"not been evaluated yet; `clora evaluate {waiting}` finishes it",
             "it is a file",
