@@ -61,7 +61,7 @@ def course(recipe: BaseRecipe, step: int) -> float:
 def make_optimisers(model: torch.nn.Module, recipe: BaseRecipe) -> list[torch.optim.Optimizer]:
     """Return Muon for the blocks' matrices and AdamW for all else.
 
-    On the same batches Muon reached a loss of 0.17 after 600 steps, AdamW (warmed up over 200 steps, not 50) after 1,200.
+    On the same batches Muon reached a loss of 0.17 after 600 steps, AdamW after 1,200 (warmed up over 200, not 50).
     """
     named = dict(model.named_parameters())
     matrices = [p for name, p in named.items() if name.startswith("transformer_blocks.") and p.ndim == 2]
