@@ -1,0 +1,75 @@
+"""The paper's Tables 1 and 3 on the emoji world: every ablation and every baseline, several seeds, two Markdown tables.
+
+    python benchmarks/ablations.py [--seeds 0 1 2] [--jobs 2] [--runs runs/ablations]
+
+A run that is finished is not run again, and an interrupted one goes on, so the command may be given as often as needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from machine import provenance
+from many_runs import ROOT, Run, carry_out
+
+from clora.cli.compare import as_json, as_markdown
+from clora.comparison import compare, read_runs
+from clora.runs import RunFolder
+
+ABLATIONS = (
+    "ablation_pdsr_only",
+    "ablation_no_ts_no_tafm",
+    "ablation_no_tafm",
+    "ablation_no_pdsr",
+    "ablation_no_aop",
+    "bs_only",
+    "ts_without_bounds",
+    "collection",
+)
+# what is not trained has nothing that a seed would change, but DARE, which drops weights by chance
+SEEDLESS = ("effect_lora", "merge_svd", "merge_ties_svd")
+SEEDED = ("merge_dare_ties_svd", "effect_lora_plus_acceleration", "flow_matching_all_in_one")
+COLUMNS = ("bad_case_rate", "subject_consistency", "distance", "general_ratio")
+
+
+def runs_of(recipes: Sequence[str], seeds: Sequence[int]) -> list[Run]:
+    """One run for every recipe and seed, the first seed of all recipes first."""
+    return [Run(recipe, (f"seed={seed}",)) for seed in seeds for recipe in recipes]
+
+
+def write_table(name: str, folders: Sequence[RunFolder]) -> str:
+    """Write NAME.md and NAME.json beside the other results; returns the Markdown."""
+    results = ROOT / "benchmarks/results"
+    read = read_runs([folder.path for folder in folders])
+    table = as_markdown(compare(read, COLUMNS))
+    values = as_json(compare(read))
+    for row in values["rows"]:
+        for run in row["runs"]:
+            run["folder"] = Path(run["folder"]).name
+    (results / f"{name}.md").write_text(f"{table}\n")
+    (results / f"{name}.json").write_text(json.dumps({"provenance": provenance()} | values, indent=1) + "\n")
+    return table
+
+
+def main() -> None:
+    """Run all, write results/ablations.{md,json} and results/baselines.{md,json}, print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs/ablations")
+    args = parser.parse_args()
+    ablations = carry_out(runs_of(ABLATIONS, args.seeds), args.runs, args.jobs)
+    print(write_table("ablations", ablations), flush=True)
+    # the acceleration LoRA first: two baselines would otherwise train the same one side by side
+    carry_out(runs_of(["acceleration"], args.seeds), args.runs, args.jobs)
+    baselines = carry_out(runs_of(SEEDLESS, args.seeds[:1]), args.runs, args.jobs)
+    baselines += carry_out(runs_of(SEEDED, args.seeds), args.runs, args.jobs)
+    whole = [folder for folder in ablations if folder.info()["name"] == "collection"]
+    print(write_table("baselines", [*baselines, *whole]))
+
+
+if __name__ == "__main__":
+    main()
