@@ -6,12 +6,16 @@ losses and schedules are counted exactly as the built-in ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from attrs import frozen
 
 from clora.flow import Schedule
+from clora.lora_files.header import inspect_header
+from clora.protocols import KnowsFootprint
 from clora.seeding import Draws
 from clora.training.cycle import Cycle
 from clora.values import Conditions, Forward, Phase, RoleConditions, Scene
@@ -27,11 +31,16 @@ class _Count:
 
     def __init__(self) -> None:
         self.row_forwards = 0.0
+        self.held = 0  # rows whose activations wait for the backward of the current update
+        self.most_held = 0
 
     def __call__(self, forwards: Sequence[Forward]) -> list[torch.Tensor]:
         answers = []
         for forward in forwards:
-            self.row_forwards += forward.x_sigma.shape[0] * (3 if forward.grad else 1)
+            rows = forward.x_sigma.shape[0]
+            self.row_forwards += rows * (3 if forward.grad else 1)
+            self.held += rows if forward.grad else 0
+            self.most_held = max(self.most_held, self.held)
             answers.append(forward.x_sigma.detach().clone().requires_grad_(forward.grad))
         return answers
 
@@ -55,43 +64,77 @@ class _EmptyScenes:
 class _NoUpdate:
     """A trained adapter that stays as it is."""
 
+    def __init__(self, count: _Count) -> None:
+        self.count = count
+
     def wanted(self, here: bool) -> bool:
         return here
 
     def update(self, step: int, *, spoilt: bool = False) -> float:
+        self.count.held = 0
         return 0.0
+
+
+@frozen
+class Counted:
+    """The mean cost of one cycle per row (a forward is 1, with its backward 3), and the most rows one update holds."""
+
+    forward_equivalents: float
+    rows_held: int
+
+
+def count(plan: Plan, cycles: int = _CYCLES) -> Counted:
+    """Run the recipe's own loop on empty latents and count."""
+    recipe = plan.recipe
+    if not recipe.losses:
+        return Counted(0.0, 0)
+    counting = _Count()
+    still = _NoUpdate(counting)
+    cycle = Cycle(recipe, _EmptyScenes(plan), counting, still, still)  # pyright: ignore[reportArgumentType]
+    for update in range(cycles):
+        cycle.run(update, Draws(recipe.seed))
+    return Counted(counting.row_forwards / cycles / recipe.train.batch_size, counting.most_held)
 
 
 def forward_equivalents(plan: Plan, cycles: int = _CYCLES) -> float:
     """The mean cost of one cycle per row of the batch: a forward is 1, a forward with its backward 3."""
-    recipe = plan.recipe
-    if not recipe.losses:
-        return 0.0
-    count = _Count()
-    still = _NoUpdate()
-    cycle = Cycle(recipe, _EmptyScenes(plan), count, still, still)  # pyright: ignore[reportArgumentType]
-    for update in range(cycles):
-        cycle.run(update, Draws(recipe.seed))
-    return count.row_forwards / cycles / recipe.train.batch_size
+    return count(plan, cycles).forward_equivalents
 
 
 def cost(plan: Plan) -> str:
-    """What the run will cost, in words: updates, forward passes, the adapters' memory."""
+    """What the run will cost, in words: updates, forward passes, memory."""
     recipe = plan.recipe
     shapes = recipe.backbone.shapes()
     numbers = sum(recipe.student.rank * (inputs + outputs) for inputs, outputs in shapes.values())
-    trained = 1 if recipe.critic is None else 2
-    copies = 4 * trained + (recipe.student.ema is not None)  # weights, gradients, two moments each; the average
-    per_cycle = forward_equivalents(plan)
+    counted = count(plan)
     updates = recipe.train.steps if recipe.losses else 0
     critic_updates = updates * (recipe.critic.updates if recipe.critic else 0)
-    forwards = per_cycle * updates * recipe.train.batch_size
+    forwards = counted.forward_equivalents * updates * recipe.train.batch_size
     facts = {
         "effects": f"{len(plan.cards)}",
         "student": f"rank {recipe.student.rank} on {len(shapes)} linears, {numbers / 1e6:.2f} M numbers",
         "updates": f"{updates:,} of the student, {critic_updates:,} of the critic, {recipe.train.batch_size} rows each",
-        "forward passes": f"{per_cycle:.1f} a row and cycle ({recipe.train.schedule} schedule; a backward counts 2), "
-        f"{forwards:,.0f} in all",
-        "memory": f"{copies * numbers * 4 / 2**20:,.0f} MiB for the adapters in training (float32), beside the base",
+        "forward passes": f"{counted.forward_equivalents:.1f} a row and cycle ({recipe.train.schedule} schedule; "
+        f"a backward counts 2), {forwards:,.0f} in all",
+        "memory": _memory(plan, numbers, counted.rows_held),
     }
     return "\n".join(f"{name:<15} {fact}" for name, fact in facts.items())
+
+
+def _memory(plan: Plan, numbers: int, rows_held: int) -> str:
+    """The adapters' bytes, and the base's and its activations' where the backbone can tell them."""
+    recipe = plan.recipe
+    trained = 0 if not recipe.losses else 1 if recipe.critic is None else 2
+    copies = 4 * trained + (recipe.student.ema is not None)  # weights, gradients, two moments each; the average
+    files = [inspect_header(card.lora) for card in plan.cards]
+    teachers = sum(math.prod(tensor.shape) for file in files for tensor in file.tensors.values())
+    parts = {"adapters in training": copies * numbers * 4, "teachers": teachers * 4}
+    if not isinstance(recipe.backbone, KnowsFootprint):
+        return f"{_listed(parts)} (float32), beside the base, whose backbone does not tell"
+    footprint = recipe.backbone.footprint()
+    parts = {"base": footprint.weights, **parts, f"activations of {rows_held} rows": footprint.row * rows_held}
+    return f"about {sum(parts.values()) / 2**20:,.0f} MiB for tensors: {_listed(parts)}"
+
+
+def _listed(parts: Mapping[str, int]) -> str:
+    return ", ".join(f"{size / 2**20:,.0f} MiB {name}" for name, size in parts.items())

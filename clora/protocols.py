@@ -188,6 +188,23 @@ class Backbone(Protocol):
         ...
 
 
+@frozen
+class Footprint:
+    """What a backbone takes in memory, in bytes: its weights, and what one row keeps for the backward pass."""
+
+    weights: int
+    row: int
+
+
+@runtime_checkable
+class KnowsFootprint(Protocol):
+    """A backbone that can tell its footprint without loading weights, so that `clora validate` can add it up."""
+
+    def footprint(self) -> Footprint:
+        """The bytes of the frozen weights as loaded, and of a row's activations in a forward with gradient."""
+        ...
+
+
 class LoadedBackbone(Protocol):
     """An edit model in memory."""
 

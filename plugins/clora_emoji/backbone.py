@@ -11,7 +11,7 @@ import torch
 from attrs import frozen
 from torch.nn.functional import interpolate, pad
 
-from clora.api import Conditions
+from clora.api import Conditions, Footprint
 
 from . import codec, network, words
 
@@ -23,6 +23,9 @@ TAILS: Mapping[str, tuple[int, int]] = {
     **{f"{stream}_mlp.net.2": (4, 1) for stream in ("img", "txt")},
     **{f"{stream}_mod.1": (1, 6) for stream in ("img", "txt")},
 }
+
+#: what a token keeps in each block for the backward pass, in multiples of the model's width (measured at rank 16)
+KEPT = 24
 
 
 @frozen
@@ -53,6 +56,14 @@ class EmojiBackbone:
     def targets(self) -> tuple[str, ...]:
         """The dotted names of the linears that carry adapters."""
         return tuple(self.shapes())
+
+    def footprint(self) -> Footprint:
+        """Bytes of the weights in float32, and of a row of MAX_TOKENS words with two pictures; no weights are read."""
+        config = self._config()
+        width = config["num_attention_heads"] * config["attention_head_dim"]
+        tokens = words.MAX_TOKENS + 2 * network.GRID**2
+        stored = (self.weights / "diffusion_pytorch_model.safetensors").stat().st_size
+        return Footprint(2 * stored, 4 * KEPT * width * config["num_layers"] * tokens)  # stored in bfloat16
 
     def digest(self) -> str:
         """A hash of configuration and weights."""

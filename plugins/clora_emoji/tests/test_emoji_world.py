@@ -5,6 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from clora_emoji import atlas, codec, network, words
+from clora_emoji.backbone import EmojiBackbone
+from clora_emoji.words import MAX_TOKENS
+
+from clora.adapters.adapted import AdaptedNetwork
+from clora.adapters.adapter import Adapter
+from clora.api import Conditions, Draws
 
 
 def test_every_artist_has_drawn_every_subject():
@@ -93,3 +99,31 @@ def test_velocity_depends_on_source_prompt_and_padding_does_not_matter(base):
     torch.testing.assert_close(v, padded, atol=1e-4, rtol=1e-4)
     assert (v - other_source).square().mean() > 1e-3
     assert (v - other_prompt).square().mean() > 1e-3
+
+
+@pytest.mark.parametrize("rank", [4, 16])
+def test_the_footprint_is_what_a_forward_keeps(rank: int) -> None:
+    backbone = EmojiBackbone()
+    loaded = backbone.load()
+    footprint = backbone.footprint()
+    weights = sum(4 * parameter.numel() for parameter in loaded.network.parameters())
+    assert footprint.weights == pytest.approx(weights, rel=0.02)  # the file has a header
+
+    adapted = AdaptedNetwork(loaded.network, backbone.targets())
+    student = adapted.add("student", Adapter.fresh(backbone.shapes(), rank, rank, Draws(0)))
+    images = torch.zeros(3, 3, 32, 32)
+    text, mask = loaded.encode_prompts([" ".join(["word"] * (MAX_TOKENS - 1))] * 3, images)
+    assert text.shape[1] == MAX_TOKENS
+    source = loaded.encode_images(images)
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), adapted.rows(["student"] * 3):
+        loaded.velocity(torch.zeros_like(source), torch.full((3,), 0.5), Conditions(text, mask, source))
+    mine = {tensor.untyped_storage().data_ptr() for tensor in (*loaded.network.parameters(), student.flat)}
+    measured = sum(storage.nbytes() for pointer, storage in kept.items() if pointer not in mine)
+    assert footprint.row == pytest.approx(measured / 3, rel=0.1)
