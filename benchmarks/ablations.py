@@ -2,7 +2,7 @@
 
     python benchmarks/ablations.py [--seeds 0 1 2] [--jobs 2] [--updates 260] [--runs runs/ablations]
 
-The ablations all train for `--updates`, fewer than the recipes' own so that 24 runs fit into an evening of a laptop; the
+The ablations train for `--updates`, fewer than the recipes' own, so that 24 runs fit into an hour of two cores; the
 baselines keep their recipes' own. A run that is finished is not run again, and an interrupted one goes on.
 """
 

@@ -37,9 +37,9 @@ def provenance() -> dict[str, str]:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows with their provenance as CSV."""
+    """Write rows with their provenance as CSV; what a row itself says of it, such as its threads, goes before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], *provenance()])
+        writer = csv.DictWriter(file, list({**rows[0], **provenance()}))
         writer.writeheader()
-        writer.writerows({**row, **provenance()} for row in rows)
+        writer.writerows({**provenance(), **row} for row in rows)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -43,13 +45,18 @@ class Run:
         return [sys.executable, "-m", "clora", "run", str(self.path), "--runs", str(runs), "--quiet", *words]
 
 
+def threads_of_each(jobs: int) -> int:
+    """How many threads each of `jobs` runs side by side gets."""
+    return max(1, (os.cpu_count() or 1) // jobs)
+
+
 def carry_out(wanted: Sequence[Run], runs: Path, jobs: int) -> list[RunFolder]:
     """All runs, `jobs` at a time; their folders in the order given.
 
     Threads of two busy pools wait for each other by spinning, so each run gets its own share of the cores and no more.
     Raises CalledProcessError with the first command that failed, after the others have ended.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    threads = str(threads_of_each(jobs))
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     started = time.monotonic()
 
@@ -66,3 +73,24 @@ def carry_out(wanted: Sequence[Run], runs: Path, jobs: int) -> list[RunFolder]:
     for future in pending:
         future.result()
     return [run.folder(runs) for run in wanted]
+
+
+def summary(folders: Sequence[RunFolder], names: Sequence[str]) -> dict[str, object]:
+    """Means and sample standard deviations over runs: their results, their training seconds and their counted cost."""
+    found: dict[str, object] = {"seeds": len(folders)}
+    measured = [_measured(folder, names) for folder in folders]
+    for name in (*names, "seconds", "forward_equivalents"):
+        values = [each[name] for each in measured]
+        found[name] = round(statistics.mean(values), 4)
+        found[f"{name}_sd"] = round(statistics.stdev(values), 4) if len(values) > 1 else ""
+    return found
+
+
+def _measured(folder: RunFolder, names: Sequence[str]) -> dict[str, float]:
+    steps = [json.loads(line) for line in folder.steps.read_text().splitlines()]
+    values = folder.read_results()["values"]
+    return {
+        **{name: values[name] for name in names},
+        "seconds": sum(step["seconds"] for step in steps),
+        "forward_equivalents": statistics.mean(step["forward_equivalents"] for step in steps),
+    }
