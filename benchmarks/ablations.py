@@ -28,6 +28,7 @@ ABLATIONS = (
     "ablation_no_aop",
     "bs_only",
     "ts_without_bounds",
+    "critic_on_backward_only",
     "collection",
 )
 # what is not trained has nothing that a seed would change, but DARE, which drops weights by chance
@@ -63,11 +64,11 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=260, help="student updates of every ablation")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/ablations")
     args = parser.parse_args()
-    # the acceleration LoRA first: two baselines would otherwise train the same one side by side
-    first = carry_out(runs_of(["collection", "acceleration"], args.seeds), args.runs, args.jobs)
-    whole = [folder for folder in first if folder.info()["name"] == "collection"]
     ablations = runs_of(ABLATIONS, args.seeds, f"train.steps={args.updates}")
     print(write_table("ablations", carry_out(ablations, args.runs, args.jobs)), flush=True)
+    # the acceleration LoRA first: two baselines would otherwise train the same one side by side
+    first = carry_out(runs_of(["acceleration", "collection"], args.seeds), args.runs, args.jobs)
+    whole = [folder for folder in first if folder.info()["name"] == "collection"]
     baselines = carry_out(runs_of(SEEDLESS, args.seeds[:1]), args.runs, args.jobs)
     baselines += carry_out(runs_of(SEEDED, args.seeds), args.runs, args.jobs)
     print(write_table("baselines", [*baselines, *whole]))

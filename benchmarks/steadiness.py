@@ -1,4 +1,4 @@
-"""What makes a short run steady: moving average, decay of the learning rate and momentum, one taken away or added.
+"""What makes a short run good and steady: the parts that we chose, one taken away (or momentum added) at a time.
 
     python benchmarks/steadiness.py [--recipe quickstart] [--updates 140] [--seeds 0 1 2] [--jobs 2]
 
@@ -18,6 +18,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "as it is": (),
     "no moving average": ("student.ema=null",),
     "no decay": ("train.decay=0",),
+    "critic on rollouts alone": ("critic.losses.on_target=null",),
     "momentum 0.9": ("train.betas=[0.9, 0.99]",),
 }
 
