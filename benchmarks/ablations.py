@@ -1,6 +1,6 @@
 """The paper's Tables 1 and 3 on the emoji world: every ablation and every baseline, several seeds, two Markdown tables.
 
-    python benchmarks/ablations.py [--seeds 0 1 2] [--jobs 2] [--updates 260] [--runs runs/ablations]
+    python benchmarks/ablations.py [--seeds 0 1 2] [--jobs 2] [--updates 220] [--runs runs/ablations]
 
 The ablations train for `--updates`, fewer than the recipes' own, so that 24 runs fit into an hour of two cores; the
 baselines keep their recipes' own. A run that is finished is not run again, and an interrupted one goes on.
@@ -21,6 +21,7 @@ from clora.comparison import compare, read_runs
 from clora.runs import RunFolder
 
 ABLATIONS = (
+    "collection",
     "ablation_pdsr_only",
     "ablation_no_ts_no_tafm",
     "ablation_no_tafm",
@@ -29,7 +30,6 @@ ABLATIONS = (
     "bs_only",
     "ts_without_bounds",
     "critic_on_backward_only",
-    "collection",
 )
 # what is not trained has nothing that a seed would change, but DARE, which drops weights by chance
 SEEDLESS = ("effect_lora", "merge_svd", "merge_ties_svd")
@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--updates", type=int, default=260, help="student updates of every ablation")
+    parser.add_argument("--updates", type=int, default=220, help="student updates of every ablation")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/ablations")
     args = parser.parse_args()
     ablations = runs_of(ABLATIONS, args.seeds, f"train.steps={args.updates}")
