@@ -9,6 +9,7 @@ import torch
 
 from clora.composition import chain
 from clora.flow import Schedule
+from clora.runs import digest_tensor
 from clora.sampling import Velocity, euler, few_step
 from clora.seeding import Draws
 from clora.world import World, read_adapter
@@ -40,6 +41,19 @@ class Server:
             return few_step(self._velocity(adapter, prompts, sources), like, schedule, draws)
 
         return self._in_batches(sample, prompts, sources, draws)
+
+    def in_passes(
+        self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str], draws: Draws
+    ) -> torch.Tensor:
+        """Pictures [B, 3, H, W] edited by one prompt after the other, each from the picture before: a sampling each."""
+        names = list(sources)
+        made = self.world.images(names)
+        for number, prompt in enumerate(prompts):
+            made = self.few_step(adapter, [prompt] * len(names), names, draws.named(f"pass {number}"))
+            # by their content: the world keeps what it encoded under a picture's name
+            names = [digest_tensor(picture) for picture in made]
+            self.world.pictures |= dict(zip(names, made, strict=True))
+        return made
 
     def teacher(
         self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str], draws: Draws
@@ -88,12 +102,25 @@ class Server:
 
 
 def edit(
-    plan: Plan, folder: RunFolder, effects: Sequence[str], instruction: str | None, picture: torch.Tensor, seed: int
+    plan: Plan,
+    folder: RunFolder,
+    effects: Sequence[str],
+    instruction: str | None,
+    picture: torch.Tensor,
+    seed: int,
+    *,
+    passes: bool = False,
 ) -> torch.Tensor:
-    """One picture [1, 3, H, W] edited with a run's exported LoRA, [3, h, w] in [-1, 1] at the model's own size."""
+    """One picture [1, 3, H, W] edited with a run's exported LoRA, [3, h, w] in [-1, 1] at the model's own size.
+
+    Several effects are one instruction, or, with `passes`, one sampling after the other.
+    """
     world = World(plan)
     world.adapted.add("served", read_adapter(world, folder.lora))
     world.pictures["the given picture"] = world.backbone.fit(picture)[0]
-    prompt = instruction if instruction is not None else chain([plan.prompts[name].student for name in effects])
+    words = [instruction] if instruction is not None else [plan.prompts[name].student for name in effects]
     draws = Draws(seed).named("sample")
-    return Server(plan, world).few_step("served", [prompt], ["the given picture"], draws)[0]
+    server, source = Server(plan, world), ["the given picture"]
+    if passes:
+        return server.in_passes("served", words, source, draws)[0]
+    return server.few_step("served", [chain(words)], source, draws)[0]

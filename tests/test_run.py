@@ -119,6 +119,13 @@ def test_sample_uses_the_export_and_chains_effects(finished: Path, tmp_path: Pat
     done = clora("sample", str(finished), *effects, "--image", str(source), "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert Image.open(out).size == (32, 32)
+    other = tmp_path / "passes.png"
+    done = clora("sample", str(finished), *effects, "--passes", "--image", str(source), "--out", str(other))
+    assert done.returncode == 0, done.stderr
+    assert Image.open(other).tobytes() != Image.open(out).tobytes()
+    alone = clora("sample", str(finished), "--effect", first, "--passes", "--image", str(source))
+    assert alone.returncode == 2
+    assert "--passes needs two effects" in alone.stderr
     wrong = clora("sample", str(finished), "--effect", first[:-1], "--image", str(source))
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert f"did you mean {first}?" in wrong.stderr

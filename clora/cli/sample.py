@@ -15,6 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--effect", action="append", default=[], metavar="NAME", help="an effect; give two to chain them"
     )
+    parser.add_argument(
+        "--passes", action="store_true", help="chain by one sampling after the other, not by one instruction"
+    )
     parser.add_argument("--instruction", metavar="TEXT", help="a general instruction instead of an effect")
     parser.add_argument("--image", type=Path, required=True, help="the source picture")
     parser.add_argument("--out", type=Path, metavar="PNG", help="where to write (default: beside the source)")
@@ -25,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
     """Make one picture with the exported file and the words it was trained under."""
     if bool(args.effect) == (args.instruction is not None):
         raise CloraError("give either --effect (once, or twice to chain) or --instruction")
+    if args.passes and len(args.effect) < 2:
+        raise CloraError("--passes needs two effects or more: it applies one after the other")
     from clora.cli.recipes import plan_of_run
     from clora.runs import RunFolder
 
@@ -41,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from clora.serving import edit
 
     source = read_picture(args.image)
-    picture = edit(plan, folder, args.effect, args.instruction, source, args.seed)
+    picture = edit(plan, folder, args.effect, args.instruction, source, args.seed, passes=args.passes)
     out = args.out or args.image.with_name(f"{args.image.stem}-{'-'.join(args.effect) or 'edited'}.png")
     write_picture(out, picture)
     print(out)

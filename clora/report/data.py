@@ -56,7 +56,7 @@ class Grid:
 
 @frozen
 class Composition:
-    """Effects chained in one instruction, zero-shot."""
+    """Effects chained, in one instruction (zero-shot) and one pass after the other."""
 
     effects: tuple[str, ...]
     instruction: str

@@ -115,7 +115,7 @@ def _general(plan: Plan, pictures: Mapping[str, Any]) -> Grid | None:
 def _compositions(
     plan: Plan, world: Callable[[], World], folder: RunFolder, plus: Path | None
 ) -> tuple[Composition, ...]:
-    """Neighbouring effects of the bank chained in one instruction, where one adapter serves all of them."""
+    """Neighbouring effects of the bank, at once and in two passes, where one adapter serves all of them."""
     if plan.recipe.serve.adapter == "teachers" or plan.recipe.serve.sampler != "few_step" or len(plan.cards) < 2:
         return ()
     loaded = world()
@@ -135,8 +135,13 @@ def _composition(plan: Plan, world: World, adapter: str, effects: Sequence[str])
         roles["truth"] = dataset.truth(second, names, dataset.truth(first, names))
     server = Server(plan, world)
     draws = Draws(0).named("composition").named("+".join(effects))
-    for label, prompt in ((first, words[first].student), (second, words[second].student), ("both", instruction)):
+    for label, prompt in (
+        (first, words[first].student),
+        (second, words[second].student),
+        ("both at once", instruction),
+    ):
         roles[label] = server.few_step(adapter, [prompt] * len(names), names, draws)
+    roles["in two passes"] = server.in_passes(adapter, [words[name].student for name in effects], names, draws)
     return Composition(tuple(effects), instruction, Grid(names, roles))
 
 
