@@ -1,6 +1,6 @@
 """The paper's Tables 1 and 3 on the emoji world: every ablation and every baseline, several seeds, two Markdown tables.
 
-    python benchmarks/ablations.py [--seeds 0 1 2] [--jobs 2] [--updates 220] [--runs runs/ablations]
+    python benchmarks/ablations.py [--seeds 0 1 2] [--baseline-seeds 0] [--jobs 2] [--updates 220]
 
 The ablations train for `--updates`, fewer than the recipes' own, so that 24 runs fit into an hour of two cores; the
 baselines keep their recipes' own. A run that is finished is not run again, and an interrupted one goes on.
@@ -60,6 +60,7 @@ def main() -> None:
     """Run all, write results/ablations.{md,json} and results/baselines.{md,json}, print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--baseline-seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--updates", type=int, default=220, help="student updates of every ablation")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/ablations")
@@ -67,10 +68,10 @@ def main() -> None:
     ablations = runs_of(ABLATIONS, args.seeds, f"train.steps={args.updates}")
     print(write_table("ablations", carry_out(ablations, args.runs, args.jobs)), flush=True)
     # the acceleration LoRA first: two baselines would otherwise train the same one side by side
-    first = carry_out(runs_of(["acceleration", "collection"], args.seeds), args.runs, args.jobs)
-    whole = [folder for folder in first if folder.info()["name"] == "collection"]
+    first = [*runs_of(["collection"], args.seeds), *runs_of(["acceleration"], args.baseline_seeds)]
+    whole = carry_out(first, args.runs, args.jobs)[: len(args.seeds)]
     baselines = carry_out(runs_of(SEEDLESS, args.seeds[:1]), args.runs, args.jobs)
-    baselines += carry_out(runs_of(SEEDED, args.seeds), args.runs, args.jobs)
+    baselines += carry_out(runs_of(SEEDED, args.baseline_seeds), args.runs, args.jobs)
     print(write_table("baselines", [*baselines, *whole]))
 
 
