@@ -7,6 +7,7 @@ from clora.picture_files import PictureError, picture_size, read_picture
 from clora.protocols import (
     Backbone,
     Checked,
+    ChecksDataset,
     Component,
     Dataset,
     Footprint,
@@ -55,6 +56,7 @@ __all__ = [
     "Backbone",
     "Batch",
     "Checked",
+    "ChecksDataset",
     "Component",
     "Conditions",
     "Dataset",

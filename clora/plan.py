@@ -9,7 +9,7 @@ from attrs import frozen
 
 from clora.errors import hint
 from clora.lora_files.check import check_lora
-from clora.protocols import Checked, ChecksCards
+from clora.protocols import Checked, ChecksCards, ChecksDataset
 from clora.recipe.problems import Problem, RecipeError
 from clora.values import EffectCard, Prompts
 
@@ -39,7 +39,7 @@ def make_plan(loaded: LoadedRecipe) -> Plan:
     """
     recipe = loaded.recipe
     problems = [(place, sentence) for place, part in components(recipe) for sentence in _checked(part)]
-    problems += _objective(recipe)
+    problems += [*_objective(recipe), *_metrics(recipe)]
     cards: tuple[EffectCard, ...] = ()
     if not problems:
         cards, unknown = _chosen(recipe, tuple(recipe.teachers.cards()))
@@ -77,6 +77,13 @@ def _objective(recipe: Recipe) -> Iterable[Finding]:
         yield "losses", "nothing is trained, but `serve.adapter: student` serves what was trained"
     if recipe.critic is not None and not recipe.critic.losses:
         yield "critic", "the critic has no losses; add some under critic.losses, or remove it with `critic: null`"
+
+
+def _metrics(recipe: Recipe) -> Iterable[Finding]:
+    """Metrics that could not measure this dataset's pictures once they are made."""
+    for name, metric in recipe.metrics.items():
+        if isinstance(metric, ChecksDataset):
+            yield from ((f"metrics.{name}", sentence) for sentence in metric.check_dataset(recipe.dataset))
 
 
 def _chosen(recipe: Recipe, cards: tuple[EffectCard, ...]) -> tuple[tuple[EffectCard, ...], list[Finding]]:

@@ -60,6 +60,15 @@ class ChecksCards(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksDataset(Protocol):
+    """A metric that can find, before anything is trained, that it cannot measure the pictures of a dataset."""
+
+    def check_dataset(self, dataset: Dataset) -> Iterable[str]:
+        """Every reason as one sentence that says what to do instead."""
+        ...
+
+
 class Teachers(Protocol):
     """A bank of effect LoRAs."""
 

@@ -71,7 +71,7 @@ def told(folder: Path, capsys: pytest.CaptureFixture[str]) -> Told:
         if "teachers:" not in recipe:
             recipe += "teachers: {manifest: bank/bank.yaml}\n"
         if pictures:
-            recipe += "dataset: {use: jsonl, effects: data/effects.jsonl, general: data/general.jsonl}\n"
+            recipe += "dataset: {use: jsonl, effects: data/effects.jsonl, general: data/general.jsonl}\nmetrics: null\n"
         Path("r.yaml").write_text(f"extends: {parent or RECIPES / 'collection.yaml'}\n{recipe}")
         code = cli.main(["validate", "r.yaml", *words])
         out, err = capsys.readouterr()
@@ -83,7 +83,9 @@ def told(folder: Path, capsys: pytest.CaptureFixture[str]) -> Told:
     return lines
 
 
-@pytest.mark.parametrize("dataset", ["emoji", "{use: jsonl, effects: data/effects.jsonl, general: data/general.jsonl}"])
+@pytest.mark.parametrize(
+    "dataset", ["emoji", "{use: jsonl, effects: data/effects.jsonl, general: data/general.jsonl}\nmetrics: null"]
+)
 def test_the_recipe_without_a_mistake_is_valid(folder, capsys, dataset):
     Path("r.yaml").write_text(
         f"extends: {RECIPES / 'collection.yaml'}\nteachers: {{manifest: bank/bank.yaml}}\ndataset: {dataset}\n"
@@ -321,7 +323,13 @@ def test_a_dataset_without_pictures_for_an_effect_or_a_split(told, folder):
     ]
 
 
+def test_a_metric_that_cannot_measure_the_dataset_is_told_before_the_training(told):
+    (line,) = told("dataset: {use: jsonl, effects: data/effects.jsonl, general: data/general.jsonl}\n")
+    assert line.startswith("recipes/worlds/emoji.yaml:6:3: metrics.truth: the dataset does not know")
+    assert line.endswith("leave this metric out with `metrics: null`")
+
+
 def test_a_dataset_without_a_general_stream(told):
-    assert told("dataset: {use: jsonl, effects: data/effects.jsonl}\n") == [
+    assert told("dataset: {use: jsonl, effects: data/effects.jsonl}\nmetrics: null\n") == [
         "r.yaml:2:1: dataset: the general stream has no pictures"
     ]

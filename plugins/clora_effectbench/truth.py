@@ -5,12 +5,12 @@ README.md beside this file gives every formula.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from clora.api import Matrix, Measured
+from clora.api import Matrix, Measured, Truth
 from clora_effectbench.checks import SOURCE, candidates_of
 from clora_effectbench.consistency import consistency, subject_variance
 from clora_effectbench.distances import Judged, judge, squared_distance
@@ -18,7 +18,7 @@ from clora_effectbench.distances import Judged, judge, squared_distance
 if TYPE_CHECKING:
     import torch
 
-    from clora.api import EffectPictures, Evaluation, GeneralPictures
+    from clora.api import Dataset, EffectPictures, Evaluation, GeneralPictures
 
 _LOWER = ("bad_case_rate", "distance", "teacher_bad_case_rate", "teacher_distance")
 _LOWER_GENERAL = ("general_distance", "general_distance_base", "general_ratio")
@@ -35,6 +35,11 @@ class _Outcome:
 @frozen
 class TruthMetric:
     """Bad cases, bleed, distance and subject consistency against the known truth (the paper's BCR and VSA)."""
+
+    def check_dataset(self, dataset: Dataset) -> Iterable[str]:
+        """A sentence where the dataset does not know the right answers."""
+        if not isinstance(dataset, Truth):
+            yield "the dataset does not know how the effects should look; leave this metric out with `metrics: null`"
 
     def measure(self, evaluation: Evaluation) -> Measured:
         """Measure students, and teachers where there are any; ValueError if the evaluation knows no truths."""
