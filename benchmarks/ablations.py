@@ -70,11 +70,9 @@ def main() -> None:
     ablations = [*runs_of(ABLATIONS, args.seeds, size), *runs_of(OURS, args.baseline_seeds, size)]
     print(write_table("ablations", carry_out(ablations, args.runs, args.jobs)), flush=True)
     # the acceleration LoRA first: two baselines would otherwise train the same one side by side
-    first = [*runs_of(["collection"], args.seeds), *runs_of(["acceleration"], args.baseline_seeds)]
-    whole = carry_out(first, args.runs, args.jobs)[: len(args.seeds)]
-    baselines = carry_out(runs_of(SEEDLESS, args.seeds[:1]), args.runs, args.jobs)
-    baselines += carry_out(runs_of(SEEDED, args.baseline_seeds), args.runs, args.jobs)
-    print(write_table("baselines", [*baselines, *whole]))
+    carry_out(runs_of(["acceleration", "collection"], args.baseline_seeds), args.runs, args.jobs)
+    baselines = [*runs_of(SEEDLESS, args.seeds[:1]), *runs_of([*SEEDED, "collection"], args.baseline_seeds)]
+    print(write_table("baselines", carry_out(baselines, args.runs, args.jobs)))
 
 
 if __name__ == "__main__":
