@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from machine import provenance
-from many_runs import ROOT, Run, carry_out
+from many_runs import ROOT, Run, carry_out, threads_of_each
 
 from clora.cli.compare import as_json, as_markdown
 from clora.comparison import compare, read_runs
@@ -43,7 +43,7 @@ def runs_of(recipes: Sequence[str], seeds: Sequence[int], *sets: str) -> list[Ru
     return [Run(recipe, (f"seed={seed}", *sets)) for seed in seeds for recipe in recipes]
 
 
-def write_table(name: str, folders: Sequence[RunFolder]) -> str:
+def write_table(name: str, folders: Sequence[RunFolder], jobs: int) -> str:
     """Write NAME.md and NAME.json beside the other results; returns the Markdown."""
     results = ROOT / "benchmarks/results"
     read = read_runs([folder.path for folder in folders])
@@ -52,8 +52,9 @@ def write_table(name: str, folders: Sequence[RunFolder]) -> str:
     for row in values["rows"]:
         for run in row["runs"]:
             run["folder"] = Path(run["folder"]).name
+    where = provenance() | {"threads": str(threads_of_each(jobs))}
     (results / f"{name}.md").write_text(f"{table}\n")
-    (results / f"{name}.json").write_text(json.dumps({"provenance": provenance()} | values, indent=1) + "\n")
+    (results / f"{name}.json").write_text(json.dumps({"provenance": where} | values, indent=1) + "\n")
     return table
 
 
@@ -68,11 +69,11 @@ def main() -> None:
     args = parser.parse_args()
     size = f"train.steps={args.updates}"
     ablations = [*runs_of(ABLATIONS, args.seeds, size), *runs_of(OURS, args.baseline_seeds, size)]
-    print(write_table("ablations", carry_out(ablations, args.runs, args.jobs)), flush=True)
+    print(write_table("ablations", carry_out(ablations, args.runs, args.jobs), args.jobs), flush=True)
     # the acceleration LoRA first: two baselines would otherwise train the same one side by side
     carry_out(runs_of(["acceleration", "collection"], args.baseline_seeds), args.runs, args.jobs)
     baselines = [*runs_of(SEEDLESS, args.seeds[:1]), *runs_of([*SEEDED, "collection"], args.baseline_seeds)]
-    print(write_table("baselines", carry_out(baselines, args.runs, args.jobs)))
+    print(write_table("baselines", carry_out(baselines, args.runs, args.jobs), args.jobs))
 
 
 if __name__ == "__main__":
