@@ -90,10 +90,13 @@ def trained_beside(plan: Plan, folder: RunFolder, world: int) -> list[torch.Tens
     """The students of `world` ranks that are threads of this process."""
     given, turn = [torch.zeros(())] * world, threading.Barrier(world)
 
+    # loaded one after the other: loading patches torch's classes for a moment, which threads would leave patched for good
+    worlds = [World(plan) for _ in range(world)]
+    batches = [Batches(plan, mine, prepare(plan, mine, folder, lambda text: None)) for mine in worlds]
+
     def one(rank: int) -> torch.Tensor:
-        mine = World(plan)
-        batches = Batches(plan, mine, prepare(plan, mine, folder, lambda text: None))
-        return train(plan, mine, batches, folder.path, Beside(rank, world, given, turn), Watchers()).flat.clone()
+        ranks = Beside(rank, world, given, turn)
+        return train(plan, worlds[rank], batches[rank], folder.path, ranks, Watchers()).flat.clone()
 
     with ThreadPoolExecutor(world) as pool:
         return list(pool.map(one, range(world)))
