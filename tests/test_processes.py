@@ -90,7 +90,7 @@ def trained_beside(plan: Plan, folder: RunFolder, world: int) -> list[torch.Tens
     """The students of `world` ranks that are threads of this process."""
     given, turn = [torch.zeros(())] * world, threading.Barrier(world)
 
-    # loaded one after the other: loading patches torch's classes for a moment, which threads would leave patched for good
+    # one after the other: loading patches torch's classes for a moment, which threads would leave patched for good
     worlds = [World(plan) for _ in range(world)]
     batches = [Batches(plan, mine, prepare(plan, mine, folder, lambda text: None)) for mine in worlds]
 
