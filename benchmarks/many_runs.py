@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -73,24 +71,3 @@ def carry_out(wanted: Sequence[Run], runs: Path, jobs: int) -> list[RunFolder]:
     for future in pending:
         future.result()
     return [run.folder(runs) for run in wanted]
-
-
-def summary(folders: Sequence[RunFolder], names: Sequence[str]) -> dict[str, object]:
-    """Means and sample standard deviations over runs: their results, their training seconds and their counted cost."""
-    found: dict[str, object] = {"seeds": len(folders)}
-    measured = [_measured(folder, names) for folder in folders]
-    for name in (*names, "seconds", "forward_equivalents"):
-        values = [each[name] for each in measured]
-        found[name] = round(statistics.mean(values), 4)
-        found[f"{name}_sd"] = round(statistics.stdev(values), 4) if len(values) > 1 else ""
-    return found
-
-
-def _measured(folder: RunFolder, names: Sequence[str]) -> dict[str, float]:
-    steps = [json.loads(line) for line in folder.steps.read_text().splitlines()]
-    values = folder.read_results()["values"]
-    return {
-        **{name: values[name] for name in names},
-        "seconds": sum(step["seconds"] for step in steps),
-        "forward_equivalents": statistics.mean(step["forward_equivalents"] for step in steps),
-    }

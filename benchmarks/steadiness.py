@@ -7,13 +7,10 @@ Every case trains equally long; the recipe as it is stands first, and runs that 
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
+from cases import Case, parser_of, rows_of
 from machine import write_rows
-from many_runs import ROOT, Run, carry_out, summary, threads_of_each
+from many_runs import ROOT
 
-VALUES = ("bad_case_rate", "distance", "general_ratio")
 CASES: dict[str, tuple[str, ...]] = {
     "as it is": (),
     "no moving average": ("student.ema=null",),
@@ -25,22 +22,10 @@ CASES: dict[str, tuple[str, ...]] = {
 
 def main() -> None:
     """Measure and write results/steadiness.csv."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", default="quickstart")
-    parser.add_argument("--updates", type=int, default=140)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=2)
+    parser = parser_of(__doc__)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs/quickstarts")
     args = parser.parse_args()
-    length = f"train.steps={args.updates}"
-    wanted = [Run(args.recipe, (length, *CASES[case], f"seed={seed}")) for case in args.cases for seed in args.seeds]
-    folders = carry_out(wanted, args.runs, args.jobs)
-    rows = []
-    for i, case in enumerate(args.cases):
-        found = summary(folders[i * len(args.seeds) : (i + 1) * len(args.seeds)], VALUES)
-        rows.append({"case": case, "updates": args.updates, **found, "threads": threads_of_each(args.jobs)})
-        print(rows[-1])
+    rows = rows_of({name: Case(args.updates, CASES[name]) for name in args.cases}, args)
     write_rows(ROOT / "benchmarks/results/steadiness.csv", rows)
 
 

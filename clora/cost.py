@@ -124,8 +124,9 @@ def cost(plan: Plan) -> str:
 def _memory(plan: Plan, numbers: int, rows_held: int) -> str:
     """The adapters' bytes, and the base's and its activations' where the backbone can tell them."""
     recipe = plan.recipe
-    trained = 0 if not recipe.losses else 1 if recipe.critic is None else 2
+    trained = 1 if recipe.critic is None else 2
     copies = 4 * trained + (recipe.student.ema is not None)  # weights, gradients, two moments each; the average
+    copies = copies if recipe.losses else 0
     files = [inspect_header(card.lora) for card in plan.cards]
     teachers = sum(math.prod(tensor.shape) for file in files for tensor in file.tensors.values())
     parts = {"adapters in training": copies * numbers * 4, "teachers": teachers * 4}

@@ -96,6 +96,10 @@ class Maker:
         self.server = Server(plan, world)
         self.draws = Draws(0).named("evaluate")  # the same noise for every run: differences come from the model
 
+    @property
+    def _samples_as_teachers(self) -> bool:
+        return self.plan.recipe.serve.sampler == "teacher"
+
     def effect(self, card: EffectCard) -> EffectPictures:
         """One effect's test pictures."""
         recipe = self.plan.recipe
@@ -110,6 +114,11 @@ class Maker:
             teacher = self._reference(
                 f"{card.name}", card.name, [card.teacher_prompt] * len(names), names, draws, digest_file(card.lora)
             )
+        served = self.served.effect[card.name]
+        if teacher is not None and self._samples_as_teachers and (served, prompt) == (card.name, card.teacher_prompt):
+            student = teacher  # what is served is the teacher itself: the same pictures to the last digit
+        else:
+            student = self._sample(served, [prompt] * len(names), names, draws)
         truths: dict[str, torch.Tensor] = {}
         if isinstance(recipe.dataset, Truth):
             truths = {other.name: recipe.dataset.truth(other.name, names) for other in self.plan.cards}
@@ -117,7 +126,7 @@ class Maker:
             effect=card.name,
             names=names,
             source=source,
-            student=self._sample(self.served.effect[card.name], [prompt] * len(names), names, draws),
+            student=student,
             teacher=teacher,
             truths=truths,
         )
@@ -130,16 +139,18 @@ class Maker:
         draws = self.draws.named("general")
         source = recipe.dataset.images(names)
         truth = recipe.dataset.general_truth(items) if isinstance(recipe.dataset, Truth) else None
+        base = self._reference("general", None, instructions, names, draws, "")
+        bare = self._samples_as_teachers and self.served.general is None
         return GeneralPictures(
             instructions=tuple(instructions),
             source=source,
-            student=self._sample(self.served.general, instructions, names, draws),
-            base=self._reference("general", None, instructions, names, draws, ""),
+            student=base if bare else self._sample(self.served.general, instructions, names, draws),
+            base=base,
             truth=truth,
         )
 
     def _sample(self, adapter: str | None, prompts: Sequence[str], names: Sequence[str], draws: Draws) -> torch.Tensor:
-        sampler = self.server.few_step if self.plan.recipe.serve.sampler == "few_step" else self.server.teacher
+        sampler = self.server.teacher if self._samples_as_teachers else self.server.few_step
         return sampler(adapter, prompts, names, draws)
 
     def _reference(

@@ -128,20 +128,16 @@ def _composition(plan: Plan, world: World, adapter: str, effects: Sequence[str])
     first, second = effects
     dataset = plan.recipe.dataset
     names = tuple(dataset.sources(first, "test")[: _SUBJECTS // 2])
-    words = plan.prompts
-    instruction = chain([words[name].student for name in effects])
+    each = [plan.prompts[name].student for name in effects]
+    instruction = chain(each)
     roles: dict[str, Any] = {"source": dataset.images(names)}
     if isinstance(dataset, Truth):
         roles["truth"] = dataset.truth(second, names, dataset.truth(first, names))
     server = Server(plan, world)
     draws = Draws(0).named("composition").named("+".join(effects))
-    for label, prompt in (
-        (first, words[first].student),
-        (second, words[second].student),
-        ("both at once", instruction),
-    ):
+    for label, prompt in zip((first, second, "both at once"), (*each, instruction), strict=True):
         roles[label] = server.few_step(adapter, [prompt] * len(names), names, draws)
-    roles["in two passes"] = server.in_passes(adapter, [words[name].student for name in effects], names, draws)
+    roles["in two passes"] = server.in_passes(adapter, each, names, draws)
     return Composition(tuple(effects), instruction, Grid(names, roles))
 
 

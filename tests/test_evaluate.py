@@ -1,0 +1,67 @@
+"""Evaluation: what is served and what it is held against are sampled once where they are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clora.cost import cost
+from clora.plan import Plan, make_plan
+from clora.plugins import discover
+from clora.recipe.load import load_recipe
+from clora.runs import RunFolder
+from clora.serving import Server
+from clora.stages.evaluate import evaluate
+from clora.world import World
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SMALL = ["effects=[duotone_ocean, thermal]", "teacher.steps=2", "evaluate.images=2", "evaluate.general_images=2"]
+
+
+def plan_of(*sets: str) -> Plan:
+    return make_plan(load_recipe(RECIPES / "effect_lora.yaml", (), [*SMALL, *sets], discover()))
+
+
+@pytest.fixture
+def sampled(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """The adapters that were asked for pictures, one entry a sampling."""
+    asked: list[str | None] = []
+    real = Server.teacher
+
+    def teacher(self, adapter, *rest):
+        asked.append(adapter)
+        return real(self, adapter, *rest)
+
+    monkeypatch.setattr(Server, "teacher", teacher)
+    return asked
+
+
+def run(plan: Plan, folder: Path):
+    folder.mkdir(parents=True)
+    return evaluate(plan, World(plan), RunFolder(folder), None, lambda text: None)[0]
+
+
+def test_a_served_teacher_is_its_own_reference(sampled, tmp_path):
+    evaluation = run(plan_of(), tmp_path / "runs/one")
+    assert sampled == ["duotone_ocean", "thermal", None]
+    assert all(part.student.equal(part.teacher) for part in evaluation.effects)
+    assert evaluation.general.student.equal(evaluation.general.base)
+
+
+def test_it_is_what_sampling_it_again_would_give(sampled, tmp_path):
+    once = run(plan_of(), tmp_path / "with/one")
+    again = run(plan_of("evaluate.teacher=false"), tmp_path / "without/one")  # no reference, so it must be sampled
+    for one, other in zip(once.effects, again.effects, strict=True):
+        assert other.teacher is None
+        assert one.student.equal(other.student)
+
+
+def test_other_words_than_the_teachers_are_sampled_for_themselves(sampled, tmp_path):
+    evaluation = run(plan_of("serve.prompts=student"), tmp_path / "runs/one")
+    assert sampled.count("thermal") == 2
+    assert not evaluation.effects[1].student.equal(evaluation.effects[1].teacher)
+
+
+def test_a_recipe_that_trains_nothing_has_no_adapters_in_training():
+    assert "0 MiB adapters in training" in cost(plan_of())
