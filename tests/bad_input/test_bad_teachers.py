@@ -1,0 +1,101 @@
+"""Bad banks and teacher files: told by file, line and the nearest right word before any model is loaded."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+LINEAR = "transformer.transformer_blocks.0.attn.to_q"
+NEAREST = "; the nearest is transformer_blocks.0."
+
+
+@pytest.mark.parametrize(
+    ("bank", "sentence"),
+    [
+        (None, "bank/bank.yaml: there is no such manifest"),
+        ("", "bank/bank.yaml: the manifest is empty"),
+        ("[]", "bank/bank.yaml:1: a bank is a list of teachers, each a mapping that begins `- name:`"),
+        (
+            [("thermal", {"captoin": "x"})],
+            "bank/bank.yaml:5: unknown key 'captoin'; did you mean caption?",
+        ),
+        (
+            [("thermal", {"trigger": "<hot>"}), ("sepia", {"trigger": "<hot>"})],
+            "bank/bank.yaml:10: the trigger '<hot>' stands in line 5 already",
+        ),
+        (
+            [("thermal", {"lora": "../secret.safetensors"})],
+            "bank/bank.yaml:2: lora '../secret.safetensors' leads out of the manifest's folder; "
+            "copy the file beside the manifest",
+        ),
+    ],
+)
+def test_a_bank_with_a_mistake(told, folder, entry, bank, sentence):
+    if isinstance(bank, list):
+        bank = "".join(entry(effect, **keys) for effect, keys in bank)
+    path = folder / "bank/bank.yaml"
+    path.unlink() if bank is None else path.write_text(bank)
+    assert told() == [f"r.yaml:2:1: teachers: {sentence}"]
+
+
+def test_two_effects_whose_triggers_are_the_same_words(told, folder, entry):
+    bank = entry("thermal", trigger="<hot>") + entry("sepia", trigger="'< hot >'")
+    (folder / "bank/bank.yaml").write_text(bank)
+    (sentence,) = told()
+    assert sentence.endswith(": prompts: effects 'thermal' and 'sepia' have the same trigger '<hot>'")
+
+
+def test_an_effect_that_the_bank_lacks(told):
+    assert told("effects: [thermla]\n")[0] == (
+        "r.yaml:2:10: effects: the bank has no effect 'thermla'; did you mean 'thermal'?"
+    )
+
+
+def test_an_effect_that_the_world_does_not_know(told, folder, entry):
+    (folder / "bank/bank.yaml").write_text(entry("thermla", lora="thermal.safetensors"))
+    (sentence,) = told()
+    assert sentence.endswith(": dataset: the emoji world knows no effect 'thermla'; did you mean 'thermal'?")
+
+
+def renamed(path: Path, share: int) -> None:
+    """Every `share`-th linear under a name that the backbone does not have."""
+    tensors = load_file(path)
+    wrong = sorted({name.split(".lora_")[0] for name in tensors})[::share]
+    save_file(
+        {n.replace("blocks", "bloks") if n.split(".lora_")[0] in wrong else n: t for n, t in tensors.items()}, path
+    )
+
+
+def with_nan(path: Path) -> None:
+    tensors = load_file(path)
+    tensors[f"{LINEAR}.lora_A.weight"][0, 3] = float("nan")
+    save_file(tensors, path)
+
+
+def with_a_wrong_shape(path: Path) -> None:
+    save_file(load_file(path) | {f"{LINEAR}.lora_A.weight": torch.zeros(1, 7)}, path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda p: renamed(p, 1), ["no key names a linear that carries adapters", "bloks", NEAREST]),
+        (lambda p: renamed(p, 2), ["84 of 168 keys name no linear that carries adapters", "bloks", NEAREST]),
+        (with_nan, [f"NaN or infinity in '{LINEAR}.lora_A.weight'"]),
+        (with_a_wrong_shape, ["transformer_blocks.0.attn.to_q: A [1, 7]", "do not fit a linear of 128 -> 128"]),
+        (lambda p: p.write_bytes(p.read_bytes()[:-100]), ["truncated"]),
+        (lambda p: p.write_bytes(p.read_bytes()[:100]), ["truncated: the header claims"]),
+        (lambda p: p.write_bytes(b""), ["not a safetensors file: it has only 0 bytes"]),
+        (lambda p: p.write_bytes(pickle.dumps({"a": 1})), ["this is a pickle, which can run code"]),
+        (lambda p: torch.save({"a": torch.zeros(3)}, p), ["this is a pickle, which can run code"]),
+    ],
+)  # fmt: skip
+def test_a_teacher_file_with_a_mistake(told, folder, spoil, words):
+    spoil(folder / "bank/sepia.safetensors")
+    (sentence,) = told()
+    assert sentence.startswith("r.yaml:2:1: teachers: sepia: bank/sepia.safetensors: ")
+    assert all(word in sentence for word in words), sentence
