@@ -1,4 +1,4 @@
-"""Every hook of clora, in one place: nine that register components, four that observe a run.
+"""Every hook of clora, in one place: ten that register components, four that observe a run.
 
 A plugin is a module or object under the entry-point group `clora.plugins` whose functions carry `@hookimpl`. Import
 heavy packages inside the functions: these hooks are called before anyone knows what a recipe needs.
@@ -32,6 +32,7 @@ KINDS = {
     "dataset": "clora_datasets",
     "metrics": "clora_metrics",
     "kernels": "clora_kernels",
+    "captioner": "clora_captioners",
 }
 
 
@@ -78,6 +79,11 @@ def clora_metrics() -> list[Component]:
 @hookspec
 def clora_kernels() -> list[Component]:
     """Register computations of a LoRA linear (protocol `LoraKernel`)."""
+
+
+@hookspec
+def clora_captioners() -> list[Component]:
+    """Register writers of captions (protocol `Captioner`)."""
 
 
 @hookspec

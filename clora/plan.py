@@ -59,6 +59,7 @@ def components(recipe: Recipe) -> list[tuple[str, Any]]:
         "router": recipe.router,
         "prompts": recipe.prompts,
         "kernels": recipe.kernels,
+        "captioner": recipe.captioner,
     }
     groups = {"simulations": recipe.simulations, "losses": recipe.losses, "metrics": recipe.metrics}
     if recipe.critic is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from attrs import frozen
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Split,
         Stream,
         Trajectory,
+        Words,
     )
 
 
@@ -192,8 +193,8 @@ class Backbone(Protocol):
         """A hash of the weights and whatever else decides the model's output."""
         ...
 
-    def load(self) -> LoadedBackbone:
-        """The model itself, frozen, in evaluation mode."""
+    def load(self, device: torch.device) -> LoadedBackbone:
+        """The model itself, frozen, in evaluation mode, on a device; its parts may come when they are first needed."""
         ...
 
 
@@ -214,17 +215,33 @@ class KnowsFootprint(Protocol):
         ...
 
 
+@runtime_checkable
+class Tokenizes(Protocol):
+    """A backbone whose tokenizer answers without any weights, so that triggers are checked as the model reads them."""
+
+    def tokens(self, prompt: str) -> Sequence[int]:
+        """The tokens of a prompt's own words, without the template around them."""
+        ...
+
+
+#: what an edit model is made of: text encoders, the pictures' VAE, the transformer
+Part = Literal["text", "pictures", "network"]
+
+
 class LoadedBackbone(Protocol):
     """An edit model in memory."""
 
-    network: torch.nn.Module
+    @property
+    def network(self) -> torch.nn.Module:
+        """The transformer, frozen: the same object until it is dropped."""
+        ...
 
     def fit(self, picture: torch.Tensor) -> torch.Tensor:
         """A picture [1, 3, H, W] of any size as one that the model edits, [1, 3, h, w]."""
         ...
 
-    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Words [B] with their source pictures [B, 3, H, W] -> text [B, L, D], mask [B, L] bool."""
+    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> Words:
+        """Words [B], read together with their source pictures [B, 3, H, W] where the model does so."""
         ...
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
@@ -237,6 +254,41 @@ class LoadedBackbone(Protocol):
 
     def velocity(self, x_sigma: torch.Tensor, sigma: torch.Tensor, conditions: Conditions) -> torch.Tensor:
         """The network's velocity eps - x0 at x_sigma [B, C, h, w], sigma [B]."""
+        ...
+
+
+@runtime_checkable
+class LoadsInParts(Protocol):
+    """A loaded backbone too large to be in memory whole: parts are loaded when needed and dropped when told."""
+
+    def keep(self, *parts: Part) -> None:
+        """Drop every part that is not named; a dropped part is loaded again when it is next needed."""
+        ...
+
+
+@runtime_checkable
+class Guides(Protocol):
+    """A loaded backbone with a guidance of its own, such as one that keeps the norm of the conditional velocity."""
+
+    def guide(self, conditional: torch.Tensor, unconditional: torch.Tensor, guidance_scale: float) -> torch.Tensor:
+        """The guided velocity [B, C, h, w]."""
+        ...
+
+
+@runtime_checkable
+class KnowsSchedule(Protocol):
+    """A loaded backbone that knows the noise levels its own pipeline would use (`teacher.shift: null`)."""
+
+    def schedule(self, steps: int, latents: torch.Tensor) -> Schedule:
+        """The levels for latents shaped like these, [B, C, h, w]."""
+        ...
+
+
+class Captioner(Protocol):
+    """Writes an effect's caption from its teacher's prompt and two of its pairs (paper: AOP)."""
+
+    def caption(self, request: str, pairs: Sequence[tuple[Path, Path]]) -> str:
+        """The answer to a request about (before, after) pictures; raises CloraError where there is none."""
         ...
 
 

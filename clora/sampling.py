@@ -11,6 +11,8 @@ from clora.seeding import Draws
 
 #: (x_sigma [B, C, H, W], sigma [B]) -> velocity [B, C, H, W]
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+#: (conditional, unconditional velocity [B, C, H, W], guidance_scale) -> guided velocity
+Guided = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 
 @torch.no_grad()
@@ -38,16 +40,17 @@ def euler(
     schedule: Schedule,
     guidance_scale: float,
     draws: Draws,
+    guided: Guided = guide,
 ) -> torch.Tensor:
     """The teacher's sampler: Euler steps along the guided velocity u + w (c - u); returns x0 like `like`.
 
-    Two forwards a step, or one where `unconditional` is None (w = 1).
+    Two forwards a step, or one where `unconditional` is None (w = 1). `guided` is the model's own rule, if it has one.
     """
     x = draws.normal("noise/0", like)
     for i, level in enumerate(schedule.sigmas):
         sigma = torch.full((like.shape[0],), level, device=like.device)
         velocity = conditional(x, sigma)
         if unconditional is not None:
-            velocity = guide(velocity, unconditional(x, sigma), guidance_scale)
+            velocity = guided(velocity, unconditional(x, sigma), guidance_scale)
         x = x + (schedule.after(i) - level) * velocity
     return x

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from clora.composition import chain
-from clora.flow import Schedule
+from clora.errors import CloraError
+from clora.flow import Schedule, guide
+from clora.protocols import Guides, KnowsSchedule
 from clora.runs import digest_tensor
 from clora.sampling import Velocity, euler, few_step
 from clora.seeding import Draws
@@ -17,9 +19,15 @@ from clora.world import World, read_adapter
 if TYPE_CHECKING:
     from clora.plan import Plan
     from clora.runs import RunFolder
+    from clora.values import Conditions
 
 #: (prompts [B], picture names [B], draws) -> latents [B, C, h, w]
 Sample = Callable[[Sequence[str], Sequence[str], Draws], torch.Tensor]
+
+
+def _like(conditions: Conditions) -> torch.Tensor:
+    """An empty float32 batch that samplers take shape and device from: an edit is as large as its source."""
+    return torch.empty_like(conditions.source, dtype=torch.float32)
 
 
 class Server:
@@ -37,8 +45,8 @@ class Server:
         schedule = Schedule.shifted(student.steps, student.shift)
 
         def sample(prompts: Sequence[str], sources: Sequence[str], draws: Draws) -> torch.Tensor:
-            like = self.world.latents_like(len(sources))
-            return few_step(self._velocity(adapter, prompts, sources), like, schedule, draws)
+            conditions = self.world.conditioning.conditions(prompts, sources)
+            return few_step(self._velocity(adapter, conditions), _like(conditions), schedule, draws)
 
         return self._in_batches(sample, prompts, sources, draws)
 
@@ -47,12 +55,12 @@ class Server:
     ) -> torch.Tensor:
         """Pictures [B, 3, H, W] edited by one prompt after the other, each from the picture before: a sampling each."""
         names = list(sources)
-        made = self.world.images(names)
+        made = self.world.conditioning.images(names)
         for number, prompt in enumerate(prompts):
             made = self.few_step(adapter, [prompt] * len(names), names, draws.named(f"pass {number}"))
             # by their content: the world keeps what it encoded under a picture's name
             names = [digest_tensor(picture) for picture in made]
-            self.world.pictures |= dict(zip(names, made, strict=True))
+            self.world.conditioning.pictures |= dict(zip(names, made, strict=True))
         return made
 
     def teacher(
@@ -68,22 +76,31 @@ class Server:
         return self._in_batches(self._teacher_sample(adapter), prompts, sources, draws, decode=False)
 
     def _teacher_sample(self, adapter: str | None) -> Sample:
-        how = self.plan.recipe.teacher
-        schedule = Schedule.shifted(how.steps, how.shift)
+        how, backbone = self.plan.recipe.teacher, self.world.backbone
+        guided = backbone.guide if isinstance(backbone, Guides) else guide
 
         def sample(prompts: Sequence[str], sources: Sequence[str], draws: Draws) -> torch.Tensor:
-            like = self.world.latents_like(len(sources))
-            conditional = self._velocity(adapter, prompts, sources)
-            empty = None if how.guidance_scale == 1.0 else self._velocity(adapter, [""] * len(sources), sources)
-            return euler(conditional, empty, like, schedule, how.guidance_scale, draws)
+            conditions = self.world.conditioning.conditions(prompts, sources)
+            conditional, empty, like = self._velocity(adapter, conditions), None, _like(conditions)
+            if how.guidance_scale != 1.0:
+                without = self.world.conditioning.conditions([""] * len(sources), sources)
+                empty = self._velocity(adapter, without)
+            return euler(conditional, empty, like, self._teacher_schedule(like), how.guidance_scale, draws, guided)
 
         return sample
 
-    def _velocity(self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str]) -> Velocity:
-        conditions = self.world.conditions(prompts, sources)
+    def _teacher_schedule(self, like: torch.Tensor) -> Schedule:
+        """The recipe's shifted levels, or, with `teacher.shift: null`, those of the model's own scheduler."""
+        how, backbone = self.plan.recipe.teacher, self.world.backbone
+        if how.shift is not None:
+            return Schedule.shifted(how.steps, how.shift)
+        if not isinstance(backbone, KnowsSchedule):
+            raise CloraError("teacher.shift: null asks for the model's own noise levels, but this backbone has none")
+        return backbone.schedule(how.steps, like)
 
+    def _velocity(self, adapter: str | None, conditions: Conditions) -> Velocity:
         def velocity(x_sigma: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-            with self.world.adapted.rows([adapter] * len(sources)):
+            with self.world.adapted.rows([adapter] * len(x_sigma)):
                 return self.world.backbone.velocity(x_sigma, sigma, conditions)
 
         return velocity
@@ -117,7 +134,7 @@ def edit(
     """
     world = World(plan)
     world.adapted.add("served", read_adapter(world, folder.lora))
-    world.pictures["the given picture"] = world.backbone.fit(picture)[0]
+    world.conditioning.pictures["the given picture"] = world.backbone.fit(picture)[0]
     words = [instruction] if instruction is not None else [plan.prompts[name].student for name in effects]
     draws = Draws(seed).named("sample")
     server, source = Server(plan, world), ["the given picture"]

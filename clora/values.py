@@ -32,9 +32,10 @@ class EffectCard:
     name: str
     lora: Path
     teacher_prompt: str
-    caption: str
+    caption: str  # "" where nobody has written one yet; `clora caption` does
     scale: float = 1.0
     trigger: str | None = None
+    pairs: tuple[tuple[Path, Path], ...] = ()  # (before, after) pictures of the effect, for whoever captions it
 
 
 @frozen
@@ -92,17 +93,28 @@ class Batch:
 
 
 @frozen
+class Words:
+    """Encoded prompts: a vector for every token and, where the model's text encoders give one, for the whole prompt."""
+
+    text: torch.Tensor  # [B, L, D]
+    mask: torch.Tensor  # [B, L] bool
+    pooled: torch.Tensor | None = None  # [B, P]
+
+
+@frozen
 class Conditions:
     """What the network is conditioned on: encoded words and the encoded source picture, row by row."""
 
     text: torch.Tensor  # [B, L, D]
     mask: torch.Tensor  # [B, L] bool
     source: torch.Tensor  # latents [B, C, H, W]
+    pooled: torch.Tensor | None = None  # [B, P]
 
     def take(self, rows: Sequence[int] | torch.Tensor) -> Conditions:
         """The conditions of some rows, in the order given."""
         index = rows if not isinstance(rows, Sequence) else list(rows)
-        return Conditions(self.text[index], self.mask[index], self.source[index])
+        pooled = None if self.pooled is None else self.pooled[index]
+        return Conditions(self.text[index], self.mask[index], self.source[index], pooled)
 
     @staticmethod
     def cat(parts: Sequence[Conditions]) -> Conditions:
@@ -111,10 +123,12 @@ class Conditions:
         from torch.nn.functional import pad
 
         length = max(part.text.shape[1] for part in parts)
+        pooled = [part.pooled for part in parts if part.pooled is not None]
         return Conditions(
             torch.cat([pad(p.text, (0, 0, 0, length - p.text.shape[1])) for p in parts]),
             torch.cat([pad(p.mask, (0, length - p.mask.shape[1])) for p in parts]),
             torch.cat([p.source for p in parts]),
+            torch.cat(pooled) if pooled else None,
         )
 
 

@@ -32,7 +32,7 @@ def test_passes_edit_the_picture_of_the_pass_before(server: Server) -> None:
     made = server.in_passes("thermal", prompts, sources, draws)
 
     first = server.few_step("thermal", prompts[:1] * 2, sources, draws.named("pass 0"))
-    server.world.pictures |= {"first of two": first[0], "second of two": first[1]}
+    server.world.conditioning.pictures |= {"first of two": first[0], "second of two": first[1]}
     second = server.few_step("thermal", prompts[1:] * 2, ["first of two", "second of two"], draws.named("pass 1"))
     assert made.equal(second)
     assert not made.equal(first)
@@ -44,6 +44,6 @@ def test_a_chain_with_another_seed_does_not_see_the_pictures_of_the_first(server
     first = server.in_passes("thermal", prompts, [source], Draws(1))
     second = server.in_passes("thermal", prompts, [source], Draws(2))
     (between,) = server.few_step("thermal", prompts[:1], [source], Draws(2).named("pass 0"))
-    server.world.pictures["between"] = between
+    server.world.conditioning.pictures["between"] = between
     assert second.equal(server.few_step("thermal", prompts[1:], ["between"], Draws(2).named("pass 1")))
     assert not second.equal(first)

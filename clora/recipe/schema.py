@@ -42,7 +42,8 @@ class Teacher:
 
     steps: int = field(default=40, validator=ge(1))
     guidance_scale: float = field(default=4.0, validator=ge(0.0))
-    shift: float = field(default=3.0, validator=gt(0.0))
+    #: null: the noise levels of the model's own scheduler
+    shift: float | None = field(default=3.0, validator=optional(gt(0.0)))
 
 
 @frozen
@@ -114,6 +115,7 @@ class Recipe:
     losses: dict[str, Any] = field(factory=dict)
     metrics: dict[str, Any] = field(factory=dict)
     kernels: Any = None
+    captioner: Any = None
     student: Student = Student()
     critic: Critic | None = None
     teacher: Teacher = Teacher()

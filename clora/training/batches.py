@@ -38,7 +38,7 @@ class Batches:
         self.targets = targets.to(world.device)
         self.effects = tuple(card.name for card in plan.cards)
         self.general = plan.recipe.dataset.general("train")
-        self.blank = torch.zeros(world.latent_shape, device=world.device)
+        self.blank = torch.zeros_like(world.conditioning.latents([self.general[0].source])[0], dtype=torch.float32)
 
     def batch(self, draws: Draws) -> Batch:
         """The batch of the step that `draws` stands for."""
@@ -72,8 +72,9 @@ class Batches:
         )
 
     def _conditions(self, prompts: Sequence[Prompts], sources: Sequence[str]) -> RoleConditions:
+        conditions = self.world.conditioning.conditions
         return RoleConditions(
-            student=self.world.conditions([p.student for p in prompts], sources),
-            teacher=self.world.conditions([p.teacher for p in prompts], sources),
-            empty=self.world.conditions([""] * len(sources), sources),
+            student=conditions([p.student for p in prompts], sources),
+            teacher=conditions([p.teacher for p in prompts], sources),
+            empty=conditions([""] * len(sources), sources),
         )

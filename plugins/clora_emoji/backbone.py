@@ -11,7 +11,7 @@ import torch
 from attrs import frozen
 from torch.nn.functional import interpolate, pad
 
-from clora.api import Conditions, Footprint
+from clora.api import Conditions, Footprint, Words
 
 from . import codec, network, words
 
@@ -72,16 +72,16 @@ class EmojiBackbone:
             hasher.update((self.weights / name).read_bytes())
         return hasher.hexdigest()
 
-    def load(self) -> LoadedEmoji:
-        """The model in float32 on the CPU, or on the GPU where there is one."""
-        return LoadedEmoji(network.load(self.weights))
+    def load(self, device: torch.device) -> LoadedEmoji:
+        """The model in float32 on a device."""
+        return LoadedEmoji(network.load(self.weights), device)
 
 
 class LoadedEmoji:
     """The model in memory, with hashed words for a text encoder and patches for a VAE."""
 
-    def __init__(self, transformer: torch.nn.Module) -> None:
-        self.network = transformer.requires_grad_(False)
+    def __init__(self, transformer: torch.nn.Module, device: torch.device) -> None:
+        self.network = transformer.requires_grad_(False).to(device)
 
     def fit(self, picture: torch.Tensor) -> torch.Tensor:
         """A picture [1, 3, H, W] padded with white to a square and resized to [1, 3, 32, 32]."""
@@ -91,9 +91,9 @@ class LoadedEmoji:
         square = pad(picture, (left, side - width - left, top, side - height - top), value=1.0)
         return interpolate(square, (32, 32), mode="bilinear", antialias=True, align_corners=False).clamp(-1, 1)
 
-    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> Words:
         """Words [B] -> text [B, L, 128], mask [B, L]; these words do not depend on the pictures."""
-        return words.encode(prompts)
+        return Words(*words.encode(prompts))
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """Pictures [B, 3, 32, 32] -> latents [B, 48, 8, 8]."""

@@ -104,7 +104,7 @@ def test_velocity_depends_on_source_prompt_and_padding_does_not_matter(base):
 @pytest.mark.parametrize("rank", [4, 16])
 def test_the_footprint_is_what_a_forward_keeps(rank: int) -> None:
     backbone = EmojiBackbone()
-    loaded = backbone.load()
+    loaded = backbone.load(torch.device("cpu"))
     footprint = backbone.footprint()
     weights = sum(4 * parameter.numel() for parameter in loaded.network.parameters())
     assert footprint.weights == pytest.approx(weights, rel=0.02)  # the file has a header
@@ -112,8 +112,8 @@ def test_the_footprint_is_what_a_forward_keeps(rank: int) -> None:
     adapted = AdaptedNetwork(loaded.network, backbone.targets())
     student = adapted.add("student", Adapter.fresh(backbone.shapes(), rank, rank, Draws(0)))
     images = torch.zeros(3, 3, 32, 32)
-    text, mask = loaded.encode_prompts([" ".join(["word"] * (MAX_TOKENS - 1))] * 3, images)
-    assert text.shape[1] == MAX_TOKENS
+    words = loaded.encode_prompts([" ".join(["word"] * (MAX_TOKENS - 1))] * 3, images)
+    assert words.text.shape[1] == MAX_TOKENS
     source = loaded.encode_images(images)
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -123,7 +123,7 @@ def test_the_footprint_is_what_a_forward_keeps(rank: int) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), adapted.rows(["student"] * 3):
-        loaded.velocity(torch.zeros_like(source), torch.full((3,), 0.5), Conditions(text, mask, source))
+        loaded.velocity(torch.zeros_like(source), torch.full((3,), 0.5), Conditions(words.text, words.mask, source))
     mine = {tensor.untyped_storage().data_ptr() for tensor in (*loaded.network.parameters(), student.flat)}
     measured = sum(storage.nbytes() for pointer, storage in kept.items() if pointer not in mine)
     assert footprint.row == pytest.approx(measured / 3, rel=0.1)

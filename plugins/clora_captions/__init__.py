@@ -1,0 +1,1 @@
+"""Writers of captions: a local vision-language model, or an endpoint."""
