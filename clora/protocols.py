@@ -166,6 +166,15 @@ class Dataset(Protocol):
 
 
 @runtime_checkable
+class HasPairs(Protocol):
+    """A dataset that has examples of what an effect makes of a picture."""
+
+    def pairs(self, effect: str) -> Sequence[tuple[Path, Path]]:
+        """(source, target) files of an effect's train pictures that have a target; ValueError for an unknown effect."""
+        ...
+
+
+@runtime_checkable
 class Truth(Protocol):
     """A dataset that knows the right answer (an embedded world)."""
 

@@ -88,6 +88,9 @@ class Structurer:
             return None
         if len(members) == 1:
             return self.value(members[0], node, path)
+        mappings = [member for member in members if _is_mapping(member)]
+        if isinstance(node, Keys) and len(mappings) == 1:
+            return self.value(mappings[0], node, path)  # nothing else can be meant, so its own mistakes are told
         before = len(self.problems)
         for member in members:
             try:
@@ -198,6 +201,10 @@ class Structurer:
 def dotted(path: Keypath) -> str:
     """The path as one word: train.steps."""
     return ".".join(path) or "the recipe"
+
+
+def _is_mapping(expected: Any) -> bool:
+    return get_origin(expected) in (dict, Mapping) or (isinstance(expected, type) and attrs.has(expected))
 
 
 def _under(path: Keypath) -> str:

@@ -1,4 +1,4 @@
-"""Your own pictures, listed in JSONL files."""
+"""Your own pictures, from the lists and folders that they lie in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from clora.api import Component, hookimpl
 
 @hookimpl
 def clora_datasets() -> list[Component]:
-    """Register the dataset `jsonl`."""
-    from clora_pictures.dataset import JsonlDataset
+    """Register the dataset `pictures`, also under its first name, `jsonl`."""
+    from clora_pictures.dataset import PicturesDataset
 
-    return [Component("jsonl", JsonlDataset)]
+    return [Component("pictures", PicturesDataset), Component("jsonl", PicturesDataset)]

@@ -1,4 +1,4 @@
-"""A JSONL file as its objects with their line numbers; a hostile or broken file is told, not swallowed."""
+"""A file's lines, and a JSONL file's objects with their line numbers; what is broken or hostile is told."""
 
 from __future__ import annotations
 
@@ -16,19 +16,24 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 def objects(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of every line that holds one; blank lines are skipped, all others noted in `problems`."""
+    for number, raw in raw_lines(path, problems):
+        value = _parsed(number, raw, problems)
+        if value is not None:
+            yield number, value
+
+
+def raw_lines(path: Path, problems: Problems) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank and not too long, read one by one so that none fills the memory.
+
+    A file that is missing, too large, empty or unreadable is noted in `problems`.
+    """
     found = False
     try:
-        if not path.is_file():
-            problems.at(0, "there is no such file")
-            return
-        if path.stat().st_size > MAX_FILE_BYTES:
-            problems.at(0, f"is larger than {MAX_FILE_BYTES >> 20} MB")
+        if not usable(path, problems):
             return
         for number, raw in _lines(path, problems):
             found = True
-            value = _parsed(number, raw, problems)
-            if value is not None:
-                yield number, value
+            yield number, raw
     except OSError as error:
         problems.at(0, f"cannot be read: {error.strerror or error}")
         return
@@ -36,8 +41,16 @@ def objects(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any
         problems.at(0, "is empty")
 
 
+def usable(path: Path, problems: Problems) -> bool:
+    """True for a file that is there and not too large; False with the mistake noted."""
+    if not path.is_file():
+        problems.at(0, "there is no such file")
+    elif path.stat().st_size > MAX_FILE_BYTES:
+        problems.at(0, f"is larger than {MAX_FILE_BYTES >> 20} MB")
+    return not problems.count
+
+
 def _lines(path: Path, problems: Problems) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank and not too long, read one by one so that none fills the memory."""
     with path.open("rb") as file:
         number = 0
         while raw := file.readline(MAX_LINE_BYTES + 1):
@@ -54,31 +67,58 @@ def _lines(path: Path, problems: Problems) -> Iterator[tuple[int, bytes]]:
 
 def _parsed(number: int, raw: bytes, problems: Problems) -> dict[str, Any] | None:
     """The line's object, or None with the mistake noted."""
-    twice: list[str] = []
+    text = utf8(number, raw, problems)
+    if text is None:
+        return None
+    reader = ObjectReader()
+    try:
+        value = reader.decoder.decode(text.rstrip("\r\n"))
+    except json.JSONDecodeError as error:
+        problems.at(number, f"not JSON: {error.msg}", error.colno)
+    except (RecursionError, ValueError) as error:
+        problems.at(number, unreadable(error))
+    else:
+        return reader.checked(number, value, problems)
+    return None
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+
+def utf8(number: int, raw: bytes, problems: Problems) -> str | None:
+    """A line's text, or None with the first wrong byte noted."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        problems.at(number, f"not UTF-8: byte {raw[error.start]:#04x}", error.start + 1)
+        return None
+
+
+def unreadable(error: RecursionError | ValueError) -> str:
+    """Why JSON that is no nonsense is refused all the same; a ValueError is an integer of thousands of digits."""
+    reason = "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+    return f"not JSON that can be read: {reason}"
+
+
+class ObjectReader:
+    """A JSON decoder for one value that remembers the keys which stand in it twice."""
+
+    def __init__(self) -> None:
+        self.twice: list[str] = []
+        self.decoder = json.JSONDecoder(object_pairs_hook=self._once)
+
+    def _once(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
         if len(value) < len(pairs):
             keys = [key for key, _ in pairs]
-            twice.extend(key for key in value if keys.count(key) > 1)
+            self.twice.extend(key for key in value if keys.count(key) > 1)
         return value
 
-    try:
-        value = json.loads(raw.decode("utf-8").rstrip("\r\n"), object_pairs_hook=once)
-    except UnicodeDecodeError as error:
-        problems.at(number, f"not UTF-8: byte {raw[error.start]:#04x}", error.start + 1)
-    except json.JSONDecodeError as error:
-        problems.at(number, f"not JSON: {error.msg}", error.colno)
-    except (RecursionError, ValueError) as error:  # ValueError: an integer of thousands of digits
-        reason = "nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
-        problems.at(number, f"not JSON that can be read: {reason}")
-    else:
-        for key in twice:
+    def checked(self, number: int, value: object, problems: Problems) -> dict[str, Any] | None:
+        """The value where it is an object without repeated keys; None with the mistakes noted."""
+        for key in self.twice:
             problems.at(number, f"the key {key!r} stands here twice")
         if isinstance(value, dict):
-            return None if twice else value
+            return None if self.twice else value
         problems.at(number, f"expected an object such as {{...}}, found {kind(value)}")
-    return None
+        return None
 
 
 def kind(value: object) -> str:

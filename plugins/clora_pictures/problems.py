@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
@@ -66,3 +67,15 @@ def near(word: str, words: Iterable[str]) -> str:
     """The end of a message about an unknown word: the one that was probably meant, or nothing."""
     close = get_close_matches(word, list(words), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def nearest_name(name: str, names: Iterable[str]) -> str | None:
+    """The file name that was probably meant: the same in other letters' case or Unicode form, or else the nearest."""
+    names = list(names)
+    alike = {_plain(known): known for known in names}
+    close = get_close_matches(name, names, n=1)
+    return alike.get(_plain(name)) or (close[0] if close else None)
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

@@ -1,112 +1,133 @@
-"""The rows of a JSONL file, every key and path of every line checked."""
+"""The rows of a list of pictures, every key and path of every line checked."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from clora.api import Split
-from clora_pictures.lines import kind, objects
+from clora_pictures.keys import PICTURES, Stream, missing, understood
+from clora_pictures.lines import kind
 from clora_pictures.pictures import located
-from clora_pictures.problems import Problems, near
+from clora_pictures.problems import Problems
+from clora_pictures.tables import records
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 @frozen
-class Layout:
-    """The keys of a file's lines. `same` names a key that stands for another one."""
-
-    required: tuple[str, ...]
-    optional: tuple[str, ...]
-    same: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Every key that a line may have."""
-        return (*self.required, *self.optional, *(word for word, _ in self.same))
-
-
-LAYOUTS = {
-    "effects": Layout(("source", "effect"), ("target", "instruction", "split")),
-    "general": Layout(("source", "instruction"), ("split",), (("image", "source"),)),
-}
-Stream = Literal["effects", "general"]
-
-
-@frozen
 class Row:
-    """A line without a mistake; `source` and `target` are paths below the file's folder, links followed."""
+    """A line, or a folder's picture, without a mistake; both paths are absolute, links followed."""
 
-    line: int
-    source: str
+    line: int  # 0 in a folder
+    source: Path
+    below: str  # the source below the folder that it is listed in: it decides the split where none is given
     effect: str = ""
-    target: str | None = None
+    target: Path | None = None
     instruction: str = ""
     split: Split | None = None
 
 
 @frozen(eq=False)
-class Rows:
-    """A file's good lines and its mistakes."""
+class Sheet:
+    """The good rows of one list or folder, and its mistakes."""
 
-    folder: Path  # the file's own, resolved
     rows: tuple[Row, ...]
     problems: Problems
 
 
-def read_rows(path: Path, stream: Stream) -> Rows:
-    """The rows of a file, read again only once it has changed."""
-    try:
-        state = path.stat()
-    except OSError:
-        return _read(path, stream, 0, 0)
-    return _read(path, stream, state.st_mtime_ns, state.st_size)
+@frozen
+class Asked:
+    """What a list or folder is read for: a stream and, where it has that of one alone, the effect or split."""
+
+    stream: Stream
+    effect: str | None = None
+    split: Split | None = None
 
 
-@lru_cache(maxsize=8)
-def _read(path: Path, stream: Stream, changed: int, size: int) -> Rows:
-    """`changed` and `size` are the state of the file that the rows belong to."""
-    problems = Problems(path)
-    folder = path.parent.resolve()
-    found = objects(path, problems)
-    rows = [_row(line, value, LAYOUTS[stream], folder, problems) for line, value in found]
-    return Rows(folder, tuple(row for row in rows if row is not None), problems)
+@frozen
+class _Reading:
+    """One reading of a list."""
+
+    asked: Asked
+    folder: Path  # the list's own, resolved
+    lenient: bool
+    problems: Problems = field(repr=False)
 
 
-def _row(line: int, value: dict[str, Any], layout: Layout, folder: Path, problems: Problems) -> Row | None:
+def read_list(path: Path, asked: Asked) -> Sheet:
+    """The rows of a JSONL file, or of a CSV or JSON one; a `metadata.*` may have keys that are nobody's here."""
+    lenient = path.stem == "metadata" or path.suffix.lower() in (".csv", ".json")
+    reading = _Reading(asked, path.parent.resolve(), lenient, Problems(path))
+    rows = [_row(line, value, reading) for line, value in records(path, reading.problems)]
+    return Sheet(tuple(row for row in rows if row is not None), reading.problems)
+
+
+def _row(line: int, value: dict[str, Any], reading: _Reading) -> Row | None:
     """One line as a row, or None with all its mistakes noted."""
-    before = problems.count
-    for key in value:
-        if key not in layout.keys:
-            problems.at(line, f"unknown key {key!r}{near(key, layout.keys) or '; known: ' + ', '.join(layout.keys)}")
-    for word, meant in layout.same:
-        if word in value and meant in value:
-            problems.at(line, f"{word!r} and {meant!r} are the same key; give one of them")
-        elif word in value:
-            value = {meant if key == word else key: item for key, item in value.items()}
-    for key in layout.required:
-        if key not in value:
-            problems.at(line, f"{key!r} is missing")
-    words = {key: _word(line, key, value[key], problems) for key in value if key in layout.keys}
-    if words.get("split") not in (None, *SPLITS):
-        problems.at(line, f"split is {words['split']!r}; it must be 'train' or 'test'")
+    problems, before = reading.problems, reading.problems.count
+    if reading.lenient:
+        value = {key: item for key, item in value.items() if item is not None}
+    said = understood(line, value, reading.asked.stream, reading.lenient, problems)
+    for meaning in _required(reading.asked):
+        if meaning not in said:
+            problems.at(line, missing(meaning, said, value, reading.lenient))
+    words = {
+        meaning: _word(line, key, _only(item) if meaning in PICTURES else item, problems)
+        for meaning, (key, item) in said.items()
+    }
+    _agree(line, words, reading)
     paths = {
-        key: _path(line, key, word, folder, problems)
-        for key, word in words.items()
-        if key in ("source", "target") and word is not None
+        meaning: _path(line, said[meaning][0], word, reading)
+        for meaning, word in words.items()
+        if meaning in PICTURES and word is not None
     }
     if problems.count > before:
         return None
-    return Row(line, **{key: word for key, word in (words | paths).items() if word is not None})  # pyright: ignore[reportArgumentType] - split is one of SPLITS here
+    source, target = paths["source"], paths.get("target")
+    assert source is not None  # its absence is a problem
+    return Row(
+        line,
+        source,
+        source.relative_to(reading.folder).as_posix(),
+        effect=reading.asked.effect or words.get("effect") or "",
+        target=target,
+        instruction=words.get("instruction") or "",
+        split=reading.asked.split or words.get("split"),  # pyright: ignore[reportArgumentType] - one of SPLITS here
+    )
+
+
+def _required(asked: Asked) -> tuple[str, ...]:
+    if asked.stream == "general":
+        return ("source", "instruction")
+    return ("source", "effect") if asked.effect is None else ("source",)
+
+
+def _agree(line: int, words: Mapping[str, str | None], reading: _Reading) -> None:
+    """Note a split that is none, and an effect or split that the list as a whole is not of."""
+    asked, problems = reading.asked, reading.problems
+    effect, split = words.get("effect"), words.get("split")
+    if split is not None and split not in SPLITS:
+        problems.at(line, f"split is {split!r}; it must be 'train' or 'test'")
+    elif None not in (split, asked.split) and split != asked.split:
+        problems.at(line, f"split is {split!r}, but the folder is {asked.split!r}")
+    if None not in (effect, asked.effect) and effect != asked.effect:
+        problems.at(line, f"effect is {effect!r}, but the recipe has this list for {asked.effect!r}")
+
+
+def _only(value: object) -> object:
+    """The one item of a list; whatever else it is, the value."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _word(line: int, key: str, value: object, problems: Problems) -> str | None:
     """A text that is not blank; None where it is not, with the mistake noted."""
-    if not isinstance(value, str):
+    if isinstance(value, list) and len(value) > 1:
+        problems.at(line, f"{key} lists {len(value)} values; one is read")
+    elif not isinstance(value, str):
         problems.at(line, f"{key} must be text, found {kind(value)}")
     elif not value.strip():
         problems.at(line, f"{key} is empty")
@@ -126,10 +147,10 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _path(line: int, key: str, text: str, folder: Path, problems: Problems) -> str | None:
+def _path(line: int, key: str, text: str, reading: _Reading) -> Path | None:
     """A path below the folder, written the same way whatever links lead there."""
     try:
-        return located(folder, text).relative_to(folder).as_posix()
+        return located(reading.folder, text)
     except ValueError as error:
-        problems.at(line, f"{key} {error}")
+        reading.problems.at(line, f"{key} {error}")
         return None

@@ -48,7 +48,7 @@ def test_the_recipe_without_a_mistake_is_valid(folder, capsys, dataset):
             "r.yaml:2:31: losses.bs_dmd asks for simulation 'backwards', not in `simulations`; "
             "did you mean 'backward'?",
         ),
-        ("dataset: {use: jsonl}", "r.yaml:2:1: dataset: give it `effects`, `general` or both, each a JSONL file"),
+        ("dataset: {use: jsonl}", "r.yaml:2:1: dataset: give it `effects`, `general` or both, each a list or a folder"),
         ("dataset: {use: jsonl, general: x, size: 0}", "r.yaml:2:41: dataset.size must be at least 1, found 0"),
     ],
 )  # fmt: skip

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clora_pictures.dataset import JsonlDataset
-from clora_pictures.pictures import square
+from clora_pictures.dataset import PicturesDataset
+from clora_pictures.fitting import cropped, padded
 from PIL import Image
 
 
@@ -22,13 +22,13 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def dataset(folder: Path, *names: str, size: int | None = None) -> JsonlDataset:
+def dataset(folder: Path, *names: str, size: int | tuple[int, int] | None = None) -> PicturesDataset:
     path = folder / "general.jsonl"
     path.write_text("".join(json.dumps({"source": name, "instruction": "x"}) + "\n" for name in names))
-    return JsonlDataset(general=path, size=size)
+    return PicturesDataset(general=path, size=size)
 
 
-def told(found: JsonlDataset) -> list[str]:
+def told(found: PicturesDataset) -> list[str]:
     return [sentence.removeprefix(f"{found.general_}:") for sentence in found.check()]
 
 
@@ -66,7 +66,7 @@ def test_pictures_of_two_sizes_need_a_size(tmp_path):
     one, other = dataset(tmp_path, "b.png"), tmp_path / "effects.jsonl"
     other.write_text('{"source": "a.png", "effect": "ink"}')
     assert told(one) == []
-    assert told(JsonlDataset(effects=other, general=one.general_)) == [
+    assert told(PicturesDataset(effects=other, general=one.general_)) == [
         "1: source 'b.png' is 5 x 2, the first picture 3 x 2; give the dataset a size"
     ]
     assert told(dataset(tmp_path, "a.png", "b.png", size=8)) == []
@@ -84,15 +84,53 @@ def test_pictures_lying_on_their_side_count_as_upright(tmp_path, ending):
     assert found.images([f"a.{ending}", "b.png"]).shape == (2, 3, 3, 2)
 
 
-def test_pictures_are_padded_with_white_to_a_square():
-    wide = square(-torch.ones(1, 3, 2, 4), 8)
+def test_pictures_are_padded_with_white():
+    wide = padded(-torch.ones(1, 3, 2, 4), (8, 8))
     assert wide.shape == (1, 3, 8, 8)
     assert wide[0, 0, :, 0].tolist() == [1, 1, -1, -1, -1, -1, 1, 1]
-    assert square(-torch.ones(1, 3, 4, 2), 8)[0, 0, 0].tolist() == [1, 1, -1, -1, -1, -1, 1, 1]
-    same = torch.rand(1, 3, 8, 8)
-    assert torch.equal(square(same, 8), same)
-    strip = square(-torch.ones(1, 3, 1, 100_000), 4)
+    assert padded(-torch.ones(1, 3, 4, 2), (8, 8))[0, 0, 0].tolist() == [1, 1, -1, -1, -1, -1, 1, 1]
+    assert padded(-torch.ones(1, 3, 2, 4), (2, 8))[0, 0, 1].tolist() == [1, 1, -1, -1, -1, -1, 1, 1]
+    same = torch.rand(1, 3, 8, 6)
+    assert torch.equal(padded(same, (8, 6)), same)
+    strip = padded(-torch.ones(1, 3, 1, 100_000), (4, 4))
     assert (strip == -1).sum() == 3 * 4
+
+
+def test_pictures_are_cropped_to_their_middle():
+    ramp = torch.linspace(-1, 1, 12)[None, None, None].expand(1, 3, 4, 12)
+    assert torch.equal(cropped(ramp, (4, 4)), ramp[..., 4:8])
+    assert torch.equal(cropped(ramp.mT, (4, 4)), ramp.mT[..., 4:8, :])
+    assert torch.equal(cropped(ramp, (4, 12)), ramp)
+    half = cropped(ramp, (2, 2))[0, 0, 0]
+    torch.testing.assert_close(half.mean(), torch.tensor(0.0))  # the middle of an even ramp
+    assert -0.4 < half[0] < half[1] < 0.4
+    for strip in ((1, 100_000), (100_000, 1), (1, 1)):
+        assert cropped(-torch.ones(1, 3, *strip), (16, 8)).tolist() == (-torch.ones(1, 3, 16, 8)).tolist()
+
+
+@pytest.mark.parametrize("size", [(48, 48), (32, 64), (64, 32)])
+@pytest.mark.parametrize("stored", [(300, 200), (31, 97), (20, 20), (14, 10)])
+@pytest.mark.parametrize("fit", [padded, cropped])
+def test_pictures_are_never_stretched(size, stored, fit):
+    """A disc in the middle stays a disc: its second moments along both axes agree."""
+    y, x = np.mgrid[: stored[0], : stored[1]] - (np.array(stored)[:, None, None] - 1) / 2
+    disc = np.exp(-(x**2 + y**2) / (2 * (min(stored) / 14) ** 2))  # 0 at the rim
+    picture = torch.from_numpy(1 - 2 * disc).float().expand(1, 3, *stored)
+    ink = 1 - fit(picture, size)[0, 0].double().numpy()
+    rows, columns = np.mgrid[: size[0], : size[1]] - (np.array(size)[:, None, None] - 1) / 2
+    middle = [(ink * axis).sum() / ink.sum() for axis in (rows, columns)]
+    spread = [(ink * (axis - at) ** 2).sum() / ink.sum() for axis, at in zip((rows, columns), middle, strict=True)]
+    assert np.abs(middle).max() < 0.6
+    assert spread[0] == pytest.approx(spread[1], rel=0.1)
+
+
+def test_pictures_in_a_size_of_height_and_width(tmp_path):
+    Image.new("RGB", (30, 10)).save(tmp_path / "a.png")
+    found = dataset(tmp_path, "a.png", size=(8, 12))
+    padded_there = found.images(["a.png", "a.png"])
+    assert padded_there.shape == (2, 3, 8, 12)
+    assert padded_there[0, 0, :, 0].round(decimals=4).tolist() == [1, 1, -1, -1, -1, -1, 1, 1]
+    assert PicturesDataset(general=found.general_, size=(8, 12), fit="crop").images(["a.png"]).max() < -0.9999
 
 
 @pytest.mark.parametrize("resized", [None, 8])
@@ -130,7 +168,7 @@ def test_pictures_in_two_folders_keep_their_names_apart(tmp_path):
     Image.new("L", (2, 2)).save(tmp_path / "secret.png")
     (tmp_path / "one/e.jsonl").write_text('{"source": "a.png", "effect": "ink", "split": "train"}')
     (tmp_path / "two/g.jsonl").write_text('{"source": "a.png", "instruction": "x", "split": "train"}')
-    both = JsonlDataset(effects=tmp_path / "one/e.jsonl", general=tmp_path / "two/g.jsonl")
+    both = PicturesDataset(effects=tmp_path / "one/e.jsonl", general=tmp_path / "two/g.jsonl")
     names = [*both.sources("ink", "train"), *(item.source for item in both.general("train"))]
     assert names == ["one/a.png", "two/a.png"]
     assert both.images(names)[:, 0, 0, 0].tolist() == [-1, 1]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from clora_pictures import clora_datasets, lines
-from clora_pictures.dataset import JsonlDataset
-from clora_pictures.rows import read_rows
+from clora_pictures.dataset import PicturesDataset
+from clora_pictures.rows import Asked, read_list
 from PIL import Image
 
-from clora.api import Checked, GeneralItem, Truth
+from clora.api import Checked, GeneralItem, HasPairs, Truth
 
 GOOD = {"source": "a.png", "effect": "ink"}
 
@@ -38,28 +38,29 @@ def write(folder: Path, *rows: object, name: str = "effects.jsonl") -> Path:
 def told(folder: Path, *rows: object, general: bool = False) -> list[str]:
     """The sentences of `check` without the path; asking for the pictures raises the same where lines are wrong."""
     path = write(folder, *rows)
-    dataset = JsonlDataset(general=path) if general else JsonlDataset(effects=path)
+    dataset = PicturesDataset(general=path) if general else PicturesDataset(effects=path)
     found = list(dataset.check())
     assert not any("\n" in sentence for sentence in found)
     return [sentence.removeprefix(f"{path}:") for sentence in found]
 
 
 def test_pictures_registers_itself():
-    assert [(c.name, c.cls) for c in clora_datasets()] == [("jsonl", JsonlDataset)]
-    dataset = JsonlDataset(effects=Path("x.jsonl"))
+    assert [(c.name, c.cls) for c in clora_datasets()] == [("pictures", PicturesDataset), ("jsonl", PicturesDataset)]
+    dataset = PicturesDataset(effects=Path("x.jsonl"))
     assert isinstance(dataset, Checked)
+    assert isinstance(dataset, HasPairs)
     assert not isinstance(dataset, Truth)
 
 
 def test_pictures_needs_one_of_the_files():
     with pytest.raises(ValueError, match="give it `effects`, `general` or both"):
-        JsonlDataset()
+        PicturesDataset()
 
 
 @pytest.mark.parametrize(("key", "value"), [("size", 0), ("size", 8001), ("test_share", 1.0), ("test_share", -0.1)])
 def test_pictures_bounds(key, value):
     with pytest.raises(ValueError, match=key):
-        JsonlDataset(effects=Path("x"), **{key: value})
+        PicturesDataset(effects=Path("x"), **{key: value})
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_pictures_bounds(key, value):
         ('{"source": "a.png", "source": "b.png", "effect": "ink"}', "1: the key 'source' stands here twice"),
         (GOOD | {"efect": 1}, "1: unknown key 'efect'; did you mean 'effect'?"),
         (GOOD | {"zzz": 1}, "1: unknown key 'zzz'; known: source, effect, target, instruction, split"),
-        (GOOD | {"image": "a.png"}, "1: unknown key 'image'; known: source, effect, target, instruction, split"),
+        (GOOD | {"image": "a.png"}, "1: 'source' and 'image' both name the source; give one of them"),
         ({"source": "a.png"}, "1: 'effect' is missing"),
         (GOOD | {"effect": 3}, "1: effect must be text, found the number 3"),
         (GOOD | {"effect": None}, "1: effect must be text, found null"),
@@ -101,14 +102,14 @@ def test_pictures_one_mistake_in_a_line_of_effects(folder, line, sentence):
     [
         ({"source": "a.png"}, "1: 'instruction' is missing"),
         ({"instruction": "blur it"}, "1: 'source' is missing"),
-        ({"image": 1, "instruction": "blur it"}, "1: source must be text, found the number 1"),
+        ({"image": 1, "instruction": "blur it"}, "1: image must be text, found the number 1"),
         (
             {"image": "a.png", "source": "a.png", "instruction": "x"},
-            "1: 'image' and 'source' are the same key; give one of them",
+            "1: 'image' and 'source' both name the source; give one of them",
         ),
         (
             {"source": "a.png", "instruction": "x", "effect": "ink"},
-            "1: unknown key 'effect'; known: source, instruction, split, image",
+            "1: unknown key 'effect'; known: source, instruction, target, split",
         ),
     ],
 )
@@ -131,8 +132,8 @@ def test_pictures_paths_inside_the_folder_are_one_name_each(folder):
     (folder / "link.png").symlink_to("sub/b.png")
     ways = ("sub/b.png", "./sub//b.png", "sub/../sub/b.png", str(folder / "sub/b.png"), "link.png")
     path = write(folder, *(GOOD | {"source": way, "split": "train"} for way in ways))
-    assert [row.source for row in read_rows(path, "effects").rows] == ["sub/b.png"] * len(ways)
-    assert list(JsonlDataset(effects=path).sources("ink", "train")) == ["sub/b.png"]
+    assert [row.below for row in read_list(path, Asked("effects")).rows] == ["sub/b.png"] * len(ways)
+    assert list(PicturesDataset(effects=path).sources("ink", "train")) == ["sub/b.png"]
 
 
 def test_pictures_a_loop_of_links_is_told(folder):
@@ -156,21 +157,24 @@ def test_pictures_all_mistakes_at_once_in_the_order_of_lines(folder):
 def test_pictures_asking_a_file_with_mistakes_raises_them(folder):
     path = write(folder, GOOD, {"source": "a.png"})
     with pytest.raises(ValueError, match=r"effects\.jsonl:2: 'effect' is missing"):
-        JsonlDataset(effects=path).sources("ink", "train")
+        PicturesDataset(effects=path).sources("ink", "train")
     with pytest.raises(ValueError, match=r"effects\.jsonl:1: 'instruction' is missing"):
-        JsonlDataset(general=write(folder, {"source": "a.png"})).general("train")
+        PicturesDataset(general=write(folder, {"source": "a.png"})).general("train")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n\r\n", b"\xef\xbb\xbf"])
 def test_pictures_an_empty_file(folder, content):
     path = folder / "x.jsonl"
     path.write_bytes(content)
-    assert list(JsonlDataset(effects=path).check()) == [f"{path}: is empty"]
+    assert list(PicturesDataset(effects=path).check()) == [f"{path}: is empty"]
 
 
 def test_pictures_no_file_and_a_folder(folder):
-    assert list(JsonlDataset(effects=folder / "no.jsonl").check()) == [f"{folder / 'no.jsonl'}: there is no such file"]
-    assert list(JsonlDataset(general=folder).check()) == [f"{folder}: there is no such file"]
+    assert list(PicturesDataset(effects=folder / "no.jsonl").check()) == [
+        f"{folder / 'no.jsonl'}: there is no such file"
+    ]
+    (sentence,) = PicturesDataset(general=folder / "none").check()
+    assert sentence == f"{folder / 'none'}: there is no such file"
 
 
 def test_pictures_a_line_too_long_does_not_hide_the_next(folder, monkeypatch):
@@ -189,26 +193,26 @@ def test_pictures_a_file_too_large(folder):
     path = folder / "x.jsonl"
     with path.open("wb") as file:
         file.truncate((256 << 20) + 1)  # sparse: takes no room
-    assert list(JsonlDataset(effects=path).check()) == [f"{path}: is larger than 256 MB"]
+    assert list(PicturesDataset(effects=path).check()) == [f"{path}: is larger than 256 MB"]
 
 
 def test_pictures_many_mistakes_are_counted(folder):
     effects = write(folder, *[{"source": "a.png"}] * 30, *[GOOD | {"source": "c.png"}] * 30)
     general = write(folder, *["{"] * 70, name="general.jsonl")
-    found = list(JsonlDataset(effects=effects, general=general).check())
+    found = list(PicturesDataset(effects=effects, general=general).check())
     assert len(found) == 51
     assert found[29].endswith(":30: 'effect' is missing")
     assert found[49].startswith(f"{effects}:50: source 'c.png'")
     assert found[50] == "... and 80 more"
-    found = list(JsonlDataset(general=general).check())
+    found = list(PicturesDataset(general=general).check())
     assert (len(found), found[-1]) == (51, "... and 20 more")
 
 
 def test_pictures_a_changed_file_is_read_again(folder):
     path = write(folder, {"source": "a.png"})
-    assert list(JsonlDataset(effects=path).check())
+    assert list(PicturesDataset(effects=path).check())
     write(folder, GOOD)
-    assert not list(JsonlDataset(effects=path).check())
+    assert not list(PicturesDataset(effects=path).check())
 
 
 def test_pictures_good_lines(folder):
@@ -226,7 +230,7 @@ def test_pictures_good_lines(folder):
         {"source": "sub/b.png", "instruction": "日本", "split": "test"},
         name="general.jsonl",
     )
-    dataset = JsonlDataset(effects=effects, general=general)
+    dataset = PicturesDataset(effects=effects, general=general)
     assert list(dataset.check()) == []
     assert list(dataset.sources("ink", "train")) == ["a.png"]
     assert list(dataset.sources("ink", "test")) == ["sub/b.png"]
@@ -238,19 +242,19 @@ def test_pictures_good_lines(folder):
     with pytest.raises(ValueError, match=r"no line of the effect 'zz'; it has ink, wool"):
         dataset.sources("zz", "train")
     with pytest.raises(ValueError, match="has no `effects` file, has no line of the effect 'ink'"):
-        JsonlDataset(general=general).sources("ink", "train")
-    assert list(JsonlDataset(effects=effects).general("train")) == []
+        PicturesDataset(general=general).sources("ink", "train")
+    assert list(PicturesDataset(effects=effects).general("train")) == []
 
 
 def test_pictures_the_split_depends_on_the_name_alone(folder):
     names = [f"sub/{i}.png" for i in range(400)]
     effects = write(folder, *({"source": name, "effect": "ink"} for name in names))
     general = write(folder, *({"image": name, "instruction": "x"} for name in reversed(names)), name="general.jsonl")
-    dataset = JsonlDataset(effects=effects, general=general)
+    dataset = PicturesDataset(effects=effects, general=general)
     test = set(dataset.sources("ink", "test"))
     assert test == {item.source for item in dataset.general("test")}
     assert test | set(dataset.sources("ink", "train")) == set(names)
     assert 40 < len(test) < 120
     assert {"sub/6.png", "sub/13.png"} <= test  # for ever: a run from another machine must not train on its test lines
-    assert not JsonlDataset(effects=effects, test_share=0.0).sources("ink", "test")
-    assert test < set(JsonlDataset(effects=effects, test_share=0.5).sources("ink", "test"))
+    assert not PicturesDataset(effects=effects, test_share=0.0).sources("ink", "test")
+    assert test < set(PicturesDataset(effects=effects, test_share=0.5).sources("ink", "test"))
