@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -68,7 +69,12 @@ class World:
 
 
 def read_adapter(world: World, path: Path, scale: float = 1.0) -> Adapter:
-    """A LoRA file as an adapter of the world's base. Raises LoraFileError where it does not fit."""
-    deltas = read_lora(path, world.shapes).deltas
-    adapter = Adapter.of({name: (delta.a, delta.b, delta.scale * scale) for name, delta in deltas.items()})
+    """A LoRA file as an adapter of the world's base. Raises LoraFileError where it does not fit.
+
+    Warns what it costs to turn a file that is no plain LoRA into one.
+    """
+    file = read_lora(path, world.shapes, weights=lambda module: world.adapted.linears[module].base.weight)
+    for note in file.notes():
+        warnings.warn(f"{path}: {note}", stacklevel=2)
+    adapter = Adapter.of({name: (delta.a, delta.b, delta.scale * scale) for name, delta in file.deltas.items()})
     return adapter.to(world.device)

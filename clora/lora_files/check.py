@@ -9,7 +9,7 @@ from attrs import frozen
 
 from clora.lora_files.contents import understand, unmatched_problem
 from clora.lora_files.header import LoraFileError, inspect_header
-from clora.lora_files.reader import file_strengths, load_tensors
+from clora.lora_files.reader import check_finite, file_strengths
 
 
 @frozen
@@ -17,7 +17,7 @@ class Coverage:
     """Which linears a file changes: `matched` {module: rank}, `missing` modules, `unmatched` keys of the file."""
 
     layout: str
-    matched: Mapping[str, int]
+    matched: Mapping[str, int]  # for what is no plain LoRA, the highest rank that its delta can have
     missing: tuple[str, ...]
     unmatched: tuple[str, ...]
 
@@ -38,7 +38,7 @@ class Coverage:
 def coverage(path: Path, shapes: Mapping[str, tuple[int, int]]) -> Coverage:
     """Compare a file's header with `shapes` {module: (in, out)}; raises LoraFileError for a broken header."""
     contents = understand(path, inspect_header(path), shapes)
-    matched = {module: pair.rank for module, pair in contents.pairs.items()}
+    matched = {module: entry.most for module, entry in contents.entries.items()}
     return Coverage(contents.layout, matched, tuple(m for m in shapes if m not in matched), contents.unmatched)
 
 
@@ -56,7 +56,7 @@ def check_lora(path: Path, shapes: Mapping[str, tuple[int, int]], *, data: bool 
     problems = [*contents.problems, *unmatched_problem(path, contents, shapes)]
     if problems:
         return problems
-    for look in (lambda: file_strengths(path, header, contents), lambda: data and load_tensors(path, contents)):
+    for look in (lambda: file_strengths(path, header, contents), lambda: data and check_finite(path, contents)):
         try:
             look()
         except LoraFileError as error:

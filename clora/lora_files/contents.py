@@ -1,4 +1,4 @@
-"""What a LoRA file holds for a backbone, from its header alone: pairs of factors, leftovers, mistakes."""
+"""What a LoRA file holds for a backbone, from its header alone: adapters by linear, leftovers, mistakes."""
 
 from __future__ import annotations
 
@@ -8,32 +8,28 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from clora.lora_files.header import FLOATS, Header
-from clora.lora_files.keys import Key, Names, is_flat, unsupported
+from clora.lora_files.header import Header
+from clora.lora_files.keys import Key, Kind, Names, is_flat, unsupported
+from clora.lora_files.kinds import Entry, entry_of, faults_of_types
 
 #: how many names a message quotes
 QUOTED = 3
-
-
-@frozen
-class Pair:
-    """The tensors' names of one linear's LoRA."""
-
-    a: str
-    b: str
-    rank: int
-    alpha: str | None = None
-    peft: bool = False
+TITLES = {"lora": "LoRA", "lokr": "LoKr", "loha": "LoHa"}
 
 
 @frozen
 class Contents:
     """A header, understood: `problems` make the file unusable; `unmatched` keys name no linear of the backbone."""
 
-    pairs: Mapping[str, Pair]
+    entries: Mapping[str, Entry]
     layout: str
     unmatched: tuple[str, ...]
     problems: tuple[str, ...] = field(factory=tuple)
+    matched: int = 0  # how many keys name a linear
+
+    def names(self) -> list[str]:
+        """Every tensor that is used."""
+        return [name for entry in self.entries.values() for name in entry.parts.values()]
 
 
 def understand(path: Path, header: Header, shapes: Mapping[str, tuple[int, int]] | None) -> Contents:
@@ -54,24 +50,18 @@ def understand(path: Path, header: Header, shapes: Mapping[str, tuple[int, int]]
             problems.append(f"{path}: {other!r} and {name!r} are both the same factor of {key.module}")
         else:
             parts[key.module][key.part], keys[name] = name, key
-    problems += [f"{path}: uses {kind} ({_some(found)}), which is not supported yet" for kind, found in foreign.items()]
+    problems += [f"{path}: uses {kind} ({some(found)}), which is not supported" for kind, found in foreign.items()]
     if shapes is None and any(is_flat(name) for name in unmatched):
         problems.append(f"{path}: its names have underscores for dots and need the backbone's list of linears")
-    pairs: dict[str, Pair] = {}
+    entries: dict[str, Entry] = {}
     for module, found in parts.items():
-        if "a" in found and "b" in found:
-            tensor = header.tensors[found["a"]]
-            rank = tensor.shape[0] if tensor.shape else 0
-            pairs[module] = Pair(found["a"], found["b"], rank, found.get("alpha"), keys[found["a"]].peft)
-            problems += [f"{path}: {fault}" for fault in _faults(header, module, pairs[module], shapes)]
-        else:
-            problems.append(f"{path}: {module} has {_some(list(found.values()))} without the rest of its LoRA")
-    if not pairs and not problems and not unmatched:
+        entry, faults = _entry(header, module, found, keys, None if shapes is None else shapes[module])
+        problems += [f"{path}: {fault}" for fault in faults]
+        if entry is not None:
+            entries[module] = entry
+    if not entries and not problems and not unmatched:
         problems.append(f"{path}: holds no LoRA weights")
-    alphas = any(pair.alpha for pair in pairs.values())
-    layouts = sorted({key.layout for key in keys.values()} - {""})
-    layout = " + ".join("comfyui with alpha" if alphas and name == "comfyui" else name for name in layouts)
-    return Contents(pairs, layout, tuple(unmatched), tuple(problems))
+    return Contents(entries, _layout(entries, keys), tuple(unmatched), tuple(problems), len(keys))
 
 
 def unmatched_problem(path: Path, contents: Contents, shapes: Mapping[str, tuple[int, int]] | None) -> Iterator[str]:
@@ -80,29 +70,50 @@ def unmatched_problem(path: Path, contents: Contents, shapes: Mapping[str, tuple
         return
     nearest = get_close_matches(contents.unmatched[0], list(shapes or ()), n=1, cutoff=0.3)
     hint = f"; the nearest is {nearest[0]}" if nearest else ""
-    total = len(contents.unmatched) + sum(2 + (pair.alpha is not None) for pair in contents.pairs.values())
-    many = "no key names" if not contents.pairs else f"{len(contents.unmatched)} of {total} keys name no"
-    target = "a linear that carries adapters" if not contents.pairs else "linear that carries adapters"
-    yield f"{path}: {many} {target}: {_some(contents.unmatched)}{hint}"
+    total = len(contents.unmatched) + contents.matched
+    many = f"{len(contents.unmatched)} of {total} keys name no" if contents.matched else "no key names"
+    target = "linear that carries adapters" if contents.matched else "a linear that carries adapters"
+    yield f"{path}: {many} {target}: {some(contents.unmatched)}{hint}"
 
 
-def _faults(header: Header, module: str, pair: Pair, shapes: Mapping[str, tuple[int, int]] | None) -> Iterator[str]:
-    """What is wrong with one pair: A must be [r, in], B [out, r], both of floats, alpha one number."""
-    a, b = header.tensors[pair.a], header.tensors[pair.b]
-    for name, tensor in ((pair.a, a), (pair.b, b)):
-        if tensor.dtype not in FLOATS:
-            yield f"{name!r} is {tensor.dtype}; factors must be floating point"
-    if pair.alpha is not None and header.tensors[pair.alpha].shape not in ((), (1,)):
-        yield f"{pair.alpha!r} is not one number but {list(header.tensors[pair.alpha].shape)}"
-    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1] or pair.rank == 0:
-        yield f"{module}: A {list(a.shape)} and B {list(b.shape)} are not [r, in] and [out, r]"
-        return
-    if shapes is not None and (a.shape[1], b.shape[0]) != tuple(shapes[module]):
-        inputs, outputs = shapes[module]
-        yield f"{module}: A {list(a.shape)} and B {list(b.shape)} do not fit a linear of {inputs} -> {outputs}"
+def _entry(
+    header: Header, module: str, parts: Mapping[str, str], keys: Mapping[str, Key], fits: tuple[int, int] | None
+) -> tuple[Entry | None, list[str]]:
+    """One linear's adapter, and what is wrong with it; `fits` is the linear's own (in, out)."""
+    faults = list(faults_of_types(header, parts))
+    kinds: dict[Kind, str] = {kind: name for name in parts.values() if (kind := keys[name].kind) is not None}
+    if len(kinds) > 1:
+        two = " and ".join(f"{name!r} ({TITLES[kind]})" for kind, name in kinds.items())
+        return None, [*faults, f"{module} has adapters of two kinds, {two}: which one is meant?"]
+    kind = next(iter(kinds), None)
+    if kind is None:
+        return None, [*faults, f"{module} has {some(list(parts.values()))} without the rest of its LoRA"]
+    try:
+        entry = entry_of(header, kind, parts, any(keys[name].peft for name in parts.values()))
+    except KeyError:
+        return None, [*faults, f"{module} has {some(list(parts.values()))} without the rest of its {TITLES[kind]}"]
+    except ValueError as error:
+        return None, [*faults, f"{module}: {error}"]
+    if fits is not None and entry.shape != (fits[1], fits[0]):
+        what = f"its {TITLES[kind]} of {entry.shape[1]} -> {entry.shape[0]} does"
+        if kind == "lora":
+            a, b = (list(header.tensors[parts[part]].shape) for part in "ab")
+            what = f"A {a} and B {b} do"
+        faults.append(f"{module}: {what} not fit a linear of {fits[0]} -> {fits[1]}")
+    return entry, faults
 
 
-def _some(names: tuple[str, ...] | list[str]) -> str:
+def _layout(entries: Mapping[str, Entry], keys: Mapping[str, Key]) -> str:
+    """The layouts' names with the kinds that are no plain LoRA, such as "comfyui with alpha" or "lycoris lokr"."""
+    alphas = any(entry.alpha for entry in entries.values() if entry.kind == "lora")
+    layouts = sorted({key.layout for key in keys.values()} - {""})
+    text = " + ".join("comfyui with alpha" if alphas and name == "comfyui" else name for name in layouts)
+    kinds = sorted({entry.kind for entry in entries.values()} - {"lora"})
+    dora = ["dora"] if any(entry.magnitude for entry in entries.values()) else []
+    return " ".join([text, *kinds, *dora])
+
+
+def some(names: tuple[str, ...] | list[str]) -> str:
     """A few names, quoted, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:QUOTED])
     return shown if len(names) <= QUOTED else f"{shown} and {len(names) - QUOTED} more"

@@ -9,6 +9,9 @@
 | diffsynth | M.lora_A.default.weight |
 | peft | base_model.model.M.lora_A.weight, alpha in adapter_config.json |
 | old diffusers | transformer.M.lora.down.weight |
+| lycoris | lycoris_M-with-underscores.lokr_w1, .hada_w1_a and .alpha; LoKr and LoHa stand in the other layouts too |
+
+DoRA adds one magnitude to a linear: M.dora_scale, M.lora_magnitude_vector[.default][.weight] or M.magnitude.
 """
 
 from __future__ import annotations
@@ -19,27 +22,30 @@ from typing import Literal
 
 from attrs import Factory, field, frozen
 
-Part = Literal["a", "b", "alpha"]
+Kind = Literal["lora", "lokr", "loha"]
 
 _PREFIXES = ("generator.", "model.", "base_model.model.", "transformer.", "diffusion_model.")
-_FLAT_PREFIXES = ("lora_unet_", "lora_transformer_")
+_FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 _PART = re.compile(
     r"(?P<module>.+)\."
     r"(?:lora_(?P<ab>[AB])(?:\.(?P<adapter>[^.]+))?\.weight"
     r"|lora_(?P<wide>down|up)(?:\.[^.]+)?\.weight"
     r"|lora\.(?P<old>down|up)\.weight"
+    r"|(?P<lokr>lokr_(?:w[12](?:_[ab])?|t2))"
+    r"|(?P<loha>hada_(?:w[12]_[ab]|t[12]))"
+    r"|(?P<magnitude>dora_scale|magnitude|lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?)"
     r"|(?P<alpha>alpha))"
 )
-_PARTS: dict[str, Part] = {"A": "a", "down": "a", "B": "b", "up": "b"}
-#: adapters that are no plain LoRA, and how their tensors are called
+_PARTS = {"A": "a", "down": "a", "B": "b", "up": "b"}
+#: adapters that cannot become a LoRA here, and how their tensors are called
 _UNSUPPORTED = (
-    ("DoRA", re.compile(r"\.(dora_scale|lora_magnitude_vector|magnitude)(\.|$)")),
-    ("LoKr", re.compile(r"\.lokr_\w+(\.|$)")),
-    ("LoHa", re.compile(r"\.hada_\w+(\.|$)")),
+    ("PEFT's LoKr or LoHa", re.compile(r"base_model\.model\..*\.(lokr|hada)_\w+(\.|$)")),
+    ("LoKr of a convolution", re.compile(r"\.lokr_t1$")),
     ("OFT", re.compile(r"\.(oft|boft)_\w+(\.|$)")),
+    ("GLoRA", re.compile(r"\.[ab][12]\.weight$")),
     ("LoRA with a middle factor", re.compile(r"\.lora_mid\.")),
     ("LoRA with biases", re.compile(r"\.lora_(A|B|down|up)(\.[^.]+)?\.bias$")),
-    ("a difference of whole weights", re.compile(r"\.(diff|diff_b|w_norm|b_norm|set_weight)$")),
+    ("a difference of whole weights", re.compile(r"\.(diff|diff_b|w_norm|b_norm|set_weight|reshape_weight)$")),
 )
 
 
@@ -48,7 +54,8 @@ class Key:
     """A tensor's name, understood."""
 
     module: str
-    part: Part
+    part: str  # a, b, lokr_w1, hada_t2, ..., alpha or magnitude
+    kind: Kind | None  # None for alpha and magnitude, which go with any
     layout: str
     peft: bool  # its alpha is in PEFT's adapter_config.json
 
@@ -80,8 +87,8 @@ class Names:
         module = self._module(said)
         if module is None:
             return None
-        part = "alpha" if match["alpha"] else _PARTS[match["ab"] or match["wide"] or match["old"]]
-        return Key(module, part, _layout(said, match), "base_model.model." in said)
+        part, kind = _part(match)
+        return Key(module, part, kind, _layout(said, kind, match), "base_model.model." in said)
 
     def _module(self, said: str) -> str | None:
         for prefix in _FLAT_PREFIXES:
@@ -111,12 +118,25 @@ def _stripped(name: str) -> Iterator[str]:
         yield name
 
 
-def _layout(said: str, match: re.Match[str]) -> str:
-    """The layout's name, "" for an alpha, which several layouts write alike."""
+def _part(match: re.Match[str]) -> tuple[str, Kind | None]:
+    """Which tensor of which kind of adapter a name is."""
     if match["alpha"]:
+        return "alpha", None
+    if match["magnitude"]:
+        return "magnitude", None
+    if match["lokr"]:
+        return match["lokr"], "lokr"
+    if match["loha"]:
+        return match["loha"], "loha"
+    return _PARTS[match["ab"] or match["wide"] or match["old"]], "lora"
+
+
+def _layout(said: str, kind: Kind | None, match: re.Match[str]) -> str:
+    """The layout's name, "" for an alpha or a magnitude, which several layouts write alike."""
+    if kind is None:
         return ""
     if said.startswith(_FLAT_PREFIXES):
-        return "kohya"
+        return "lycoris" if said.startswith("lycoris_") else "kohya"
     if match["old"]:
         return "old diffusers"
     if "base_model.model." in said:

@@ -1,19 +1,28 @@
-"""One reader for every layout: file -> {linear: (A, B, scale)}."""
+"""One reader for every layout: file -> {linear: (A, B, scale)}, and what it cost where the file is no plain LoRA."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import field, frozen
 
-from clora.lora_files.contents import Contents, understand, unmatched_problem
+from clora.lora_files.contents import TITLES, Contents, some, understand, unmatched_problem
 from clora.lora_files.header import Header, LoraFileError, inspect_header
+from clora.lora_files.kinds import Entry
 from clora.lora_files.scales import scales
 
 if TYPE_CHECKING:
     import torch
+
+    from clora.lora_files.convert import Conversion, Limits
+
+#: a linear's name -> the base's weight [out, in]
+Weights = Callable[[str], "torch.Tensor"]
 
 
 @frozen(eq=False)
@@ -31,12 +40,36 @@ class LoraDelta:
 
 @frozen(eq=False)
 class LoraFile:
-    """A LoRA file in memory; `unused` keys name no linear of the backbone."""
+    """A LoRA file in memory; `unused` keys name no linear of the backbone.
+
+    `conversions` {linear: its cost} are those that were no plain LoRA; `kinds` {linear: LoKr, LoHa or DoRA}.
+    """
 
     deltas: Mapping[str, LoraDelta]
     layout: str
     unused: tuple[str, ...]
     metadata: Mapping[str, str]
+    conversions: Mapping[str, Conversion] = field(factory=dict)
+    kinds: Mapping[str, str] = field(factory=dict)
+
+    @property
+    def loss(self) -> float:
+        """What converting lost of the file's whole change, relative, in the Frobenius norm over all its linears."""
+        whole = sum(float(delta_norm(d)) ** 2 for m, d in self.deltas.items() if m not in self.conversions)
+        whole += sum(cost.norm**2 for cost in self.conversions.values())
+        return sqrt(sum(cost.error**2 for cost in self.conversions.values()) / whole) if whole else 0.0
+
+    def notes(self) -> list[str]:
+        """A sentence on what converting cost; none for a plain LoRA."""
+        if not self.conversions:
+            return []
+        counts = ", ".join(f"{count} linears from {kind}" for kind, count in Counter(self.kinds.values()).items())
+        top = max(cost.rank for cost in self.conversions.values())
+        module, worst = max(self.conversions.items(), key=lambda item: item[1].relative)
+        return [
+            f"made into LoRA of rank up to {top}: {counts}; this loses {self.loss:.2%} of the change, "
+            f"at most {worst.relative:.2%} ({module})"
+        ]
 
 
 def read_lora(
@@ -45,61 +78,123 @@ def read_lora(
     *,
     dtype: torch.dtype | None = None,
     allow_unused: bool = False,
+    weights: Weights | None = None,
+    limits: Limits | None = None,
 ) -> LoraFile:
     """Read a LoRA in any layout of `keys`, for a backbone whose linears are `shapes` {module: (in, out)}.
 
-    Factors keep the file's type (8-bit floats become float32) unless `dtype` is given; they are on the CPU. Without
-    `shapes` every dotted name is taken as it stands. Raises LoraFileError for whatever cannot be used, NaN and infinity
-    included, and for keys that name no linear unless `allow_unused`.
+    Factors keep the file's type (8-bit floats become float32) unless `dtype` is given; they are on the CPU. LoKr, LoHa
+    and DoRA become LoRA in float32, cut at `limits`; DoRA needs `weights`, the base's. Without `shapes` every dotted
+    name is taken as it stands. Raises LoraFileError for whatever cannot be used, NaN and infinity included, and for
+    keys that name no linear unless `allow_unused`.
     """
     header = inspect_header(path)
     contents = understand(path, header, shapes)
     problems = list(contents.problems)
-    if not allow_unused or not contents.pairs:
+    if not allow_unused or not contents.entries:
         problems += unmatched_problem(path, contents, shapes)
+    dora = [module for module, entry in contents.entries.items() if entry.magnitude is not None]
+    if dora and weights is None:
+        problems.append(f"{path}: is DoRA ({some(dora)}), which can only be read together with the base's weights")
     if problems:
         raise LoraFileError("\n".join(problems))
-    tensors = load_tensors(path, contents, dtype)
-    strength = scales(path, header, contents, {name: float(tensors[name]) for name in alpha_names(contents)})
-    deltas = {m: LoraDelta(tensors[pair.a], tensors[pair.b], strength[m]) for m, pair in contents.pairs.items()}
-    return LoraFile(deltas, contents.layout, contents.unmatched, header.metadata)
+    strength = file_strengths(path, header, contents)
+    deltas: dict[str, LoraDelta] = {}
+    costs: dict[str, Conversion] = {}
+    for module, tensors in finite_tensors(path, contents):
+        entry = contents.entries[module]
+        if entry.plain:
+            a, b = (_typed(tensors[entry.parts[part]], dtype) for part in "ab")
+            deltas[module] = LoraDelta(a, b, strength[module])
+        else:
+            weight = _base_weight(path, module, entry, weights)
+            deltas[module], costs[module] = _converted(entry, tensors, strength[module], weight, dtype, limits)
+    kinds = {m: TITLES[e.kind] if e.magnitude is None else "DoRA" for m, e in contents.entries.items() if m in costs}
+    return LoraFile(deltas, contents.layout, contents.unmatched, header.metadata, costs, kinds)
 
 
-def alpha_names(contents: Contents) -> list[str]:
-    """The names of the alpha tensors."""
-    return [pair.alpha for pair in contents.pairs.values() if pair.alpha is not None]
+def _converted(
+    entry: Entry,
+    tensors: Mapping[str, torch.Tensor],
+    scale: float,
+    weight: torch.Tensor | None,
+    dtype: torch.dtype | None,
+    limits: Limits | None,
+) -> tuple[LoraDelta, Conversion]:
+    from clora.lora_files.convert import Limits, converted
+
+    a, b, cost = converted(entry, tensors, scale, limits or Limits(), weight)
+    return LoraDelta(a.to(dtype or a.dtype), b.to(dtype or b.dtype), 1.0), cost
 
 
-def load_tensors(path: Path, contents: Contents, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
-    """The factors and alphas by name, on the CPU. Raises LoraFileError naming tensors with NaN or infinity."""
+def _base_weight(path: Path, module: str, entry: Entry, weights: Weights | None) -> torch.Tensor | None:
+    """The base's weight where the entry is DoRA. Raises LoraFileError where it is none of this file's shape."""
+    if entry.magnitude is None or weights is None:
+        return None
+    weight = weights(module)
+    if tuple(weight.shape) != entry.shape:
+        sizes = f"{list(entry.shape)}, but the base's weight is {list(weight.shape)}"
+        raise LoraFileError(f"{path}: {module} is DoRA of {sizes}")
+    return weight
+
+
+def _typed(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
     import torch
-    from safetensors import SafetensorError, safe_open
 
-    tensors: dict[str, torch.Tensor] = {}
+    return tensor.to(dtype or (torch.float32 if tensor.element_size() == 1 else tensor.dtype))
+
+
+def finite_tensors(path: Path, contents: Contents) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+    """Linear by linear, the name and its tensors as stored, alphas left out; one linear at a time is in memory.
+
+    Raises LoraFileError at the end, naming tensors with NaN or infinity; a linear that has one is not yielded.
+    """
     broken: list[str] = []
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            for pair in contents.pairs.values():
-                for name in (pair.a, pair.b):
-                    tensor = file.get_tensor(name)
-                    kept = torch.float32 if tensor.element_size() == 1 else tensor.dtype
-                    tensors[name] = tensor.to(dtype or kept)
-                    if not bool(tensors[name].isfinite().all()):
-                        broken.append(name)
-                if pair.alpha is not None:
-                    tensors[pair.alpha] = file.get_tensor(pair.alpha).reshape(())
-    except (SafetensorError, OSError) as error:
-        raise LoraFileError(f"{path}: cannot be read: {error}") from error
+    with opened(path) as file:
+        for module, entry in contents.entries.items():
+            tensors = {name: file.get_tensor(name) for part, name in entry.parts.items() if part != "alpha"}
+            bad = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
+            broken += bad
+            if not bad:
+                yield module, tensors
     if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        raise LoraFileError(f"{path}: NaN or infinity in {', '.join(map(repr, broken[:3]))}{more}")
-    return tensors
+        raise LoraFileError(f"{path}: NaN or infinity in {some(broken)}")
+
+
+def check_finite(path: Path, contents: Contents) -> None:
+    """Read every tensor once. Raises LoraFileError naming those with NaN or infinity."""
+    for _ in finite_tensors(path, contents):
+        pass
+
+
+def delta_norm(delta: LoraDelta) -> float:
+    """|scale B A| in the Frobenius norm, from the Gram matrices [r, r]: tr(B^T B A A^T)."""
+    a, b = delta.a.double(), delta.b.double()
+    return abs(delta.scale) * sqrt(max(0.0, float(((a @ a.T) * (b.T @ b)).sum())))
 
 
 def file_strengths(path: Path, header: Header, contents: Contents) -> dict[str, float]:
     """The scale of every linear, reading nothing but the alphas."""
-    from safetensors import safe_open
+    return scales(path, header, contents, read_alphas(path, contents.entries.values()))
 
-    with safe_open(path, framework="pt", device="cpu") as file:
-        alphas = {name: float(file.get_tensor(name).reshape(())) for name in alpha_names(contents)}
-    return scales(path, header, contents, alphas)
+
+def read_alphas(path: Path, entries: Iterable[Entry]) -> dict[str, float]:
+    """The alpha tensors' values by name."""
+    with opened(path) as file:
+        return {e.alpha: float(file.get_tensor(e.alpha).reshape(())) for e in entries if e.alpha is not None}
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, memory-mapped. Raises LoraFileError where it cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise LoraFileError(f"{path}: cannot be read: {error}") from error
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return bool((tensor.float() if tensor.element_size() == 1 else tensor).isfinite().all())

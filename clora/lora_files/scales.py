@@ -11,8 +11,9 @@ from typing import Any
 
 from attrs import field, frozen
 
-from clora.lora_files.contents import Contents, Pair
+from clora.lora_files.contents import Contents
 from clora.lora_files.header import Header, LoraFileError
+from clora.lora_files.kinds import Entry
 
 #: diffusers' key in the header, one JSON text
 METADATA_KEY = "lora_adapter_metadata"
@@ -27,6 +28,7 @@ class AlphaConfig:
     alpha: float
     patterns: Mapping[str, float] = field(factory=dict)
     rslora: bool = False
+    dora: bool = False
 
     def of(self, module: str) -> float:
         """The alpha of one linear: the first pattern that is its name or, without ^, the end of it, as PEFT has it."""
@@ -43,21 +45,23 @@ def scales(path: Path, header: Header, contents: Contents, alphas: Mapping[str, 
     be understood: a wrong strength trains on the wrong teacher without a sound.
     """
     header_config = _header_config(path, header)
-    peft_config = _peft_config(path) if any(pair.peft for pair in contents.pairs.values()) else None
+    peft_config = _peft_config(path) if any(entry.peft for entry in contents.entries.values()) else None
     return {
-        module: _scale(path, module, pair, alphas, peft_config if pair.peft and peft_config else header_config)
-        for module, pair in contents.pairs.items()
+        module: _scale(path, module, entry, alphas, peft_config if entry.peft and peft_config else header_config)
+        for module, entry in contents.entries.items()
     }
 
 
-def _scale(path: Path, module: str, pair: Pair, alphas: Mapping[str, float], config: AlphaConfig | None) -> float:
-    if pair.alpha is not None:
-        if not isfinite(alphas[pair.alpha]):
-            raise LoraFileError(f"{path}: {pair.alpha!r} is {alphas[pair.alpha]}, not a number to scale by")
-        return alphas[pair.alpha] / pair.rank
-    if config is None:
+def _scale(path: Path, module: str, entry: Entry, alphas: Mapping[str, float], config: AlphaConfig | None) -> float:
+    if config is not None and config.dora and entry.magnitude is None:
+        raise LoraFileError(f"{config.where}: says use_dora, but {module} has no magnitude")
+    if entry.alpha is not None:
+        if not isfinite(alphas[entry.alpha]):
+            raise LoraFileError(f"{path}: {entry.alpha!r} is {alphas[entry.alpha]}, not a number to scale by")
+        return alphas[entry.alpha] / entry.rank if entry.rank else 1.0
+    if config is None or entry.kind != "lora":
         return 1.0
-    return config.of(module) / (sqrt(pair.rank) if config.rslora else pair.rank)
+    return config.of(module) / (sqrt(entry.rank) if config.rslora else entry.rank)
 
 
 def _header_config(path: Path, header: Header) -> AlphaConfig | None:
@@ -98,8 +102,9 @@ def _map(where: str, text: str) -> dict[str, Any]:
 
 def _config(where: str, tree: Mapping[str, Any]) -> AlphaConfig:
     """PEFT's LoraConfig, as far as it decides the strength."""
-    if tree.get("use_dora"):
-        raise LoraFileError(f"{where}: uses DoRA, which is not supported yet")
+    kind = tree.get("peft_type", "LORA")
+    if kind != "LORA":
+        raise LoraFileError(f"{where}: is of PEFT's type {kind!r}; of PEFT's files only LORA can be read")
     patterns = tree.get("alpha_pattern") or {}
     if not isinstance(patterns, dict):
         raise LoraFileError(f"{where}: alpha_pattern is not a map")
@@ -108,6 +113,7 @@ def _config(where: str, tree: Mapping[str, Any]) -> AlphaConfig:
         _number(where, "lora_alpha", tree.get("lora_alpha")),
         {_literal(where, key): _number(where, f"alpha_pattern of {key}", alpha) for key, alpha in patterns.items()},
         bool(tree.get("use_rslora")),
+        bool(tree.get("use_dora")),
     )
 
 

@@ -179,11 +179,13 @@ def test_whole_numbers_are_no_factors(path):
 @pytest.mark.parametrize(
     ("key", "kind"),
     [
-        ("diffusion_model.blocks.0.q.dora_scale", "DoRA"),
-        ("base_model.model.blocks.0.q.lora_magnitude_vector.default.weight", "DoRA"),
-        ("diffusion_model.blocks.0.q.lokr_w1", "LoKr"),
-        ("lycoris_blocks_0_q.lokr_w2_a", "LoKr"),
-        ("diffusion_model.blocks.0.q.hada_w1_a", "LoHa"),
+        ("base_model.model.blocks.0.q.lokr_w1", "PEFT's LoKr or LoHa"),
+        ("diffusion_model.blocks.0.q.lokr_t1", "LoKr of a convolution"),
+        ("diffusion_model.blocks.0.q.oft_blocks", "OFT"),
+        ("diffusion_model.blocks.0.q.boft_blocks", "OFT"),
+        ("diffusion_model.blocks.0.q.a1.weight", "GLoRA"),
+        ("diffusion_model.blocks.0.q.set_weight", "difference of whole weights"),
+        ("diffusion_model.blocks.0.q.reshape_weight", "difference of whole weights"),
         ("diffusion_model.blocks.0.q.diff", "difference of whole weights"),
         ("diffusion_model.blocks.0.q.diff_b", "difference of whole weights"),
         ("diffusion_model.blocks.0.q.w_norm", "difference of whole weights"),
@@ -191,10 +193,10 @@ def test_whole_numbers_are_no_factors(path):
         ("transformer.blocks.0.q.lora_B.bias", "biases"),
     ],
 )
-def test_adapters_that_are_no_plain_lora_are_refused_by_name(path, key, kind):
+def test_adapters_that_cannot_become_a_lora_are_refused_by_name(path, key, kind):
     save_file(lora("transformer.blocks.0.q") | {key: torch.ones(2)}, path)
     refused(path, kind)
-    refused(path, "not supported yet")
+    refused(path, "which is not supported")
     refused(path, key)
 
 

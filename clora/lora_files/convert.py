@@ -1,0 +1,161 @@
+"""LoKr, LoHa and DoRA as plain LoRA, with the error that it costs.
+
+PEFT's convert_to_lora needs its own layers around a loaded base and decomposes the whole weight. Here the delta's
+structure is used: a Kronecker product's singular values are the products of its factors', and a Hadamard product of two
+low-rank matrices has low rank itself, so neither is ever built. DoRA's delta is: its rank is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+
+import torch
+from attrs import frozen
+
+from clora.lora_files.kinds import Entry
+
+#: relative Frobenius error that is small beside bfloat16's rounding of the factors, 2^-9
+TOLERANCE = 1e-3
+#: a LoRA of rank 128 on all of Qwen-Image's linears has 1.9 G numbers already
+MAX_RANK = 128
+#: beyond this many numbers of the smaller side, the singular vectors are found by subspace iteration
+EXACT = 1024
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@frozen
+class Limits:
+    """How a delta is cut to a LoRA: the smallest rank whose relative error is within `tolerance`, at most `rank`."""
+
+    rank: int = MAX_RANK
+    tolerance: float = TOLERANCE
+
+
+@frozen
+class Conversion:
+    """What a LoRA made from something else lost: Frobenius norms of the delta and of what is missing of it."""
+
+    rank: int
+    norm: float
+    error: float
+
+    @property
+    def relative(self) -> float:
+        """error / norm; 0 for a delta that is zero."""
+        return self.error / self.norm if self.norm else 0.0
+
+
+@frozen(eq=False)
+class Spectrum:
+    """u [out, k], s [k] falling, v [k, in] with delta = u s v, and the norm of what lies outside of it."""
+
+    u: torch.Tensor
+    s: torch.Tensor
+    v: torch.Tensor
+    outside: float = 0.0
+
+
+def converted(
+    entry: Entry, tensors: Tensors, scale: float, limits: Limits, weight: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, Conversion]:
+    """A [r, in] and B [out, r] in float32 on the CPU, scale included; `weight` [out, in] is the base's, for DoRA."""
+    parts = {part: tensors[name] for part, name in entry.parts.items() if part != "alpha"}
+    if entry.magnitude is not None:
+        assert weight is not None  # the reader refuses before
+        spectrum = _of_matrix(dora_delta(parts, delta(entry.kind, parts) * scale, weight), limits.rank)
+    elif entry.kind == "lokr":
+        spectrum = _of_kron(parts, scale, limits.rank)
+    else:
+        spectrum = _of_hadamard(parts, scale, entry.most, limits.rank)
+    return _cut(spectrum, limits)
+
+
+def delta(kind: str, parts: Tensors) -> torch.Tensor:
+    """The whole change of a linear's weight before its scale, [out, in], float32."""
+    parts = {part: tensor.float() for part, tensor in parts.items()}
+    if kind == "lora":
+        return parts["b"] @ parts["a"]
+    if kind == "lokr":
+        return torch.kron(_product(parts, "lokr_w1", None), _product(parts, "lokr_w2", "lokr_t2"))
+    return _product(parts, "hada_w1", "hada_t1") * _product(parts, "hada_w2", "hada_t2")
+
+
+def dora_delta(parts: Tensors, change: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """m (W + change) / |W + change| - W, [out, in], on the weight's device (arXiv:2402.09353, equation 5).
+
+    The norm is of each row, as PEFT has it, unless the magnitude is [1, in] (LyCORIS without wd_on_out): then of each
+    column. A zero row stays zero.
+    """
+    weight = weight.detach().float()
+    magnitude = parts["magnitude"].to(weight.device, torch.float32)
+    new = weight + change.to(weight.device)
+    by_column = magnitude.ndim == 2 and magnitude.shape == (1, weight.shape[1]) and weight.shape[1] != 1
+    norm = new.norm(dim=0 if by_column else 1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    return new * (magnitude.reshape(norm.shape) / norm) - weight
+
+
+def _product(parts: Tensors, name: str, core: str | None) -> torch.Tensor:
+    if name in parts:
+        return parts[name]
+    a, b = parts[f"{name}_a"], parts[f"{name}_b"]
+    return a.T @ parts[core] @ b if core is not None and core in parts else a @ b
+
+
+def _of_kron(parts: Tensors, scale: float, rank: int) -> Spectrum:
+    """The largest singular values of a Kronecker product: the largest products of its factors' ones."""
+    parts = {part: tensor.double() for part, tensor in parts.items()}
+    u1, s1, v1 = torch.linalg.svd(_product(parts, "lokr_w1", None), full_matrices=False)
+    u2, s2, v2 = torch.linalg.svd(_product(parts, "lokr_w2", "lokr_t2"), full_matrices=False)
+    products = torch.outer(s1, s2).flatten() * abs(scale)
+    s, order = products.sort(descending=True)
+    first, second = order[:rank] // len(s2), order[:rank] % len(s2)
+    u = torch.einsum("ak,bk->abk", u1[:, first], u2[:, second]).flatten(0, 1) * (-1 if scale < 0 else 1)
+    v = torch.einsum("ka,kb->kab", v1[first], v2[second]).flatten(1)
+    return Spectrum(u, s[:rank], v, float(s[rank:].norm()))
+
+
+def _of_hadamard(parts: Tensors, scale: float, most: int, rank: int) -> Spectrum:
+    """(x y) * (z w) is the product of the columns' products [out, r r'] and the rows' ones [r r', in]."""
+    left1, right1 = _halves(parts, "hada_w1", "hada_t1")
+    left2, right2 = _halves(parts, "hada_w2", "hada_t2")
+    if left1.shape[1] * left2.shape[1] > most:  # no saving any more
+        return _of_matrix(scale * (left1 @ right1) * (left2 @ right2), rank)
+    left = torch.einsum("or,os->ors", left1, left2).flatten(1)
+    right = torch.einsum("ri,si->rsi", right1, right2).flatten(0, 1)
+    q, r = torch.linalg.qr(left)
+    p, t = torch.linalg.qr(right.T)
+    u, s, v = torch.linalg.svd(scale * (r @ t.T), full_matrices=False)
+    return Spectrum(q @ u, s, v @ p.T)
+
+
+def _halves(parts: Tensors, name: str, core: str) -> tuple[torch.Tensor, torch.Tensor]:
+    a, b = parts[f"{name}_a"].double(), parts[f"{name}_b"].double()
+    return (a.T, parts[core].double() @ b) if core in parts else (a, b)
+
+
+def _of_matrix(matrix: torch.Tensor, rank: int) -> Spectrum:
+    """All singular values of a small matrix, the first `rank` of a large one (Halko et al., arXiv:0909.4061)."""
+    if min(matrix.shape) <= EXACT:
+        return Spectrum(*torch.linalg.svd(matrix.double(), full_matrices=False))
+    with torch.random.fork_rng(devices=[matrix.device] if matrix.is_cuda else []):
+        torch.manual_seed(0)
+        u, s, v = torch.svd_lowrank(matrix, q=min(rank + 16, *matrix.shape), niter=4)
+    return Spectrum(u, s, v.T, float((matrix - (u * s) @ v.T).double().norm()))
+
+
+def _cut(spectrum: Spectrum, limits: Limits) -> tuple[torch.Tensor, torch.Tensor, Conversion]:
+    """The smallest rank, at least 1, whose error is within the tolerance or that is the highest allowed."""
+    s = spectrum.s.double()
+    # what is left behind at rank k, summed from the small end: a difference of large sums would drown it
+    tail = torch.cat([s.square().flip(0).cumsum(0).flip(0), s.new_zeros(1)]) + spectrum.outside**2
+    norm = sqrt(float(tail[0]))
+    within = (tail.sqrt() <= limits.tolerance * norm).nonzero()
+    rank = int(within[0]) if len(within) else len(s)
+    rank = max(1, min(rank, limits.rank, len(s)))
+    root = s[:rank].sqrt()
+    a = root[:, None] * spectrum.v[:rank].double()
+    b = spectrum.u[:, :rank].double() * root
+    cost = Conversion(rank, norm, sqrt(float(tail[rank])))
+    return a.float().cpu().contiguous(), b.float().cpu().contiguous(), cost
