@@ -9,7 +9,7 @@ from attrs import frozen
 
 from clora.errors import hint
 from clora.lora_files.check import check_lora
-from clora.protocols import Checked, ChecksCards, ChecksDataset
+from clora.protocols import Checked, ChecksCards, ChecksDataset, Tokenizes
 from clora.recipe.problems import Problem, RecipeError
 from clora.values import EffectCard, Prompts
 
@@ -99,7 +99,8 @@ def _chosen(recipe: Recipe, cards: tuple[EffectCard, ...]) -> tuple[tuple[Effect
 
 def _words(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
     if isinstance(recipe.prompts, ChecksCards):
-        yield from (("prompts", sentence) for sentence in recipe.prompts.check_cards(cards))
+        tokens = recipe.backbone.tokens if isinstance(recipe.backbone, Tokenizes) else None
+        yield from (("prompts", sentence) for sentence in recipe.prompts.check_cards(cards, tokens))
 
 
 def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:

@@ -6,7 +6,7 @@ never in the constructor, so that `clora validate` can build every component wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -54,10 +54,29 @@ class Checked(Protocol):
 
 @runtime_checkable
 class ChecksCards(Protocol):
-    """A prompt strategy that can find effects whose words collide."""
+    """A prompt strategy that can find effects whose words are missing or collide."""
 
-    def check_cards(self, cards: Sequence[EffectCard]) -> Iterable[str]:
-        """Every collision as one sentence that names both effects."""
+    def check_cards(self, cards: Sequence[EffectCard], tokens: Callable[[str], Sequence[int]] | None) -> Iterable[str]:
+        """Every mistake as one sentence that names the effects; `tokens`: the backbone's tokenizer, if it has one."""
+        ...
+
+
+@runtime_checkable
+class RequestsCaptions(Protocol):
+    """A prompt strategy whose student reads captions, and that knows how to ask for them."""
+
+    def caption_request(self, card: EffectCard, pairs: int) -> str | None:
+        """What a captioner is asked beside so many (before, after) pairs; None where captions are turned off."""
+        ...
+
+
+@runtime_checkable
+class KeepsCaptions(Protocol):
+    """A bank whose captions may lie in a file of their own, which `clora caption` writes."""
+
+    @property
+    def captions(self) -> Path | None:
+        """The file; None where the recipe names none."""
         ...
 
 
@@ -296,8 +315,29 @@ class KnowsSchedule(Protocol):
 class Captioner(Protocol):
     """Writes an effect's caption from its teacher's prompt and two of its pairs (paper: AOP)."""
 
+    def name(self) -> str:
+        """Which model answers, in a few words: a caption is asked for again where this has changed."""
+        ...
+
     def caption(self, request: str, pairs: Sequence[tuple[Path, Path]]) -> str:
         """The answer to a request about (before, after) pictures; raises CloraError where there is none."""
+        ...
+
+
+@frozen
+class TokensUsed:
+    """What a captioner has been asked and has answered, in the tokens of its model."""
+
+    asked: int
+    answered: int
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A captioner that knows what its answers have cost."""
+
+    def tokens_used(self) -> TokensUsed:
+        """The sums over all answers since it was made."""
         ...
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import field, frozen
 
 from clora.api import EffectCard, GeneralItem, Prompts
-from clora_aop.triggers import collisions, made_trigger
+from clora_aop.captions import caption_request
+from clora_aop.triggers import Read, collisions, made_trigger
 
 
 @frozen
@@ -36,12 +37,28 @@ class Aop:
         """Both sides read the instruction: the general stream has no effect to keep apart."""
         return Prompts(item.instruction, item.instruction)
 
-    def check_cards(self, cards: Sequence[EffectCard]) -> Iterable[str]:
-        """One sentence for every pair of effects whose words are not apart; nothing without triggers."""
-        if not self.trigger:
-            return []
-        return collisions(
-            [(card.name, self.trigger_of(card), self.effect(card).student, card.teacher_prompt) for card in cards]
+    def caption_request(self, card: EffectCard, pairs: int) -> str | None:
+        """What a captioner is to be asked for a card's caption, beside so many pairs; None where none is read."""
+        return caption_request(card.teacher_prompt, pairs) if self.caption else None
+
+    def check_cards(self, cards: Sequence[EffectCard], tokens: Callable[[str], Sequence[int]] | None) -> Iterable[str]:
+        """One sentence on all effects without a caption, one for every pair of effects whose words are not apart."""
+        if self.caption:
+            yield from _uncaptioned(cards)
+        if self.trigger:
+            effects = [
+                Read(card.name, self.trigger_of(card), self.effect(card).student, card.teacher_prompt) for card in cards
+            ]
+            yield from collisions(effects, tokens)
+
+
+def _uncaptioned(cards: Sequence[EffectCard]) -> Iterator[str]:
+    names = [repr(card.name) for card in cards if not card.caption]
+    if names:
+        effects = f"effect {names[0]} has" if len(names) == 1 else f"effects {', '.join(names)} have"
+        yield (
+            f"{effects} no caption; write one in the bank's manifest or its captions file, or have `clora caption` "
+            "with this recipe ask a captioner"
         )
 
 

@@ -9,7 +9,7 @@ import pytest
 from clora_aop import clora_prompts
 from clora_aop.captions import caption_request
 from clora_aop.prompting import Aop, Shared
-from clora_aop.triggers import contains, made_trigger, words
+from clora_aop.triggers import made_trigger, words
 
 from clora.api import EffectCard, GeneralItem, Prompts
 
@@ -52,19 +52,22 @@ def test_aop_made_triggers_are_stable_distinct_and_well_formed():
 GOLDEN = "<glow_ysT1YPR>"
 
 
-def test_aop_words_and_containment():
+def test_aop_words():
     assert words("<Glow_a1> it's") == ("<", "glow_a1", ">", "it", "'", "s")
-    assert contains("please GLOW softly now", "glow softly")
-    assert not contains("please glows softly", "glow softly")
-    assert not contains("short", "longer than that")
+
+
+@pytest.mark.parametrize(("caption", "clash"), [("GLOW softly now", True), ("glows softly", False), ("glow", False)])
+def test_aop_a_trigger_of_several_words_clashes_as_a_whole(caption, clash):
+    found = list(Aop().check_cards([card("a", trigger="glow softly"), card("b", caption, "x")], None))
+    assert bool(found) == clash
 
 
 def test_aop_no_collision_among_made_triggers():
-    assert list(Aop().check_cards([card(f"e{i}") for i in range(50)])) == []
+    assert list(Aop().check_cards([card(f"e{i}") for i in range(50)], None)) == []
 
 
 def test_aop_same_trigger_is_reported_once_and_whatever_its_case():
-    found = list(Aop().check_cards([card("a", trigger="Zap"), card("b", trigger="zap")]))
+    found = list(Aop().check_cards([card("a", trigger="Zap"), card("b", trigger="zap")], None))
     assert found == ["effects 'a' and 'b' have the same trigger 'Zap'"]
 
 
@@ -77,13 +80,13 @@ def test_aop_same_trigger_is_reported_once_and_whatever_its_case():
     ],
 )
 def test_aop_trigger_inside_another_effects_words_is_reported(other, reader):
-    (found,) = Aop().check_cards([card("a", trigger="zap tone"), other])
+    (found,) = Aop().check_cards([card("a", trigger="zap tone"), other], None)
     assert found == f"effect 'a': its trigger 'zap tone' stands in the {reader} prompt of 'b' too"
 
 
 def test_aop_own_caption_may_hold_the_trigger_and_no_trigger_means_no_check():
-    assert list(Aop().check_cards([card("a", caption="zap it", trigger="zap"), card("b")])) == []
-    assert list(Aop(trigger=False).check_cards([card("a", trigger="zap"), card("b", trigger="zap")])) == []
+    assert list(Aop().check_cards([card("a", caption="zap it", trigger="zap"), card("b")], None)) == []
+    assert list(Aop(trigger=False).check_cards([card("a", trigger="zap"), card("b", trigger="zap")], None)) == []
 
 
 def test_aop_caption_request_holds_prompt_pairs_and_the_five_demands():
