@@ -1,5 +1,6 @@
 """All that a plugin may import from clora; nothing else is public."""
 
+from clora.diffusers_folder import DiffusersFolder
 from clora.errors import CloraError, hint
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix, Measured
 from clora.flow import Schedule, add_noise, guide, over, shift, to_noise, to_x0, unshift, velocity_target
@@ -78,6 +79,7 @@ __all__ = [
     "Conditions",
     "CountsTokens",
     "Dataset",
+    "DiffusersFolder",
     "Draws",
     "EffectCard",
     "EffectPictures",
