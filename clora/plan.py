@@ -11,6 +11,8 @@ from clora.errors import hint
 from clora.lora_files.check import check_lora
 from clora.protocols import Checked, ChecksCards, ChecksDataset, Tokenizes
 from clora.recipe.problems import Problem, RecipeError
+from clora.routes import slots_problem
+from clora.seeding import Draws
 from clora.values import EffectCard, Prompts
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def make_plan(loaded: LoadedRecipe) -> Plan:
     if not problems:
         cards, unknown = _chosen(recipe, tuple(recipe.teachers.cards()))
         problems += [*unknown, *_words(recipe, cards), *_pictures(recipe, cards), *_files(recipe, cards)]
+        problems += _slots(recipe, cards) if not problems else ()
     if problems:
         raise RecipeError(Problem(loaded.mark_of(place), f"{place}: {sentence}") for place, sentence in problems)
     prompts = {card.name: recipe.prompts.effect(card) for card in cards}
@@ -116,6 +119,14 @@ def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding
             yield "dataset", str(error)
     if not recipe.dataset.general("train"):
         yield "dataset", "the general stream has no pictures"
+
+
+def _slots(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
+    """Fewer teachers on the device than a batch follows."""
+    if recipe.serve.adapter == "student":
+        problem = slots_problem(recipe, Draws(recipe.seed), [card.name for card in cards])
+        if problem is not None:
+            yield "teacher.slots", problem
 
 
 def _files(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:

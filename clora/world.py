@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from clora.adapters.adapted import AdaptedNetwork
-from clora.adapters.adapter import Adapter
+from clora.adapters.adapter import Adapter, Factors
 from clora.adapters.eager import eager_lora_linear
 from clora.adapters.evaluator import Evaluator
 from clora.conditioning import Conditioning
 from clora.errors import CloraError
 from clora.lora_files.reader import read_lora
+from clora.teacher_loading import Source
+from clora.teacher_slots import TeacherSlots
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +47,7 @@ class World:
         self.conditioning = Conditioning(self.backbone, plan.recipe.dataset, self.device)
         self._adapted: AdaptedNetwork | None = None
         self._evaluator: Evaluator | None = None
+        self._teachers: TeacherSlots | None = None
 
     @property
     def adapted(self) -> AdaptedNetwork:
@@ -52,6 +55,7 @@ class World:
         if self._adapted is None:
             kernel = self.plan.recipe.kernels or eager_lora_linear
             self._adapted = AdaptedNetwork(self.backbone.network, tuple(self.shapes), kernel)
+            _ = self.teachers  # from now on it supplies them
         return self._adapted
 
     @property
@@ -61,20 +65,27 @@ class World:
             self._evaluator = Evaluator(self.backbone, self.adapted, pack=self.plan.recipe.train.pack)
         return self._evaluator
 
-    def load_teachers(self) -> None:
-        """Put every effect's LoRA on the base under the effect's name."""
-        for card in self.plan.cards:
-            if card.name not in self.adapted.adapters:
-                self.adapted.add(card.name, read_adapter(self, card.lora, card.scale))
+    @property
+    def teachers(self) -> TeacherSlots:
+        """The bank's teachers, put on the base under their effects' names when rows first ask for them."""
+        if self._teachers is None:
+            sources = {card.name: Source(card.lora, card.scale) for card in self.plan.cards}
+            slots = self.plan.recipe.teacher.slots
+            self._teachers = TeacherSlots(self.adapted, sources, self.read_factors, self.device, slots)
+        return self._teachers
+
+    def read_factors(self, source: Source) -> Factors:
+        """A LoRA file's factors on the CPU, in the file's own types. Raises LoraFileError where it does not fit.
+
+        Warns what it costs to turn a file that is no plain LoRA into one.
+        """
+        linears = self.adapted.linears
+        file = read_lora(source.path, self.shapes, weights=lambda module: linears[module].base.weight)
+        for note in file.notes():
+            warnings.warn(f"{source.path}: {note}", stacklevel=2)
+        return {name: (delta.a, delta.b, delta.scale * source.scale) for name, delta in file.deltas.items()}
 
 
 def read_adapter(world: World, path: Path, scale: float = 1.0) -> Adapter:
-    """A LoRA file as an adapter of the world's base. Raises LoraFileError where it does not fit.
-
-    Warns what it costs to turn a file that is no plain LoRA into one.
-    """
-    file = read_lora(path, world.shapes, weights=lambda module: world.adapted.linears[module].base.weight)
-    for note in file.notes():
-        warnings.warn(f"{path}: {note}", stacklevel=2)
-    adapter = Adapter.of({name: (delta.a, delta.b, delta.scale * scale) for name, delta in file.deltas.items()})
-    return adapter.to(world.device)
+    """A LoRA file as an adapter of the world's base. Raises LoraFileError where it does not fit."""
+    return Adapter.of(world.read_factors(Source(path, scale))).to(world.device)

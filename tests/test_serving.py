@@ -21,7 +21,6 @@ SETS = ["effects=[duotone_ocean, thermal]", "student.steps=3"]
 def server() -> Server:
     plan = make_plan(load_recipe(RECIPE, (), SETS, discover()))
     world = World(plan)
-    world.load_teachers()
     return Server(plan, world)
 
 

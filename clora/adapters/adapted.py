@@ -7,8 +7,9 @@ wrapping is ours; names, initialisation and files are PEFT's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import groupby
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -55,8 +56,19 @@ class LoraLinear(nn.Module):
         return self.routing.kernel(x, self.base.weight, self.base.bias, segments)
 
 
+class Supply(Protocol):
+    """Adapters that are put on the network when rows ask for them, and may leave it when others are asked for."""
+
+    def held(self, names: Sequence[str]) -> AbstractContextManager[None]:
+        """Within it those of `names` that it can give are on the network; other names are no concern of it."""
+        ...
+
+
 class AdaptedNetwork:
-    """A frozen network with named adapters; `rows(...)` says which row of the next forwards uses which."""
+    """A frozen network with named adapters; `rows(...)` says which row of the next forwards uses which.
+
+    `supply` gives adapters that come when first asked for.
+    """
 
     def __init__(self, network: nn.Module, targets: Sequence[str], kernel: Kernel = eager_lora_linear) -> None:
         network.requires_grad_(False)
@@ -64,6 +76,7 @@ class AdaptedNetwork:
         self.routing = Routing(kernel)
         self.adapters: dict[str, Adapter] = {}
         self.linears: dict[str, LoraLinear] = {}
+        self.supply: Supply | None = None
         for target in targets:
             parent, _, leaf = target.rpartition(".")
             owner = network.get_submodule(parent)
@@ -87,19 +100,27 @@ class AdaptedNetwork:
                 linear.factors[name] = adapter.factors[module]
         return adapter
 
+    def remove(self, name: str) -> None:
+        """Take an adapter off the network; rows that ask for it afterwards are refused, or supplied anew."""
+        self.adapters.pop(name, None)
+        for linear in self.linears.values():
+            linear.factors.pop(name, None)
+
     @contextmanager
     def rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
         """Within it, row i of every batch uses adapters[i]; None is the bare base.
 
-        Raises KeyError for a name that was never added: falling back on the base would teach the wrong thing.
+        Raises KeyError for a name that nobody added or supplies: falling back on the base would teach the wrong thing.
         """
-        for name in set(adapters):
-            if name is not None and name not in self.adapters:
-                raise KeyError(f"no adapter named {name!r}; there are {', '.join(sorted(self.adapters)) or 'none'}")
-        before = self.routing.runs, self.routing.rows
-        self.routing.runs = tuple((name, len(list(run))) for name, run in groupby(adapters))
-        self.routing.rows = len(adapters)
-        try:
-            yield
-        finally:
-            self.routing.runs, self.routing.rows = before
+        names = sorted({name for name in adapters if name is not None})
+        with nullcontext() if self.supply is None else self.supply.held(names):
+            for name in names:
+                if name not in self.adapters:
+                    raise KeyError(f"no adapter named {name!r}; there are {', '.join(sorted(self.adapters)) or 'none'}")
+            before = self.routing.runs, self.routing.rows
+            self.routing.runs = tuple((name, len(list(run))) for name, run in groupby(adapters))
+            self.routing.rows = len(adapters)
+            try:
+                yield
+            finally:
+                self.routing.runs, self.routing.rows = before

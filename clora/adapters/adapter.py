@@ -8,14 +8,20 @@ base's own output stands there unchanged.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from functools import reduce
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from attrs import frozen
 
 if TYPE_CHECKING:
     from clora.seeding import Draws
+
+#: {module: (A [r, in], B [out, r], scale)}
+Factors: TypeAlias = "Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]"
+#: (numbers, their type) -> storage for them
+Take: TypeAlias = Callable[[int, torch.dtype], torch.Tensor]
 
 
 @frozen
@@ -80,14 +86,18 @@ class Adapter:
         return cls(slots, flat, trainable=trainable)
 
     @classmethod
-    def of(cls, factors: Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]) -> Adapter:
-        """A frozen adapter holding copies of {module: (A [r, in], B [out, r], scale)}; ranks may differ."""
+    def of(cls, factors: Factors, take: Take = lambda size, dtype: torch.empty(size, dtype=dtype)) -> Adapter:
+        """A frozen adapter holding copies of factors, in the narrowest type that holds all of theirs; ranks may differ.
+
+        `take` gives the storage, so that a file's numbers are copied once, to where they are wanted.
+        """
         slots: dict[str, Slot] = {}
         offset = 0
         for module, (a, b, scale) in factors.items():
             slots[module] = Slot(a.shape[0], a.shape[1], b.shape[0], scale, offset)
             offset += slots[module].size
-        flat = torch.empty(offset)
+        types = [part.dtype for a, b, _ in factors.values() for part in (a, b)]
+        flat = take(offset, reduce(torch.promote_types, types) if types else torch.float32)
         for module, (a, b, _) in factors.items():
             into_a, into_b = slots[module].views(flat)
             into_a.copy_(a)
@@ -112,10 +122,10 @@ class Adapter:
 
 def stack(*adapters: Adapter) -> Adapter:
     """The sum of several adapters as one: ranks are laid side by side, so that B A = sum of scale_i B_i A_i."""
-    factors: dict[str, tuple[torch.Tensor, torch.Tensor, float]] = {}
+    factors: dict[str, tuple[torch.Tensor, torch.Tensor, float]] = {}  # in float32: B takes up the scale
     for module in dict.fromkeys(name for adapter in adapters for name in adapter.factors):
         parts = [adapter.factors[module] for adapter in adapters if module in adapter.factors]
-        a = torch.cat([part[0].detach() for part in parts])
-        b = torch.cat([part[1].detach() * part[2] for part in parts], dim=1)
+        a = torch.cat([part[0].detach().float() for part in parts])
+        b = torch.cat([part[1].detach().float() * part[2] for part in parts], dim=1)
         factors[module] = (a, b, 1.0)
     return Adapter.of(factors)

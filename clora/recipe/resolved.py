@@ -22,6 +22,9 @@ Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
 _PLAIN_WORD = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")
 
+#: what a run is called and how the machine carries it out: the outcome is the same
+_NO_MATTER = frozenset({("name",), ("title",), ("teacher", "slots")})
+
 _NOWHERE = Mark("", Path())
 
 
@@ -106,11 +109,11 @@ def _plain(value: Any) -> Plain:
 
 
 def digest(tree: Branch) -> str:
-    """A hash of all that a run depends on: every value, less the recipe's name and title."""
+    """A hash of all that a run depends on: every value, less its name and how it is carried out."""
     content = {
         json.dumps(path): "shipped" if leaf.shipped else leaf.value
         for path, leaf in tree.leaves()
-        if path not in (("name",), ("title",))
+        if path not in _NO_MATTER
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return blake2b(text.encode(), digest_size=16).hexdigest()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 from attrs.validators import and_, ge, gt, le, optional
 
 
@@ -44,6 +44,12 @@ class Teacher:
     guidance_scale: float = field(default=4.0, validator=ge(0.0))
     #: null: the noise levels of the model's own scheduler
     shift: float | None = field(default=3.0, validator=optional(gt(0.0)))
+    #: how many teachers are on the device at once, the next ones loaded while a step runs; null: all of them
+    slots: int | None = field(default=None, validator=optional(ge(1)))
+
+    def sampling(self) -> dict[str, Any]:
+        """What decides a teacher's pictures: every key but where its weights wait."""
+        return asdict(self, filter=lambda attribute, value: attribute.name != "slots")
 
 
 @frozen

@@ -38,12 +38,12 @@ def load_served(plan: Plan, world: World, folder: RunFolder, plus: Path | None) 
     """Put what the run serves on the base, read from its files; `plus` is a LoRA added to all of it."""
     extra = None if plus is None else read_adapter(world, plus)
     if plan.recipe.serve.adapter == "teachers":
-        world.load_teachers()
         names = {card.name: card.name for card in plan.cards}
         if extra is None:
             return Served(names, None)
         world.adapted.add("plus", extra)
         for name in names:
+            world.teachers.need([name])
             world.adapted.add(f"{name}+plus", stack(world.adapted.adapters[name], extra))
         return Served({name: f"{name}+plus" for name in names}, "plus")
     served = read_adapter(world, folder.lora)
@@ -110,7 +110,6 @@ class Maker:
         prompt = words.student if recipe.serve.prompts == "student" else words.teacher
         teacher = None
         if recipe.evaluate.teacher:
-            self.world.load_teachers()
             teacher = self._reference(
                 f"{card.name}", card.name, [card.teacher_prompt] * len(names), names, draws, digest_file(card.lora)
             )
@@ -159,7 +158,7 @@ class Maker:
         """A teacher's or the base's pictures, from the cache where they are there."""
         recipe = self.plan.recipe
         pictures = digest_tensor(recipe.dataset.images(names))
-        key = digest_of([recipe.backbone.digest(), weights, list(prompts), pictures, asdict(recipe.teacher)])
+        key = digest_of([recipe.backbone.digest(), weights, list(prompts), pictures, recipe.teacher.sampling()])
         path = self.folder.cache / "references" / f"{label}-{key}.safetensors"
         if path.exists():
             try:

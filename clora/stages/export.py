@@ -12,6 +12,7 @@ from clora.lora_files.reader import LoraDelta
 from clora.lora_files.writer import write_lora
 from clora.merging import merge
 from clora.runs import RunFolder
+from clora.world import read_adapter
 
 if TYPE_CHECKING:
     from clora.plan import Plan
@@ -25,8 +26,7 @@ def export(plan: Plan, world: World, folder: RunFolder, student: Adapter | None)
     """
     adapter = student
     if plan.recipe.serve.adapter == "merge":
-        world.load_teachers()
-        teachers = [world.adapted.adapters[card.name] for card in plan.cards]
+        teachers = [read_adapter(world, card.lora, card.scale) for card in plan.cards]
         adapter = merge(teachers, world.shapes, plan.recipe.serve.merge, plan.recipe.seed)
     if adapter is None:
         return

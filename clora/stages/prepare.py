@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from attrs import asdict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 def prepare(plan: Plan, world: World, folder: RunFolder, tell: Callable[[str], None]) -> Targets:
     """The targets of all effects, from the cache where they are there, else sampled from the teachers."""
-    world.load_teachers()
     names: dict[str, tuple[str, ...]] = {}
     latents: dict[str, torch.Tensor] = {}
     for i, card in enumerate(plan.cards):
@@ -62,7 +60,7 @@ def _digest(plan: Plan, card: EffectCard, sources: tuple[str, ...]) -> str:
             "lora": digest_file(card.lora),
             "scale": card.scale,
             "prompt": card.teacher_prompt,
-            "teacher": asdict(plan.recipe.teacher),
+            "teacher": plan.recipe.teacher.sampling(),
             "sources": sources,
             # the pictures themselves: a file replaced under the same name must not keep its old targets
             "pictures": digest_tensor(plan.recipe.dataset.images(sources)),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from attrs import frozen
 
+from clora.routes import route_of
 from clora.values import Batch, Phase, Prompts, RoleConditions, Row, Scene
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Batches:
 
     def batch(self, draws: Draws) -> Batch:
         """The batch of the step that `draws` stands for."""
-        route = self.plan.recipe.router.route(draws.named("router"), self.plan.recipe.train.batch_size, self.effects)
+        route = route_of(self.plan.recipe, draws, self.effects)
         choose = draws.python("batch")
         rows = [self._row(row, choose.random()) for row in route.rows]
         sources, prompts, targets = zip(*rows, strict=True)

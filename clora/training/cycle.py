@@ -20,6 +20,7 @@ from attrs import evolve
 from clora.errors import CloraError
 from clora.flow import Schedule
 from clora.protocols import SharesTrajectory, UsesSimulation
+from clora.routes import first_step
 from clora.training.lockstep import run_together
 from clora.values import LossTerm, Phase, Scene, Simulated, Stream, Trajectory
 
@@ -53,7 +54,7 @@ class Cycle:
 
     def run(self, update: int, draws: Draws) -> dict[str, float]:
         """Make update `update`; returns the losses and logs. Step n of the run is update * critic updates + k."""
-        draws = draws.at(update * max(1, self.critic_updates))
+        draws = draws.at(first_step(self.recipe, update))
         if self.recipe.train.schedule == "shared":
             return self._shared(update, draws)
         return self._independent(update, draws)

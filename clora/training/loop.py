@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import asdict, field, frozen
+from attrs import asdict, evolve, field, frozen
 
 from clora.adapters.adapter import Adapter
 from clora.files import write_atomic
 from clora.seeding import Draws
 from clora.training.checkpoint import Checkpoints, State
 from clora.training.cycle import Cycle
+from clora.training.lookahead import LookAhead
 from clora.training.optimizer import MovingAverage, Trained, learning_rate
 from clora.values import StepReport
 
@@ -66,9 +67,12 @@ def train(plan: Plan, world: World, batches: Batches, folder: Path, ranks: Ranks
     log = StepLog(folder / "steps.jsonl", done) if ranks.first else None
     cycle = Cycle(recipe, batches, world.evaluator, state.student, state.critic)
     draws = Draws(recipe.seed, rank=ranks.rank)
-    with _signals_noted() as stop:
+    ahead = LookAhead(plan, world.teachers, draws)
+    with _signals_noted() as stop, world.teachers.session():
         for update in range(done, recipe.train.steps):
+            ahead.begin(update)
             report = _one_cycle(cycle, state, update, draws, plan)
+            report = evolve(report, logs={**report.logs, "teacher.stall": world.teachers.take_stall()})
             if log is not None:
                 log.add(report)
                 watchers.step(report)
