@@ -19,7 +19,7 @@ from clora.protocols import RunInfo
 from clora.recipe.load import load_recipe
 from clora.runs import RunFolder, digest_file, digest_of
 from clora.stages.evaluate import evaluate
-from clora.stages.export import export
+from clora.stages.export import export, illustrate
 from clora.stages.prepare import prepare
 from clora.stages.report import report
 from clora.training.batches import Batches
@@ -181,5 +181,6 @@ class Pipeline:
             self.progress.say("report")
             plus = None if self.job.plus is None else self.job.plus.folder.lora
             report(self.plan, lambda: self.world, self.folder, plus)
+            illustrate(self.plan, self.folder)
             self.folder.mark_done("report", self._inputs(), (self.folder.report,))
         self.catalogue.run_finished(self.info, self.folder.read_results())

@@ -34,8 +34,8 @@ class Plan:
     prompts: Mapping[str, Prompts]
 
 
-def make_plan(loaded: LoadedRecipe) -> Plan:
-    """Check everything that needs no model and return the plan.
+def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
+    """Check everything that needs no model and return the plan; unless `thorough`, teachers' headers alone are read.
 
     Raises RecipeError with every problem found, each at the line that names the part it concerns.
     """
@@ -45,7 +45,7 @@ def make_plan(loaded: LoadedRecipe) -> Plan:
     cards: tuple[EffectCard, ...] = ()
     if not problems:
         cards, unknown = _chosen(recipe, tuple(recipe.teachers.cards()))
-        problems += [*unknown, *_words(recipe, cards), *_pictures(recipe, cards), *_files(recipe, cards)]
+        problems += [*unknown, *_words(recipe, cards), *_pictures(recipe, cards), *_files(recipe, cards, thorough)]
         problems += _slots(recipe, cards) if not problems else ()
     if problems:
         raise RecipeError(Problem(loaded.mark_of(place), f"{place}: {sentence}") for place, sentence in problems)
@@ -129,8 +129,8 @@ def _slots(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
             yield "teacher.slots", problem
 
 
-def _files(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
+def _files(recipe: Recipe, cards: tuple[EffectCard, ...], data: bool) -> Iterable[Finding]:
     """Teacher files that do not fit the backbone or hold numbers that are not finite."""
     shapes = recipe.backbone.shapes()
     for card in cards:
-        yield from (("teachers", f"{card.name}: {sentence}") for sentence in check_lora(card.lora, shapes, data=True))
+        yield from (("teachers", f"{card.name}: {sentence}") for sentence in check_lora(card.lora, shapes, data=data))

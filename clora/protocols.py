@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from attrs import frozen
+from attrs import field, frozen
 
 if TYPE_CHECKING:
     import torch
@@ -254,6 +254,39 @@ class Tokenizes(Protocol):
 
 #: what an edit model is made of: text encoders, the pictures' VAE, the transformer
 Part = Literal["text", "pictures", "network"]
+
+
+#: (the LoRA's file name, a prompt, steps, shift) -> a ComfyUI workflow in its API format
+Workflow = Callable[[str, str, int, float], Mapping[str, Any]]
+
+
+@frozen
+class Publication:
+    """What an exported LoRA's card must say of its base."""
+
+    base_model: str  # a hub id, or the folder that was trained on
+    architecture: str  # ModelSpec's word for the base
+    pipeline: str = ""  # the class of diffusers that loads the LoRA; "" where no stock class does
+    call: Mapping[str, Any] = field(factory=dict)  # what its call needs beside picture, prompt and steps
+    workflow: Workflow | None = None
+
+
+@runtime_checkable
+class Publishes(Protocol):
+    """A backbone that is known to other tools, so that what is trained on it can be described to them."""
+
+    def publication(self) -> Publication:
+        """What a model card, ModelSpec and ComfyUI need to know; reads configurations alone."""
+        ...
+
+
+@runtime_checkable
+class HasWeightFiles(Protocol):
+    """A backbone whose transformer is a folder of safetensors files, so that a LoRA can be merged into a copy."""
+
+    def weight_files(self) -> Path:
+        """The folder with config.json and the safetensors files, whose tensors are named `LINEAR.weight`."""
+        ...
 
 
 class LoadedBackbone(Protocol):

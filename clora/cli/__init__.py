@@ -19,6 +19,7 @@ COMMANDS = {
     "plugins": "list the installed plugins and what they offer",
     "sample": "make pictures with a run's LoRA",
     "evaluate": "measure a run's LoRA again",
+    "export": "write a run's LoRA for other tools, or merge it into its base",
     "compare": "put several runs' results side by side",
 }
 

@@ -54,4 +54,4 @@ def plan_of_run(folder: RunFolder) -> tuple[Plan, Catalogue]:
 
     folder.info()  # tells at once where this is no run folder
     catalogue = discover()
-    return make_plan(load_recipe(folder.recipe, (), (), catalogue)), catalogue
+    return make_plan(load_recipe(folder.recipe, (), (), catalogue), thorough=False), catalogue

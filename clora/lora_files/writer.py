@@ -1,4 +1,4 @@
-"""The two layouts that are written, diffusers' and ComfyUI's: the strength is folded in, so no reader gets it wrong."""
+"""The layouts that are written, diffusers', ComfyUI's, PEFT's: the strength is in B, so no reader gets it wrong."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from clora.lora_files.scales import METADATA_KEY
 if TYPE_CHECKING:
     import torch
 
-Layout = Literal["diffusers", "comfyui"]
-_PREFIX = {"diffusers": "transformer.", "comfyui": "diffusion_model."}
+Layout = Literal["diffusers", "comfyui", "peft"]
+_PREFIX = {"diffusers": "transformer.", "comfyui": "diffusion_model.", "peft": "base_model.model."}
 
 
 def write_lora(

@@ -94,6 +94,13 @@ class Serve:
 
 
 @frozen
+class Export:
+    """How the result is stored; float32 keeps what was trained, bfloat16 is half the size and what most tools load."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+@frozen
 class Evaluate:
     """How many test pictures are made."""
 
@@ -127,4 +134,5 @@ class Recipe:
     teacher: Teacher = Teacher()
     train: Train = Train()
     serve: Serve = Serve()
+    export: Export = Export()
     evaluate: Evaluate = Evaluate()

@@ -1,15 +1,15 @@
-"""Export: the trained student (or the merged bank) as one safetensors file that carries all it takes to use it."""
+"""Export: the trained student (or the merged bank) as a bundle that carries all it takes to use it."""
 
 from __future__ import annotations
 
-import json
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file
 
 from clora.adapters.adapter import Adapter
-from clora.flow import Schedule
+from clora.bundle.bundle import add_pictures, write_bundle
 from clora.lora_files.reader import LoraDelta
-from clora.lora_files.writer import write_lora
 from clora.merging import merge
 from clora.runs import RunFolder
 from clora.world import read_adapter
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def export(plan: Plan, world: World, folder: RunFolder, student: Adapter | None) -> None:
-    """Write the LoRA in diffusers' layout; with `serve.adapter: teachers` there is nothing to write.
+    """Write the bundle; with `serve.adapter: teachers` there is nothing to write.
 
     Raises CloraError where the folder cannot be written.
     """
@@ -31,29 +31,10 @@ def export(plan: Plan, world: World, folder: RunFolder, student: Adapter | None)
     if adapter is None:
         return
     deltas = {name: LoraDelta(a.detach(), b.detach(), scale) for name, (a, b, scale) in adapter.factors.items()}
-    write_lora(folder.lora, deltas, metadata(plan))
+    write_bundle(plan, folder.lora.parent, deltas, getattr(torch, plan.recipe.export.dtype))
 
 
-def metadata(plan: Plan) -> dict[str, str]:
-    """The header's metadata: ModelSpec, and under `clora` how to sample and what each effect is called by."""
-    student = plan.recipe.student
-    effects: dict[str, Any] = {
-        card.name: {"prompt": plan.prompts[card.name].student, "caption": card.caption} for card in plan.cards
-    }
-    how = {
-        "effects": effects,
-        "steps": student.steps,
-        "shift": student.shift,
-        "sigmas": list(Schedule.shifted(student.steps, student.shift).sigmas),
-        "sampler": "predict x0, re-noise with fresh noise to the next sigma",
-        "guidance_scale": 1.0,
-        "recipe_digest": plan.digest,
-        "versions": {name: version(name) for name in ("clora", "torch", "diffusers", "peft")},
-    }
-    return {
-        "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.title": plan.recipe.title or plan.recipe.name,
-        "modelspec.trigger_phrase": "; ".join(plan.prompts[card.name].student for card in plan.cards),
-        "modelspec.usage_hint": f"{student.steps} steps, guidance 1, stochastic re-noising, shift {student.shift}",
-        "clora": json.dumps(how),
-    }
+def illustrate(plan: Plan, folder: RunFolder) -> None:
+    """Add to the bundle what the evaluation made: sample pictures and numbers."""
+    if folder.lora.exists():
+        add_pictures(plan, folder.lora.parent, load_file(folder.pictures), folder.read_results())

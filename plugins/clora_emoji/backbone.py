@@ -57,6 +57,10 @@ class EmojiBackbone:
         """The dotted names of the linears that carry adapters."""
         return tuple(self.shapes())
 
+    def weight_files(self) -> Path:
+        """The diffusers folder itself."""
+        return self.weights
+
     def footprint(self) -> Footprint:
         """Bytes of the weights in float32, and of a row of MAX_TOKENS words with two pictures; no weights are read."""
         config = self._config()

@@ -1,0 +1,81 @@
+"""`clora export RUN`: the finished LoRA for other tools: elsewhere, in PEFT's layout, or folded into the base."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clora.errors import CloraError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clora.lora_files.reader import LoraDelta
+    from clora.plan import Plan
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run's folder, exported")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the run's own export folder)")
+    parser.add_argument("--dtype", choices=DTYPES, help="the weights' type (default: as exported)")
+    parser.add_argument("--peft", action="store_true", help="also write DIR/peft for PeftModel.from_pretrained")
+    parser.add_argument(
+        "--merge", action="store_true", help="also write DIR/transformer: the base's weights with the LoRA in them"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the bundle again from the exported file, and what was asked for beside it."""
+    from clora.cli.recipes import plan_of_run
+    from clora.runs import RunFolder
+
+    folder = RunFolder(args.run_dir)
+    plan, _ = plan_of_run(folder)
+    if not folder.lora.exists():
+        raise CloraError(f"{folder.lora} is not there: the run has exported nothing yet")
+    files = _weight_files(plan) if args.merge else None
+    out = args.out or folder.lora.parent
+    import torch
+    from safetensors.torch import load_file
+
+    from clora.bundle.bundle import add_pictures, write_bundle
+    from clora.lora_files.reader import read_lora
+
+    deltas = read_lora(folder.lora, plan.recipe.backbone.shapes()).deltas
+    dtype = None if args.dtype is None else getattr(torch, args.dtype)
+    if out.resolve() != folder.lora.parent.resolve():
+        write_bundle(plan, out, deltas, dtype)
+        if folder.pictures.exists():
+            add_pictures(plan, out, load_file(folder.pictures), folder.read_results())
+    elif dtype is not None:
+        raise CloraError("--dtype needs --out: the run's own export stays as it was trained")
+    print(out)
+    if args.peft:
+        from clora.bundle.peft_folder import write_peft
+
+        write_peft(out / "peft", deltas, dtype)
+        print(out / "peft")
+    if files is not None:
+        _merge(files, deltas, out)
+    return 0
+
+
+def _weight_files(plan: Plan) -> Path:
+    """The base's own files. Raises CloraError where the backbone has none that a LoRA could be merged into."""
+    from clora.protocols import HasWeightFiles
+
+    if not isinstance(plan.recipe.backbone, HasWeightFiles):
+        raise CloraError("--merge: this run's backbone does not tell where its weights' files are")
+    return plan.recipe.backbone.weight_files()
+
+
+def _merge(files: Path, deltas: Mapping[str, LoraDelta], out: Path) -> None:
+    from clora.bundle.merged import write_merged
+    from clora.bundle.names import MERGED
+
+    merged = write_merged(files, deltas, out / MERGED, print)
+    print(f"{out / MERGED}: {merged.linears} linears changed; storing took {merged.lost:.1%} of the change away")

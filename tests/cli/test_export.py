@@ -1,0 +1,69 @@
+"""`clora export` as a user meets it: what it refuses, and what it writes from a run that has finished."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clora.bundle.bundle import write_bundle
+from clora.cli import main
+from clora.lora_files.reader import LoraDelta
+from clora.plan import make_plan
+from clora.plugins import discover
+from clora.recipe.load import load_recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A run's folder with an exported LoRA that changes one linear, and no pictures."""
+    sets = ["effects=[duotone_ocean, thermal]"]
+    plan = make_plan(load_recipe(ROOT / "recipes/quickstart.yaml", (), sets, discover()), thorough=False)
+    folder = tmp_path / "run"
+    module, (inputs, outputs) = next(iter(plan.recipe.backbone.shapes().items()))
+    write_bundle(plan, folder / "export", {module: LoraDelta(torch.ones(2, inputs), torch.ones(outputs, 2), 0.5)})
+    (folder / "run.json").write_text(json.dumps({"seconds": 0.0}))
+    (folder / "recipe.yaml").write_text(plan.text)
+    return folder
+
+
+def test_elsewhere_in_another_type_with_peft_and_merged(run_dir: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    assert main(["export", str(run_dir), "--out", str(out), "--dtype", "float16", "--peft", "--merge"]) == 0
+    assert {t.dtype for t in load_file(out / "lora.safetensors").values()} == {torch.float16}
+    assert (out / "peft/adapter_config.json").is_file()
+    assert (out / "transformer/diffusion_pytorch_model.safetensors").is_file()
+    assert "1 linears changed" in capsys.readouterr().out
+
+
+def test_the_runs_own_export_is_not_rewritten_in_another_type(run_dir: Path, capsys) -> None:
+    before = (run_dir / "export/lora.safetensors").read_bytes()
+    assert main(["export", str(run_dir), "--dtype", "float16"]) == 2
+    assert "--dtype needs --out" in capsys.readouterr().err
+    assert (run_dir / "export/lora.safetensors").read_bytes() == before
+
+
+def test_a_run_without_an_export_says_so(run_dir: Path, capsys) -> None:
+    (run_dir / "export/lora.safetensors").unlink()
+    assert main(["export", str(run_dir)]) == 2
+    assert "the run has exported nothing yet" in capsys.readouterr().err
+
+
+def test_a_damaged_export_is_named(run_dir: Path, capsys) -> None:
+    file = run_dir / "export/lora.safetensors"
+    file.write_bytes(file.read_bytes()[:-7])
+    assert main(["export", str(run_dir), "--peft"]) == 2
+    told = capsys.readouterr().err
+    assert "lora.safetensors: truncated" in told
+    assert not (run_dir / "export/peft").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(run_dir: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "taken").write_text("a file")
+    assert main(["export", str(run_dir), "--out", str(tmp_path / "taken")]) == 2
+    assert "a part of the path is a file, not a folder" in capsys.readouterr().err
