@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 64_000_000  # 8000 x 8000: larger than any camera's, far below what exhausts memory
+#: what is opened; Pillow knows more, and hands some of it, such as EPS, to another program to run
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 _LYING = frozenset({5, 6, 7, 8})  # EXIF orientations that swap height and width
 
 
@@ -40,9 +43,9 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def read_picture(path: Path) -> torch.Tensor:
-    """A picture file as RGB on white, turned upright, float32 [1, 3, H, W] in [-1, 1].
+    """A picture file as RGB on white, turned upright, float32 [1, 3, H, W] in [-1, 1]; an animation's first frame.
 
-    Raises PictureError for a file that is missing, no picture, damaged, or larger than 64 megapixels.
+    Raises PictureError for a file that is missing, no picture, damaged, larger than 64 megapixels, or of float pixels.
     """
     import numpy
     import torch
@@ -63,9 +66,11 @@ def _opened(path: Path) -> Iterator[Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is below Pillow's
-            image = Image.open(path)
+            image = Image.open(path, formats=_formats())
         with image:
             width, height = image.size
+            if image.mode == "F":  # converting it would cut all that is not 0..255
+                raise PictureError(f"{path} has floating-point pixels; save it with 8 or 16 bits")
             if width * height > MAX_PIXELS:
                 raise PictureError(f"{path} has {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
             yield image
@@ -79,6 +84,15 @@ def _opened(path: Path) -> Iterator[Image]:
         raise PictureError(f"{path} has hundreds of millions of pixels; at most {MAX_PIXELS:,} are read") from None
     except Exception as error:  # on broken files decoders raise anything: SyntaxError, IndexError, struct.error
         raise PictureError(f"{path} cannot be read as a picture: {error}") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of our formats that this Pillow was built with."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _eight_bit(image: Image) -> Image:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from clora.errors import CloraError
-from clora.picture_files import read_picture, write_picture
+from clora.picture_files import picture_size, read_picture, write_picture
 
 
 def saved(image: Image.Image, path: Path, **how) -> Path:
@@ -27,11 +27,12 @@ def levels(path: Path) -> np.ndarray:
     return ((picture[0].double().permute(1, 2, 0).numpy() + 1) * 127.5).round(3)
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds nothing."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
@@ -102,11 +103,64 @@ def test_sixteen_bits_keep_their_brightness(tmp_path, ending):
     np.testing.assert_allclose(levels(path)[0, :, 0], [0, 1, 127.5, 255], atol=0.5)
 
 
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (4, 2), (2, 3), (6, 4)])
+def test_a_png_of_sixteen_bits_a_channel(tmp_path, kind, channels):
+    """Pillow writes none of colour, so the file is made here."""
+    wide = np.array([0, 257, 32768, 50000, 65535])
+    pixels = np.repeat(wide[None, :, None], channels, axis=2)
+    if channels in (2, 4):
+        pixels[..., -1] = 32768  # half of the white below it shows
+    size = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, kind, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    body = chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    alpha = 32768 / 65535 if channels in (2, 4) else 1.0
+    expected = alpha * wide / 257 + (1 - alpha) * 255
+    for channel in range(3):
+        np.testing.assert_allclose(levels(tmp_path / "a.png")[0, :, channel], expected, atol=1.5)
+
+
+def test_a_palette_with_half_transparent_colours_lies_on_white(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    path = saved(image, tmp_path / "a.png", transparency=bytes([51, 255]))
+    np.testing.assert_allclose(levels(path)[0], [[255, 204, 204], [0, 0, 255]], atol=1)
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png", "tif"])
+def test_of_an_animation_the_first_frame_is_read(tmp_path, ending):
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    how = {} if ending == "tif" else {"duration": 50}
+    path = saved(first, tmp_path / f"a.{ending}", save_all=True, append_images=[second], **how)
+    with Image.open(path) as image:
+        assert getattr(image, "n_frames", 1) == 2
+    assert picture_size(path) == (8, 8)
+    np.testing.assert_allclose(levels(path), np.broadcast_to((255, 0, 0), (8, 8, 3)), atol=3)
+
+
+def test_float_pixels_are_refused(tmp_path):
+    path = saved(Image.fromarray(np.array([[0.0, 0.5, 1.0]], dtype=np.float32)), tmp_path / "a.tif")
+    for asked in (read_picture, picture_size):
+        with pytest.raises(CloraError, match=r"a\.tif has floating-point pixels; save it with 8 or 16 bits"):
+            asked(path)
+
+
+def test_what_another_program_would_have_to_run_is_no_picture(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with Image.open(path) as image:
+        assert image.format == "EPS"
+    for asked in (read_picture, picture_size):
+        with pytest.raises(CloraError, match=r"a\.png is not a picture that can be read"):
+            asked(path)
+
+
 def test_a_single_pixel_is_a_picture(tmp_path):
     assert levels(saved(Image.new("RGB", (1, 1), (7, 8, 9)), tmp_path / "a.png")).tolist() == [[[7, 8, 9]]]
 
 
-@pytest.mark.parametrize(("width", "height"), [(100_000, 100_000), (9000, 9000), (8001, 8000)])
+@pytest.mark.parametrize(("width", "height"), [(100_000, 100_000), (20_000, 10_000), (9000, 9000), (8001, 8000)])
 def test_an_enormous_picture_is_refused_from_its_header(tmp_path, monkeypatch, width, height):
     def decoding(*_: object) -> None:
         raise AssertionError("decoded")
@@ -114,8 +168,9 @@ def test_an_enormous_picture_is_refused_from_its_header(tmp_path, monkeypatch, w
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decoding)
     path = tmp_path / "a.png"
     path.write_bytes(png_header(width, height))
-    with pytest.raises(CloraError, match=r"a\.png .* pixels"):
-        read_picture(path)
+    for asked in (read_picture, picture_size):
+        with pytest.raises(CloraError, match=r"a\.png .* pixels"):
+            asked(path)
 
 
 def test_what_is_no_picture_is_told_plainly(tmp_path):

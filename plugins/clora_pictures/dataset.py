@@ -33,7 +33,8 @@ class PicturesDataset:
     """Pictures in lists and folders: `effects` has the sources of every effect, `general` pictures with instructions.
 
     Pictures are padded with white to `size` (a side, or [height, width]) or cropped to it; None keeps their own size,
-    in which all must agree. One without a split is for tests with the probability `test_share`, decided by its name.
+    in which all must agree. One without a split is for tests with the probability `test_share`, decided by its name;
+    if that leaves none of several for tests, one is.
     """
 
     effects: Effects | None = None
@@ -56,18 +57,17 @@ class PicturesDataset:
 
     def sources(self, effect: str, split: Split) -> Sequence[str]:
         """The source pictures of an effect; raises ValueError for one that no line names, or a file with mistakes."""
-        rows = (row for row in self._effect(effect) if self._split(row) == split)
-        return tuple(dict.fromkeys(self._names(rows)))
+        return tuple(dict.fromkeys(self._names(self._of(split, self._effect(effect)))))
 
     def general(self, split: Split) -> Sequence[GeneralItem]:
         """Pictures with instructions, in the file's order; raises ValueError for a file with mistakes."""
-        rows = [row for row in self._good(places(self.general_, Asked("general"))) if self._split(row) == split]
+        rows = self._of(split, self._good(places(self.general_, Asked("general"))))
         items = (GeneralItem(name, row.instruction) for name, row in zip(self._names(rows), rows, strict=True))
         return tuple(dict.fromkeys(items))
 
     def pairs(self, effect: str) -> Sequence[tuple[Path, Path]]:
         """(source, target) of an effect's train lines that have a target; raises ValueError as `sources` does."""
-        rows = [row for row in self._effect(effect) if self._split(row) == "train"]
+        rows = self._of("train", self._effect(effect))
         return tuple(dict.fromkeys((row.source, row.target) for row in rows if row.target is not None))
 
     def images(self, names: Sequence[str]) -> torch.Tensor:
@@ -104,11 +104,21 @@ class PicturesDataset:
         return [row for sheet in read for row in sheet.rows]
 
     def _split(self, row: Row) -> Split:
-        """The line's own split, or one that depends on the source's name alone: the same in all files and for ever."""
+        """The line's own split, or one that depends on the source's name: the same in all files and for ever."""
         if row.split is not None:
             return row.split
-        drawn = int.from_bytes(blake2b(row.below.encode(), digest_size=8).digest(), "big") / 2**64
-        return "test" if drawn < self.test_share else "train"
+        return "test" if _drawn(row) < self.test_share else "train"
+
+    def _of(self, split: Split, rows: Sequence[Row]) -> list[Row]:
+        """The rows of a split. Of a few pictures chance may keep none for tests: then the nearest to it is."""
+        free = [row for row in rows if row.split is None]
+        chance: dict[Split, list[Row]] = {"train": [], "test": []}
+        for row in rows:
+            chance[self._split(row)].append(row)
+        if chance["test"] or not self.test_share or len({row.source for row in free}) < 2:
+            return chance[split]
+        kept = min(free, key=_drawn).source
+        return [row for row in rows if (row.split is None and row.source == kept) == (split == "test")]
 
     def _torn(self, sheet: Sheet) -> Problems:
         """Lines that train on a picture which another line of the same effect or words keeps for tests."""
@@ -132,6 +142,11 @@ class PicturesDataset:
         """The dataset's names of rows' pictures, below what all its folders share; one picture has one name."""
         base = _common(self._folders())
         return [row.source.relative_to(base).as_posix() for row in rows]
+
+
+def _drawn(row: Row) -> float:
+    """A number in [0, 1) that depends on the source's name alone."""
+    return int.from_bytes(blake2b(row.below.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def _common(inside: Sequence[Path]) -> Path:

@@ -15,6 +15,8 @@ from clora_pictures.rows import SPLITS, Asked, Row, Sheet, read_list
 
 #: what is taken for a picture in a folder; a list may name files of any ending
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
+#: pictures that are not read: passed over in silence they would be missed
+FOREIGN = frozenset({".heic", ".heif", ".jxl", ".psd", ".svg", ".eps", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".exr"})
 LISTS = ("metadata.jsonl", "metadata.csv", "metadata.json")
 SOURCES = ("source", "control")
 MAX_FILES = 1_000_000
@@ -136,10 +138,14 @@ def _pictures(folder: Path, below: bool, problems: Problems) -> list[str]:
         folders[:] = sorted(name for name in folders if not _hidden(name)) if below else []
         for name in folders:
             if os.path.islink(os.path.join(place, name)):
-                problems.at(0, f"{os.path.join(place, name)!r} is a linked folder; name the folder itself")
-        for name in files:
-            if not _hidden(name) and os.path.splitext(name)[1].lower() in ENDINGS:
-                found.append(os.path.relpath(os.path.join(place, name), folder))
+                linked = os.path.relpath(os.path.join(place, name), folder)
+                problems.at(0, f"{linked!r} is a linked folder; name the folder itself")
+        for name in (os.path.relpath(os.path.join(place, name), folder) for name in files if not _hidden(name)):
+            ending = os.path.splitext(name)[1].lower()
+            if ending in ENDINGS:
+                found.append(name)
+            elif ending in FOREIGN:
+                problems.at(0, f"{name!r} is of a kind that is not read; save it as PNG or JPEG")
         if len(found) > MAX_FILES:
             problems.at(0, f"has more than {MAX_FILES:,} pictures")
             return []

@@ -52,6 +52,56 @@ def test_a_dataset_without_pictures_for_an_effect_or_a_split(told, folder):
     ]
 
 
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        (
+            "effects: {sepia: {sorce: data}}",
+            "2:44: unknown key 'sorce' in dataset.effects.sepia; did you mean 'source'?",
+        ),
+        (
+            "effects: {sepia: {source: data, target: [x]}}",
+            "2:66: dataset.effects.sepia.target: expected a path, found a list",
+        ),
+        ("effects: [data]", "2:35: dataset.effects: expected a path or a mapping or null, found a list"),
+        ("effects: {}", "2:1: dataset: give it `effects`, `general` or both, each a list or a folder"),
+        ("effects: data, size: [512]", "2:47: dataset.size: expected an integer or a list of 2 integers"),
+        ("effects: data, size: [512, 0]", "2:47: dataset.size must be at least 1, found 0"),
+        ("effects: data, size: [8001, 64]", "2:47: dataset.size must be at most 8000, found 8001"),
+        ("effects: data, fit: crp", "2:46: dataset.fit: expected one of pad, crop, found 'crp'; did you mean 'crop'?"),
+        ("effects: data, fit: crop", "2:1: dataset: fit: crop needs a `size` to crop to"),
+    ],
+)
+def test_a_dataset_of_pictures_with_a_mistake(told, keys, sentence):
+    found = told(f"dataset: {{use: pictures, {keys}}}\n")
+    assert any(line.startswith(f"r.yaml:{sentence}") for line in found), found
+
+
+def test_every_mistake_of_every_effects_place_is_told_at_once(told, folder):
+    (folder / "data/pairs/target").mkdir(parents=True)
+    (folder / "data/pairs/source").mkdir()
+    for name in ("source/one.png", "target/two.png"):
+        (folder / "data/pairs" / name).write_bytes((folder / "data/a.png").read_bytes())
+    (folder / "data/sepia.jsonl").write_text('{"image_path": "a.png", "caption": "x"}\n\n{"control_path": "c.png"}\n')
+    (folder / "data/metadata.csv").write_text("image,prompt\na.png,x\n")
+    found = told("""
+        dataset:
+          use: pictures
+          effects: {thermal: data/pairs, sepia: data/sepia.jsonl}
+          general: data/metadata.csv
+          size: [32, 32]
+        metrics: null
+        """)
+    assert [line.split(": dataset: ")[1] for line in found] == [
+        "data/pairs/target: 'two.png' has no source of that name in data/pairs/source",
+        "data/sepia.jsonl:1: 'source' is missing; 'image_path' is the target (musubi-tuner), its source is "
+        "'control_path'",
+        "data/sepia.jsonl:3: source 'c.png': there is no such picture",
+        "data/metadata.csv:2: 'image' beside 'prompt' is the source in our lists and the target in DiffSynth-Studio's; "
+        "write 'source', or give its source as 'edit_image'",
+    ]
+
+
 def test_a_metric_that_cannot_measure_the_dataset_is_told_before_the_training(told):
     (line,) = told("dataset: {use: jsonl, effects: data/effects.jsonl, general: data/general.jsonl}\n")
     assert line.startswith("recipes/worlds/emoji.yaml:6:3: metrics.truth: the dataset does not know")

@@ -258,3 +258,19 @@ def test_pictures_the_split_depends_on_the_name_alone(folder):
     assert {"sub/6.png", "sub/13.png"} <= test  # for ever: a run from another machine must not train on its test lines
     assert not PicturesDataset(effects=effects, test_share=0.0).sources("ink", "test")
     assert test < set(PicturesDataset(effects=effects, test_share=0.5).sources("ink", "test"))
+
+
+def test_pictures_of_a_few_one_is_for_tests(folder):
+    """At a share of 0.01 chance keeps none of these four for tests."""
+    lines = [{"source": f"sub/{i}.png", "effect": "ink"} for i in range(4)]
+    few = PicturesDataset(effects=write(folder, *lines), test_share=0.01)
+    (test,) = few.sources("ink", "test")
+    assert {test, *few.sources("ink", "train")} == {line["source"] for line in lines}
+    assert len(few.sources("ink", "train")) == 3
+    again = PicturesDataset(effects=write(folder, *reversed(lines), lines[0]), test_share=0.01)
+    assert again.sources("ink", "test") == (test,)
+    told = [line | {"split": "train"} for line in lines]
+    assert PicturesDataset(effects=write(folder, *told), test_share=0.01).sources("ink", "test") == ()
+    assert PicturesDataset(effects=write(folder, lines[0]), test_share=0.01).sources("ink", "test") == ()
+    mixed = PicturesDataset(effects=write(folder, *lines[:3], lines[3] | {"split": "test"}), test_share=0.01)
+    assert mixed.sources("ink", "test") == ("sub/3.png",)
