@@ -5,6 +5,8 @@ from clora.errors import CloraError, hint
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix, Measured
 from clora.flow import Schedule, add_noise, guide, over, shift, to_noise, to_x0, unshift, velocity_target
 from clora.hookspecs import hookimpl
+from clora.memory.fit import fit_network
+from clora.memory.settings import NetworkMemory
 from clora.picture_files import PictureError, picture_size, read_picture
 from clora.protocols import (
     Backbone,
@@ -105,6 +107,7 @@ __all__ = [
     "Matrix",
     "Measured",
     "Metric",
+    "NetworkMemory",
     "Part",
     "Phase",
     "PictureError",
@@ -136,6 +139,7 @@ __all__ = [
     "UsesSimulation",
     "Words",
     "add_noise",
+    "fit_network",
     "guide",
     "hint",
     "hookimpl",

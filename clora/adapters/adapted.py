@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from clora.adapters.adapter import Adapter
-from clora.adapters.eager import Segment, eager_lora_linear
+from clora.adapters.eager import Segment, add_segments, eager_lora_linear
+from clora.memory.linear import FrozenLinear
 
 #: what stands for a module that an adapter does not cover
 NOT_COVERED: tuple[None, None, float] = (None, None, 0.0)
@@ -31,11 +32,21 @@ class Routing:
         self.runs: tuple[tuple[str | None, int], ...] = ()  # (adapter, how many rows in a row)
         self.rows = 0
 
+    @contextmanager
+    def at(self, runs: tuple[tuple[str | None, int], ...], rows: int) -> Iterator[None]:
+        """Within it, these runs of rows; then what was set before."""
+        before = self.runs, self.rows
+        self.runs, self.rows = runs, rows
+        try:
+            yield
+        finally:
+            self.runs, self.rows = before
+
 
 class LoraLinear(nn.Module):
     """A frozen linear and the adapters that cover it."""
 
-    def __init__(self, base: nn.Linear, routing: Routing) -> None:
+    def __init__(self, base: nn.Linear | FrozenLinear, routing: Routing) -> None:
         super().__init__()
         self.base = base
         self.routing = routing
@@ -53,6 +64,8 @@ class LoraLinear(nn.Module):
             if x.shape[0] % self.routing.rows:
                 raise ValueError(f"{x.shape[0]} rows reached a linear, but adapters are set for {self.routing.rows}")
             segments *= x.shape[0] // self.routing.rows
+        if isinstance(self.base, FrozenLinear):  # there is no weight to give a kernel: it is made for this call alone
+            return add_segments(self.base(x), x, segments)
         return self.routing.kernel(x, self.base.weight, self.base.bias, segments)
 
 
@@ -81,7 +94,7 @@ class AdaptedNetwork:
             parent, _, leaf = target.rpartition(".")
             owner = network.get_submodule(parent)
             linear = network.get_submodule(target)
-            if not isinstance(linear, nn.Linear):
+            if not isinstance(linear, nn.Linear | FrozenLinear):
                 raise TypeError(f"target {target} is a {type(linear).__name__}, not a Linear")
             self.linears[target] = LoraLinear(linear, self.routing)
             setattr(owner, leaf, self.linears[target])
@@ -117,10 +130,6 @@ class AdaptedNetwork:
             for name in names:
                 if name not in self.adapters:
                     raise KeyError(f"no adapter named {name!r}; there are {', '.join(sorted(self.adapters)) or 'none'}")
-            before = self.routing.runs, self.routing.rows
-            self.routing.runs = tuple((name, len(list(run))) for name, run in groupby(adapters))
-            self.routing.rows = len(adapters)
-            try:
+            runs = tuple((name, len(list(run))) for name, run in groupby(adapters))
+            with self.routing.at(runs, len(adapters)):
                 yield
-            finally:
-                self.routing.runs, self.routing.rows = before

@@ -19,7 +19,11 @@ def eager_lora_linear(
 
     The addition is made in place on the base's fresh output: no backward needs that output, and a pass over y is saved.
     """
-    y = linear(x, weight, bias)
+    return add_segments(linear(x, weight, bias), x, segments)
+
+
+def add_segments(y: torch.Tensor, x: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
+    """Add scale (x A^T) B^T to the base's fresh output y [B, ..., out], in place."""
     start = 0
     for rows, a, b, scale in segments:
         if a is not None and b is not None:

@@ -1,0 +1,1 @@
+"""How a large frozen network fits: weights in few bits, blocks that wait in CPU memory, activations made twice."""

@@ -1,0 +1,67 @@
+"""A network made to fit: quantised, offloaded, checkpointed as its memory settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from clora.memory.settings import NetworkMemory
+
+
+def fit_network(network: nn.Module, blocks: Sequence[str], how: NetworkMemory, device: torch.device) -> nn.Module:
+    """The same network, frozen and on a device, kept as `how` says; give it on the CPU, before it carries adapters.
+
+    `blocks` are the dotted names of its lists of transformer blocks in the order in which they run. Each block passes
+    over the device alone, so the device never holds more than the outcome and one block.
+    """
+    from clora.memory.checkpointing import checkpointed
+    from clora.memory.offload import OffloadedBlocks
+    from clora.memory.precision import DTYPES
+
+    network.requires_grad_(False)
+    dtype = DTYPES.get(how.weights)
+    if dtype and any(part.is_floating_point() and part.dtype != dtype for part in network.parameters()):
+        network.to(dtype)
+    modules = block_modules(network, blocks)
+    waiting = spread(how.offload_blocks, len(modules))
+    elsewhere = OffloadedBlocks(device)
+    for index, block in enumerate(modules):
+        if index in waiting or how.weights not in DTYPES:
+            frozen = freeze_linears(block, how, device)
+            if index in waiting:
+                elsewhere.add(frozen)
+        block.to(device)
+    network.to(device)
+    if how.gradient_checkpointing:
+        network.enable_gradient_checkpointing(checkpointed)  # pyright: ignore[reportCallIssue] - diffusers' ModelMixin
+    return network
+
+
+def block_modules(network: nn.Module, blocks: Sequence[str]) -> list[nn.Module]:
+    """The transformer blocks of a network in the order in which they run."""
+    return [block for name in blocks for block in network.get_submodule(name).children()]
+
+
+def spread(count: int, of: int) -> frozenset[int]:
+    """`count` of the numbers 0 .. of - 1, evenly: the blocks in between give a copy time to arrive."""
+    return frozenset((2 * i + 1) * of // (2 * count) for i in range(count))
+
+
+def freeze_linears(block: nn.Module, how: NetworkMemory, device: torch.device) -> list:
+    """Put a FrozenLinear in the place of every linear of a block, its weight packed on the device."""
+    from torch import nn
+
+    from clora.memory.linear import FrozenLinear
+    from clora.memory.precision import FORMS
+
+    form = FORMS[how.weights]
+    frozen: list[FrozenLinear] = []
+    for name, linear in [(name, part) for name, part in block.named_modules() if name and type(part) is nn.Linear]:
+        parent, _, leaf = name.rpartition(".")
+        frozen.append(FrozenLinear(form, linear, form.pack(linear.weight.to(device))))
+        setattr(block.get_submodule(parent), leaf, frozen[-1])
+    return frozen

@@ -1,0 +1,45 @@
+"""The YAML keys by which a backbone's transformer is made to fit a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+from attrs import field, frozen
+from attrs.validators import ge
+
+if TYPE_CHECKING:
+    import torch
+
+#: how the weights of the blocks' linears are kept; fp8, int8 and nf4 are multiplied out where they are used
+Weights = Literal["fp32", "bf16", "fp8", "int8", "nf4"]
+
+
+@frozen
+class NetworkMemory:
+    """YAML: `memory: {weights: fp8, gradient_checkpointing: true, offload_blocks: 20}` in a backbone's section."""
+
+    weights: Weights = "bf16"
+    #: keep only every block's input for the backward pass and compute the block again there: a third more compute
+    gradient_checkpointing: bool = False
+    #: how many transformer blocks wait in CPU memory and are copied to the GPU just before they run
+    offload_blocks: int = field(default=0, validator=ge(0))
+    #: refused for now, with the reason
+    compile: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type to load the network in, which is that of its arithmetic and of whatever is not quantised."""
+        import torch
+
+        return torch.float32 if self.weights == "fp32" else torch.bfloat16
+
+    def check(self, blocks: int) -> Iterable[str]:
+        """Problems of these keys for a network of so many blocks, each as one sentence."""
+        if self.compile:
+            yield (
+                "memory.compile: torch.compile would compile every block anew for every teacher and every mix of rows, "
+                "and give up after eight of them; leave it false"
+            )
+        if self.offload_blocks > blocks:
+            yield f"memory.offload_blocks: the network has {blocks} blocks, {self.offload_blocks} cannot wait elsewhere"
