@@ -37,10 +37,10 @@ class Plain:
     """The weight as it is."""
 
     def pack(self, weight: torch.Tensor) -> Stored:
-        return {"weight": weight.detach()}
+        return {"plain": weight.detach()}
 
     def unpack(self, stored: Stored, shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
-        return stored["weight"].to(dtype)
+        return stored["plain"].to(dtype)
 
 
 def _scales(largest: torch.Tensor, top: float) -> torch.Tensor:
