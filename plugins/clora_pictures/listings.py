@@ -83,17 +83,24 @@ def folders(place: Place) -> list[Path]:
 
 
 def _state(place: Place) -> bytes:
-    """A hash of names, sizes and times: of the list, or of all that lies in the folders."""
-    if isinstance(place, Path) and not place.is_dir():
-        walked: Iterator[str | Path] = iter([place])
-    else:
-        roots = [place] if isinstance(place, Path) else [p for p in (place.source, place.target) if p is not None]
-        walked = (os.path.join(at, name) for root in roots for at, _, names in os.walk(root) for name in sorted(names))
+    """A hash of all names in the folders, and of size and time of whatever is read of them: lists and captions."""
     found = blake2b(digest_size=16)
-    for path in walked:
-        try:
-            state = os.stat(path)
-        except OSError:
-            continue
-        found.update(f"{os.fspath(path)!r} {state.st_mtime_ns} {state.st_size}\n".encode())
+    if isinstance(place, Path) and not place.is_dir():
+        found.update(_stamp(place))
+        return found.digest()
+    roots = [place] if isinstance(place, Path) else [place.source, *([] if place.target is None else [place.target])]
+    for root in roots:
+        for at, _, names in os.walk(root):
+            found.update("\0".join([at, *sorted(names), ""]).encode(errors="surrogateescape"))
+            for name in names:
+                if name in LISTS or name.endswith(".txt"):
+                    found.update(_stamp(os.path.join(at, name)))
     return found.digest()
+
+
+def _stamp(path: str | Path) -> bytes:
+    try:
+        state = os.stat(path)
+    except OSError:
+        return b"none"
+    return f"{os.fspath(path)!r} {state.st_mtime_ns} {state.st_size}\n".encode()

@@ -68,18 +68,31 @@ class Headers:
 
 def _looked_at(path: Path, folder: Path, advise: bool) -> tuple[int, int] | str:
     """The (height, width) that a picture's header tells, or what is wrong with it."""
+    name = _below(path, folder)
     try:
         if path.is_file():
             return picture_size(path)
-        beside = islice(path.parent.iterdir(), NEIGHBOURS) if advise and path.parent.is_dir() else ()
-        names = {file.stem: file.name for file in beside if file.is_file()}
+        hint = _meant(path, name, folder) if advise else ""
     except (PictureError, OSError) as error:
         return str(error)
+    return f"{name!r}: there is no such picture{hint}"
+
+
+def _meant(path: Path, name: str, folder: Path) -> str:
+    """The picture that was probably meant, as the end of a sentence: the same file by another way, or one like it."""
+    parts = name.replace("\\", "/").split("/")
+    for i in range(len(parts)):
+        way = "/".join(parts[i:])
+        if way and (folder / way).is_file():
+            return f"; {way!r} is there: paths are relative to the list's folder, their parts separated by /"
+    beside = islice(path.parent.iterdir(), NEIGHBOURS) if path.parent.is_dir() else ()
+    names = {file.stem: file.name for file in beside if file.is_file()}
     close = nearest_name(path.stem, names)  # without the ending, which alone makes no two names alike
-    hint = f"; did you mean {names[close]!r}?" if close else ""
-    if hint and unicodedata.normalize("NFC", names[close or ""]) == unicodedata.normalize("NFC", path.name):
-        hint = f"; {names[close or '']!r} is there, its accents in another Unicode form: rename one of them"
-    return f"{_below(path, folder)!r}: there is no such picture{hint}"
+    if close is None:
+        return ""
+    if unicodedata.normalize("NFC", names[close]) == unicodedata.normalize("NFC", path.name):
+        return f"; {names[close]!r} is there, its accents in another Unicode form: rename one of them"
+    return f"; did you mean {names[close]!r}?"
 
 
 def _below(path: Path, folder: Path) -> str:

@@ -208,3 +208,13 @@ def test_names_of_other_letters_and_accents_are_told(folder):
     first, second = told(path)
     assert first == "1: source 'img_1.png': there is no such picture; did you mean 'IMG_1.PNG'?"
     assert second.endswith("is there, its accents in another Unicode form: rename one of them")
+
+
+@pytest.mark.parametrize("way", ["sub\\c.png", "data/sub/c.png", "C:\\data\\sub\\c.png"])
+def test_a_way_from_elsewhere_to_a_picture_that_is_there(folder, way):
+    (folder / "sub").mkdir()
+    Image.new("RGB", (4, 4)).save(folder / "sub/c.png")
+    assert told(write(folder / "list.jsonl", {"source": way})) == [
+        f"1: source {way!r}: there is no such picture; 'sub/c.png' is there: "
+        "paths are relative to the list's folder, their parts separated by /"
+    ]
