@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,21 +72,22 @@ class World:
         if self._teachers is None:
             sources = {card.name: Source(card.lora, card.scale) for card in self.plan.cards}
             slots = self.plan.recipe.teacher.slots
-            self._teachers = TeacherSlots(self.adapted, sources, self.read_factors, self.device, slots)
+            self._teachers = TeacherSlots(self.adapted, sources, partial(read_factors, self), self.device, slots)
         return self._teachers
 
-    def read_factors(self, source: Source) -> Factors:
-        """A LoRA file's factors on the CPU, in the file's own types. Raises LoraFileError where it does not fit.
 
-        Warns what it costs to turn a file that is no plain LoRA into one.
-        """
-        linears = self.adapted.linears
-        file = read_lora(source.path, self.shapes, weights=lambda module: linears[module].base.weight)
-        for note in file.notes():
-            warnings.warn(f"{source.path}: {note}", stacklevel=2)
-        return {name: (delta.a, delta.b, delta.scale * source.scale) for name, delta in file.deltas.items()}
+def read_factors(world: World, source: Source) -> Factors:
+    """A LoRA file's factors on the CPU, in the file's own types. Raises LoraFileError where it does not fit.
+
+    Warns what it costs to turn a file that is no plain LoRA into one.
+    """
+    linears = world.adapted.linears
+    file = read_lora(source.path, world.shapes, weights=lambda module: linears[module].base.weight)
+    for note in file.notes():
+        warnings.warn(f"{source.path}: {note}", stacklevel=2)
+    return {name: (delta.a, delta.b, delta.scale * source.scale) for name, delta in file.deltas.items()}
 
 
 def read_adapter(world: World, path: Path, scale: float = 1.0) -> Adapter:
     """A LoRA file as an adapter of the world's base. Raises LoraFileError where it does not fit."""
-    return Adapter.of(world.read_factors(Source(path, scale))).to(world.device)
+    return Adapter.of(read_factors(world, Source(path, scale))).to(world.device)

@@ -1,0 +1,231 @@
+"""Seconds that training waits for the next teacher: loaded ahead, loaded at the switch, or copied tensor by tensor.
+
+    python benchmarks/teacher_switch.py [--layers 60] [--rank 128] [--step-seconds 1] [--switches 8] [--cold]
+
+The teachers are random LoRAs in bfloat16 for the linears of Qwen-Image's blocks (60 of them with 14 linears: 2.36 GB at
+rank 128). The step that loading may hide behind is a plain product of two float32 matrices of 1024 x 1024, repeated
+as often as takes --step-seconds when nothing else runs; its share that loading costs is in `step_seconds`. Every switch
+goes to a teacher that is not on the device. The ways take turns, so that a machine whose speed drifts slows all of them
+alike; medians. Files lie in the page cache unless --cold drops them from it before every step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from attrs import define, field
+from machine import write_rows
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from clora.adapters.adapted import AdaptedNetwork
+from clora.adapters.adapter import Factors
+from clora.lora_files.reader import read_lora
+from clora.teacher_loading import Source
+from clora.teacher_slots import TeacherSlots
+
+ROOT = Path(__file__).parents[1]
+WIDTH = 3072
+#: the linears of a Qwen-Image block: (inputs, outputs) in multiples of its width
+TAILS = {
+    **{f"attn.{name}": (1, 1) for name in ("to_q", "to_k", "to_v", "to_out.0")},
+    **{f"attn.{name}": (1, 1) for name in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")},
+    **{f"{stream}_mlp.net.0.proj": (1, 4) for stream in ("img", "txt")},
+    **{f"{stream}_mlp.net.2": (4, 1) for stream in ("img", "txt")},
+    **{f"{stream}_mod.1": (1, 6) for stream in ("img", "txt")},
+}
+
+
+def shapes_of(layers: int) -> dict[str, tuple[int, int]]:
+    """{linear: (in, out)} of the first blocks."""
+    return {
+        f"transformer_blocks.{block}.{tail}": (WIDTH * inputs, WIDTH * outputs)
+        for block in range(layers)
+        for tail, (inputs, outputs) in TAILS.items()
+    }
+
+
+def write_teachers(folder: Path, shapes: Mapping[str, tuple[int, int]], rank: int, count: int) -> dict[str, Source]:
+    """Random LoRA files."""
+    sources = {}
+    for number in range(count):
+        tensors = {}
+        for module, (inputs, outputs) in shapes.items():
+            tensors[f"{module}.lora_A.weight"] = torch.randn(rank, inputs).bfloat16()
+            tensors[f"{module}.lora_B.weight"] = torch.randn(outputs, rank).bfloat16()
+        path = folder / f"teacher_{number}.safetensors"
+        save_file(tensors, path)
+        sources[path.stem] = Source(path)
+    return sources
+
+
+def bare_network(shapes: Mapping[str, tuple[int, int]]) -> AdaptedNetwork:
+    """The linears without weights: nothing here computes with the base."""
+    root = nn.Module()
+    for target, (inputs, outputs) in shapes.items():
+        owner = root
+        *path, leaf = target.split(".")
+        for part in path:
+            if part not in dict(owner.named_children()):
+                owner.add_module(part, nn.Module())
+            owner = owner.get_submodule(part)
+        owner.add_module(leaf, nn.Linear(inputs, outputs, device="meta"))
+    return AdaptedNetwork(root, tuple(shapes))
+
+
+@define
+class Slots:
+    """Two slots: the teacher in use, and room for the next."""
+
+    sources: Mapping[str, Source]
+    shapes: Mapping[str, tuple[int, int]]
+    device: torch.device
+    look_ahead: bool
+    slots: TeacherSlots = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.slots = TeacherSlots(bare_network(self.shapes), self.sources, self.read, self.device, 2)
+
+    def read(self, source: Source) -> Factors:
+        """As `World` reads them."""
+        deltas = read_lora(source.path, self.shapes).deltas
+        return {name: (delta.a, delta.b, delta.scale) for name, delta in deltas.items()}
+
+    def begin(self, now: str, after: str) -> None:
+        """A step with teacher `now` begins, and `after` is known to come."""
+        if self.look_ahead:
+            self.slots.ahead([now, after])
+
+    def switch(self, to: str) -> float:
+        """Seconds waited for a teacher."""
+        self.slots.take_stall()
+        self.slots.need([to])
+        return self.slots.take_stall()
+
+
+@define
+class TensorByTensor:
+    """Parameters that stand on the device, and one copy into each at the switch."""
+
+    sources: Mapping[str, Source]
+    device: torch.device
+    parameters: dict[str, torch.Tensor] = field(factory=dict)
+
+    def begin(self, now: str, after: str) -> None:
+        """Nothing is known in advance."""
+
+    def switch(self, to: str) -> float:
+        """Seconds waited for a teacher."""
+        started = time.perf_counter()
+        for name, tensor in load_file(self.sources[to].path).items():
+            if name not in self.parameters:
+                self.parameters[name] = torch.empty_like(tensor, device=self.device)
+            self.parameters[name].copy_(tensor)
+        synchronise(self.device)
+        return time.perf_counter() - started
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a GPU's queue."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def products(device: torch.device, times: int) -> None:
+    """The step: plain matrix products."""
+    x = torch.ones(1024, 1024, device=device)
+    for _ in range(times):
+        x = x @ x / 1024
+    synchronise(device)
+
+
+def times_for(step: Callable[[int], None], seconds: float) -> int:
+    """How many products take so long when nothing else runs."""
+    step(4)
+    started = time.perf_counter()
+    step(16)
+    return max(1, round(16 * seconds / (time.perf_counter() - started)))
+
+
+def forget(sources: Mapping[str, Source]) -> None:
+    """Drop the files from the page cache."""
+    for source in sources.values():
+        with source.path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
+    """A row for each way."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shapes = shapes_of(args.layers)
+    sources = write_teachers(folder, shapes, args.rank, 4)
+    names = list(sources)
+    ways = {
+        "loaded ahead": Slots(sources, shapes, device, look_ahead=True),
+        "loaded at the switch": Slots(sources, shapes, device, look_ahead=False),
+        "tensor by tensor": TensorByTensor(sources, device),
+    }
+    step = partial(products, device)
+    times = times_for(step, args.step_seconds)
+    stalls: dict[str, list[float]] = {way: [] for way in ways}
+    steps: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(args.switches + 2):
+        now, after = names[number % 4], names[(number + 1) % 4]
+        for way, bank in ways.items():
+            if args.cold:
+                forget(sources)
+            started = time.perf_counter()
+            stall = bank.switch(now)
+            bank.begin(now, after)
+            step(times)
+            if number > 1:  # the first fill the slots, and nobody could know of them
+                stalls[way].append(stall)
+                steps[way].append(time.perf_counter() - started)
+            if isinstance(bank, Slots):
+                bank.slots.loader.rest()  # what is still being read must not slow the next way's turn
+    size = next(iter(sources.values())).path.stat().st_size
+    return [
+        {
+            "way": way,
+            "layers": args.layers,
+            "rank": args.rank,
+            "megabytes": round(size / 1e6, 1),
+            "files": "cold" if args.cold else "in the page cache",
+            "compute_seconds": args.step_seconds,
+            "median_stall_seconds": round(statistics.median(stalls[way]), 4),
+            "worst_stall_seconds": round(max(stalls[way]), 4),
+            "median_step_seconds": round(statistics.median(steps[way]), 3),
+            "switches": args.switches,
+        }
+        for way in ways
+    ]
+
+
+def main() -> None:
+    """Measure and write results/teacher_switch.csv."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=60)
+    parser.add_argument("--rank", type=int, default=128)
+    parser.add_argument("--step-seconds", type=float, default=1.0)
+    parser.add_argument("--switches", type=int, default=8)
+    parser.add_argument("--cold", action="store_true", help="drop the files from the page cache before every step")
+    parser.add_argument("--folder", type=Path, help="where the four files are written (default: a temporary folder)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        rows = measure(args, Path(folder))
+    for row in rows:
+        print(row)
+    write_rows(ROOT / "benchmarks/results/teacher_switch.csv", rows)
+
+
+if __name__ == "__main__":
+    main()
