@@ -1,5 +1,6 @@
 """All that a plugin may import from clora; nothing else is public."""
 
+from clora.captions.file import CaptionsError, WrittenCaption, read_captions
 from clora.diffusers_folder import DiffusersFolder
 from clora.errors import CloraError, hint
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix, Measured
@@ -76,6 +77,7 @@ __all__ = [
     "Backbone",
     "Batch",
     "Captioner",
+    "CaptionsError",
     "Checked",
     "ChecksCards",
     "ChecksDataset",
@@ -138,6 +140,7 @@ __all__ = [
     "UsesCritic",
     "UsesSimulation",
     "Words",
+    "WrittenCaption",
     "add_noise",
     "fit_network",
     "guide",
@@ -145,6 +148,7 @@ __all__ = [
     "hookimpl",
     "over",
     "picture_size",
+    "read_captions",
     "read_picture",
     "shift",
     "to_noise",

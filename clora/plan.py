@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -51,6 +51,16 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
         raise RecipeError(Problem(loaded.mark_of(place), f"{place}: {sentence}") for place, sentence in problems)
     prompts = {card.name: recipe.prompts.effect(card) for card in cards}
     return Plan(recipe, loaded.digest, loaded.resolved_yaml(), cards, prompts)
+
+
+def checked_cards(recipe: Recipe, places: Collection[str]) -> tuple[tuple[EffectCard, ...], list[Finding]]:
+    """The recipe's effects for work that needs no whole plan, and the mistakes in the components at `places`."""
+    findings = [
+        (place, sentence) for place, part in components(recipe) if place in places for sentence in _checked(part)
+    ]
+    if findings:
+        return (), findings
+    return _chosen(recipe, tuple(recipe.teachers.cards()))
 
 
 def components(recipe: Recipe) -> list[tuple[str, Any]]:

@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "carry a recipe out, or go on where it was stopped",
     "validate": "check a recipe, its data and its teachers without loading a model",
     "show": "print a recipe with every value and the place that gave it",
+    "caption": "have a vision-language model describe every effect that has no caption yet",
     "plugins": "list the installed plugins and what they offer",
     "sample": "make pictures with a run's LoRA",
     "evaluate": "measure a run's LoRA again",

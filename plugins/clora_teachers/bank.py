@@ -1,31 +1,62 @@
-"""The bank: a manifest of effect LoRAs as cards."""
+"""The bank: a manifest of effect LoRAs as cards, with the captions of a file of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import evolve, field, frozen
 from attrs.validators import gt
 
-from clora.api import EffectCard
+from clora.api import CaptionsError, EffectCard, WrittenCaption, hint, read_captions
 from clora_teachers.manifest import read_manifest
 
 
 @frozen
 class Bank:
-    """Effect LoRAs from a YAML `manifest`; `scale` multiplies every teacher's own strength."""
+    """Effect LoRAs from a `manifest` in YAML, JSON or JSONL; `scale` multiplies every teacher's own strength.
+
+    LoRA files lie in the manifest's folder or in `lora_folder`. An effect whose caption the manifest does not give has
+    it from the file `captions`, which `clora caption` writes.
+    """
 
     manifest: Path
     scale: float = field(default=1.0, validator=gt(0.0))
+    lora_folder: Path | None = None
+    captions: Path | None = None
 
     def check(self) -> Iterable[str]:
-        """Every mistake of the manifest as one sentence with file:line; reads no LoRA file."""
-        return read_manifest(self.manifest)[1]
+        """Every mistake of manifest and captions as one sentence with file:line; reads no LoRA file."""
+        if self.lora_folder is not None and not self.lora_folder.is_dir():
+            yield f"lora_folder {self.lora_folder} is no folder"
+        cards, problems = read_manifest(self.manifest, self.lora_folder)
+        yield from problems
+        captions, mistakes = self._captions()
+        yield from mistakes
+        without = [card.name for card in cards if not card.caption and card.name not in captions]
+        names = {card.name for card in cards}
+        for name, entry in captions.items():
+            meant = hint(name, without)
+            if name not in names and "did you mean" in meant:
+                yield f"{self.captions}:{entry.line}: the bank has no effect {name!r}{meant}"
 
     def cards(self) -> Sequence[EffectCard]:
         """The effects in the manifest's order; raises ValueError with all mistakes, one a line."""
-        cards, problems = read_manifest(self.manifest)
-        if problems:
-            raise ValueError("\n".join(problems))
-        return tuple(evolve(card, scale=card.scale * self.scale) for card in cards)
+        cards, problems = read_manifest(self.manifest, self.lora_folder)
+        captions, mistakes = self._captions()
+        if problems or mistakes:
+            raise ValueError("\n".join([*problems, *mistakes]))
+        words = {name: entry.caption for name, entry in captions.items()}
+        return tuple(
+            evolve(card, scale=card.scale * self.scale, caption=card.caption or words.get(card.name, ""))
+            for card in cards
+        )
+
+    def _captions(self) -> tuple[Mapping[str, WrittenCaption], Sequence[str]]:
+        """The captions file's entries, none where there is no file yet, and its mistakes."""
+        if self.captions is None:
+            return {}, ()
+        try:
+            return read_captions(self.captions), ()
+        except CaptionsError as error:
+            return {}, str(error).splitlines()

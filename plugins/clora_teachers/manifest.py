@@ -1,4 +1,4 @@
-"""The manifest: a YAML list of teachers, read with the line of every word so that mistakes are shown where they are."""
+"""The manifest: a list of teachers in YAML, JSON or JSONL, read with the line of every word for the mistakes in it."""
 
 from __future__ import annotations
 
@@ -8,53 +8,67 @@ from pathlib import Path
 import yaml
 
 from clora.api import EffectCard
-from clora_teachers.entry import Entry, Problems, read_entry
+from clora_teachers.entry import Entry, read_entry
+from clora_teachers.json_nodes import json_lines, json_root
+from clora_teachers.paths import Folders
+from clora_teachers.problems import Problems
 
 MAX_BYTES = 4 << 20
 
 
-def read_manifest(path: Path) -> tuple[tuple[EffectCard, ...], tuple[str, ...]]:
-    """The cards of the entries without mistakes, and all mistakes, one sentence each with file:line."""
+def read_manifest(path: Path, lora_folder: Path | None = None) -> tuple[tuple[EffectCard, ...], tuple[str, ...]]:
+    """The cards of the entries without mistakes, and all mistakes, one sentence each with file:line.
+
+    LoRA files lie in the manifest's folder or, where it is given, in `lora_folder`.
+    """
     problems = Problems(path)
-    root = _compose(path, problems)
+    text = _text(path, problems)
+    root = None if text is None else _nodes(text, problems)
     if root is None:
         return (), problems.sentences()
-    if not isinstance(root, yaml.SequenceNode) or not root.value:
-        problems.at(root, "a bank is a list of teachers, each a mapping that begins `- name:`")
+    if not isinstance(root, yaml.SequenceNode) or (not root.value and not problems.found):
+        begins = '[{"name": ...' if problems.notation == "JSON" else "- name:"
+        problems.at(root, f"a bank is a list of teachers, each a mapping that begins `{begins}`")
         return (), problems.sentences()
-    folder = path.parent.resolve()
-    entries = [entry for node in root.value if (entry := read_entry(node, folder, problems)) is not None]
+    folders = Folders(path.parent.resolve(), lora_folder.resolve() if lora_folder is not None else None)
+    entries = [entry for node in root.value if (entry := read_entry(node, folders, problems)) is not None]
     for sentence in _doubles(entries):
         problems.at(*sentence)
     return tuple(entry.card for entry in entries if entry.card is not None), problems.sentences()
 
 
-def _compose(path: Path, problems: Problems) -> yaml.Node | None:
-    """The manifest's tree of nodes, which constructs nothing; None with a problem noted where there is none."""
+def _text(path: Path, problems: Problems) -> str | None:
     try:
         if not path.is_file():
             problems.say("there is no such manifest")
-            return None
-        if path.stat().st_size > MAX_BYTES:
+        elif path.stat().st_size > MAX_BYTES:
             problems.say(f"the manifest is larger than {MAX_BYTES >> 20} MB")
-            return None
-        text = path.read_text(encoding="utf-8")
+        else:
+            return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         problems.say("the manifest is not text in UTF-8")
-        return None
     except OSError as error:
         problems.say(f"cannot be read: {error.strerror or error}")
+    return None
+
+
+def _nodes(text: str, problems: Problems) -> yaml.Node | None:
+    """The manifest's tree of nodes, which constructs nothing; None with a problem noted where there is none."""
+    if not text.strip():
+        problems.say("the manifest is empty")
         return None
+    if problems.notation == "JSON":
+        lines = problems.path.suffix.lower() == ".jsonl"
+        return json_lines(text, problems) if lines else json_root(text, problems)
     try:
         root = yaml.compose(text, yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = 1 if error.problem_mark is None else error.problem_mark.line + 1
-        problems.found.append((line, f"not YAML: {error.problem or error.context}"))
+        problems.line(line, f"not YAML: {error.problem or error.context}")
         return None
     except (yaml.YAMLError, RecursionError) as error:
-        problems.say(
-            "nested too deeply" if isinstance(error, RecursionError) else f"not YAML: {error}".replace("\n", " ")
-        )
+        deep = isinstance(error, RecursionError)
+        problems.say("nested too deeply" if deep else f"not YAML: {error}".replace("\n", " "))
         return None
     if root is None:
         problems.say("the manifest is empty")

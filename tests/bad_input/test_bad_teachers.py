@@ -21,7 +21,7 @@ NEAREST = "; the nearest is transformer_blocks.0."
         ("[]", "bank/bank.yaml:1: a bank is a list of teachers, each a mapping that begins `- name:`"),
         (
             [("thermal", {"captoin": "x"})],
-            "bank/bank.yaml:5: unknown key 'captoin'; did you mean caption?",
+            "bank/bank.yaml:5: unknown key 'captoin'; did you mean 'caption'?",
         ),
         (
             [("thermal", {"trigger": "<hot>"}), ("sepia", {"trigger": "<hot>"})],
@@ -30,7 +30,7 @@ NEAREST = "; the nearest is transformer_blocks.0."
         (
             [("thermal", {"lora": "../secret.safetensors"})],
             "bank/bank.yaml:2: lora '../secret.safetensors' leads out of the manifest's folder; "
-            "copy the file beside the manifest",
+            "copy the file beside the manifest, or name its folder in the recipe: `lora_folder` of the bank",
         ),
     ],
 )

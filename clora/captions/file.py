@@ -1,0 +1,189 @@
+"""The captions file: effect -> caption, in YAML that people edit; what they wrote, comments too, stays as it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from textwrap import wrap
+
+import yaml
+from attrs import field, frozen
+
+from clora.errors import CloraError, hint
+from clora.files import write_atomic
+
+KEYS = ("caption", "by", "request", "answer")
+MAX_BYTES = 4 << 20
+HEAD = """\
+# The effects' captions: what the student reads after the trigger. Edit them as you like; `clora caption` keeps an
+# edited one. `by` is the model that wrote it, `request` stands for what it was asked, `answer` for what it answered.
+"""
+
+
+class CaptionsError(CloraError, ValueError):
+    """A captions file that cannot be used; one mistake a line, each with file:line."""
+
+
+@frozen
+class WrittenCaption:
+    """One effect's entry; `by`, `request` and `answer` are empty where a person wrote it."""
+
+    caption: str  # one line, whatever its layout in the file
+    by: str = ""
+    request: str = ""
+    answer: str = ""
+    line: int = field(default=0, eq=False)
+
+    @property
+    def edited(self) -> bool:
+        """True where the caption is not, or no longer, what a model answered."""
+        return self.answer != fingerprint(self.caption)
+
+
+def fingerprint(*parts: str | bytes) -> str:
+    """Sixteen letters that stand for texts or bytes."""
+    made = blake2b(digest_size=8)
+    for part in parts:
+        raw = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        made.update(len(raw).to_bytes(8, "little") + raw)
+    return made.hexdigest()
+
+
+def read_captions(path: Path) -> Mapping[str, WrittenCaption]:
+    """The entries by effect, none where there is no such file. Raises CaptionsError with every mistake."""
+    return _entries(_text(path), path)
+
+
+def put_caption(path: Path, effect: str, written: WrittenCaption) -> None:
+    """Write one effect's entry and leave the rest of the file as it is; in one step. Raises CloraError."""
+    text = _text(path)
+    wanted = _entries(text, path) | {effect: written}
+    changed = _with_entry(text, effect, written)
+    try:
+        same = _entries(changed, path) == wanted
+    except CaptionsError:
+        same = False
+    if not same:  # a layout that lines cannot be exchanged in, such as {a: b} or an anchor
+        changed = HEAD + "".join(f"\n{_block(name, entry)}" for name, entry in wanted.items())
+    write_atomic(path, changed)
+
+
+def _text(path: Path) -> str:
+    try:
+        if not path.exists():
+            return ""
+        if not path.is_file():
+            raise CaptionsError(f"{path}: this is no file")
+        if path.stat().st_size > MAX_BYTES:
+            raise CaptionsError(f"{path}: the captions file is larger than {MAX_BYTES >> 20} MB")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise CaptionsError(f"{path}: the captions file is not text in UTF-8") from None
+    except OSError as error:
+        raise CaptionsError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _compose(text: str, path: Path) -> yaml.Node | None:
+    """The text's tree of nodes, which constructs nothing."""
+    try:
+        return yaml.compose(text, yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = 1 if error.problem_mark is None else error.problem_mark.line + 1
+        raise CaptionsError(f"{path}:{line}: not YAML: {error.problem or error.context}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise CaptionsError(f"{path}: not YAML: {reason}") from None
+
+
+def _entries(text: str, path: Path) -> dict[str, WrittenCaption]:
+    root = _compose(text, path)
+    if root is None:
+        return {}
+    problems: list[tuple[int, str]] = []
+    if not isinstance(root, yaml.MappingNode):
+        raise CaptionsError(f"{path}:{root.start_mark.line + 1}: a captions file is a mapping of effect -> caption")
+    found: dict[str, WrittenCaption] = {}
+    for key, value in root.value:
+        line = key.start_mark.line + 1
+        name = key.value if isinstance(key, yaml.ScalarNode) else ""
+        if not name:
+            problems.append((line, "an effect's name must stand here"))
+        elif name in found:
+            problems.append((line, f"the effect {name!r} stands in line {found[name].line} already"))
+        else:
+            found[name] = _entry(name, value, line, problems)
+    if problems:
+        raise CaptionsError("\n".join(f"{path}:{line}: {sentence}" for line, sentence in sorted(problems)))
+    return found
+
+
+def _entry(name: str, node: yaml.Node, line: int, problems: list[tuple[int, str]]) -> WrittenCaption:
+    """An effect's value: its caption alone, or a mapping that has one."""
+    if not isinstance(node, yaml.MappingNode):
+        return WrittenCaption(_word(f"{name}: its caption", node, problems), line=line)
+    words: dict[str, str] = {}
+    for key, value in node.value:
+        word = key.value if isinstance(key, yaml.ScalarNode) else "?"
+        if word not in KEYS:
+            problems.append((key.start_mark.line + 1, f"{name}: unknown key {word!r}{hint(word, KEYS)}"))
+        elif word in words:
+            problems.append((key.start_mark.line + 1, f"{name}: the key {word} stands here twice"))
+        else:
+            words[word] = _word(f"{name}: {word}", value, problems, any_scalar=word != "caption")
+    if "caption" not in words:
+        problems.append((line, f"{name}: 'caption' is missing"))
+    return WrittenCaption(**{"caption": "", **words}, line=line)
+
+
+def _word(what: str, node: yaml.Node, problems: list[tuple[int, str]], *, any_scalar: bool = False) -> str:
+    """A text as one line; hashes of digits alone are numbers to YAML, and a caption of one word may be a boolean."""
+    line = node.start_mark.line + 1
+    if not isinstance(node, yaml.ScalarNode):
+        problems.append((line, f"{what} must be text"))
+    elif node.tag != "tag:yaml.org,2002:str" and not any_scalar:
+        quoted = f", and {node.value!r} is not; put it in quotes" if node.value else ", and nothing stands here"
+        problems.append((line, f"{what} must be text{quoted}"))
+    elif not node.value.strip() and not any_scalar:
+        problems.append((line, f"{what} is empty"))
+    else:
+        return " ".join(node.value.split())
+    return ""
+
+
+def _with_entry(text: str, effect: str, written: WrittenCaption) -> str:
+    """The text with the effect's lines exchanged, or with new ones at its end."""
+    block = _block(effect, written)
+    root = yaml.compose(text, yaml.SafeLoader)
+    if not isinstance(root, yaml.MappingNode):
+        return f"{text.rstrip()}\n\n{block}" if text.strip() else f"{HEAD}\n{block}"
+    lines = text.splitlines(keepends=True)
+    starts = [key.start_mark.line for key, _ in root.value]
+    names = [key.value for key, _ in root.value]
+    if effect not in names:
+        return f"{text.rstrip()}\n\n{block}"
+    here = names.index(effect)
+    start, end = starts[here], (*starts, len(lines))[here + 1]
+    while end > start + 1 and re.fullmatch(r"\s*|#.*\s*", lines[end - 1]):
+        end -= 1  # blank lines and comments before the next entry are the next entry's
+    return "".join([*lines[:start], block, *lines[end:]])
+
+
+def _block(effect: str, written: WrittenCaption) -> str:
+    """An entry as YAML, its caption in lines that fit a screen."""
+    lines = wrap(written.caption, 100, break_long_words=False, break_on_hyphens=False)
+    text = "".join(f"    {line}\n" for line in lines)
+    return f"{_scalar(effect)}:\n  caption: >-\n{text}{''.join(_rest(written))}"
+
+
+def _rest(written: WrittenCaption) -> Iterable[str]:
+    for key in KEYS[1:]:
+        value = getattr(written, key)
+        if value:
+            yield f"  {key}: {_scalar(value)}\n"
+
+
+def _scalar(text: str) -> str:
+    """A text on one line, quoted where YAML would read something else."""
+    return yaml.safe_dump(text, width=1_000_000, allow_unicode=True).splitlines()[0]

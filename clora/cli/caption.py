@@ -1,0 +1,86 @@
+"""`clora caption RECIPE`: have the recipe's captioner describe every effect that has no caption yet."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from clora.cli.recipes import add_recipe_arguments, loaded
+from clora.errors import CloraError
+
+if TYPE_CHECKING:
+    from clora.captions.asking import Captioning
+    from clora.progress import Progress
+    from clora.protocols import Captioner
+    from clora.recipe.load import LoadedRecipe
+    from clora.values import EffectCard
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_recipe_arguments(parser)
+    parser.add_argument(
+        "--again",
+        action="append",
+        default=[],
+        metavar="EFFECT",
+        help="ask about this effect again, even where its caption was edited",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask, and write every answer down as it comes; Ctrl-C keeps those that are there, exit code 130."""
+    recipe, _ = loaded(args)
+    from clora.progress import Progress
+
+    captioning, cards = _prepared(recipe)
+    progress = Progress()
+    sorted_ = captioning.sort(cards, args.again)
+    for effect, why in sorted_.kept:
+        progress.say(f"{effect}: kept, {why}")
+    for effect, why in sorted_.failed:
+        progress.say(f"{effect}: {why}")
+    outcome = captioning.ask(sorted_.wanted, progress.say, lambda effect, caption: print(f"{effect}: {caption}"))
+    print(f"{len(outcome.made)} written to {captioning.file}, {len(sorted_.kept)} kept", flush=True)
+    _tell_cost(captioning, progress)
+    if failed := [*sorted_.failed, *outcome.failed]:
+        lines = [f"{effect}: {why}" for effect, why in failed]
+        raise CloraError("\n".join([f"{len(failed)} of {len(cards)} effects got no caption:", *lines]))
+    return 0
+
+
+def _tell_cost(captioning: Captioning, progress: Progress) -> None:
+    from clora.protocols import CountsTokens
+
+    if isinstance(captioning.captioner, CountsTokens):
+        used = captioning.captioner.tokens_used()
+        if used.asked or used.answered:
+            progress.say(f"{used.asked:,} tokens asked, {used.answered:,} answered by {captioning.captioner.name()}")
+
+
+def _prepared(loaded: LoadedRecipe) -> tuple[Captioning, Sequence[EffectCard]]:
+    """The parts of the recipe that captions need, checked. Raises RecipeError with every mistake in them."""
+    from clora.captions.asking import Captioning
+    from clora.plan import checked_cards
+    from clora.protocols import KeepsCaptions, RequestsCaptions
+    from clora.recipe.problems import Problem, RecipeError
+
+    recipe = loaded.recipe
+    captioner: Captioner | None = recipe.captioner
+    findings: list[tuple[str, str]] = []
+    file = recipe.teachers.captions if isinstance(recipe.teachers, KeepsCaptions) else None
+    if file is None:
+        findings.append(("teachers", "say where captions are to lie, such as `captions: captions.yaml`"))
+    if captioner is None:
+        findings.append(("", "section 'captioner' is missing; write `captioner: {use: NAME}` (`clora plugins`)"))
+    if not isinstance(recipe.prompts, RequestsCaptions):
+        findings.append(("prompts", "this prompt strategy reads no captions"))
+    cards, problems = checked_cards(recipe, ("teachers", "dataset", "prompts", "captioner"))
+    findings += problems
+    if findings or file is None or captioner is None or not isinstance(recipe.prompts, RequestsCaptions):
+        raise RecipeError(
+            Problem(loaded.mark_of(place), f"{place}: {sentence}" if place else sentence)
+            for place, sentence in findings
+        )
+    return Captioning(recipe.prompts, recipe.dataset, captioner, file), cards
