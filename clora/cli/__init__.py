@@ -18,6 +18,7 @@ COMMANDS = {
     "show": "print a recipe with every value and the place that gave it",
     "caption": "have a vision-language model describe every effect that has no caption yet",
     "plugins": "list the installed plugins and what they offer",
+    "inspect": "tell what LoRA files hold, and which programs would get them wrong",
     "sample": "make pictures with a run's LoRA",
     "evaluate": "measure a run's LoRA again",
     "export": "write a run's LoRA for other tools, or merge it into its base",

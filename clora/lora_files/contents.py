@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -32,9 +32,17 @@ class Contents:
         return [name for entry in self.entries.values() for name in entry.parts.values()]
 
 
-def understand(path: Path, header: Header, shapes: Mapping[str, tuple[int, int]] | None) -> Contents:
-    """Sort a file's tensors by linear and check every shape against `shapes` {module: (in, out)} where given."""
-    names = Names(shapes)
+def understand(
+    path: Path,
+    header: Header,
+    shapes: Mapping[str, tuple[int, int]] | None,
+    guess: Callable[[str], str] | None = None,
+) -> Contents:
+    """Sort a file's tensors by linear and check every shape against `shapes` {module: (in, out)} where given.
+
+    Without `shapes`, `guess` says what a name with underscores for dots may mean.
+    """
+    names = Names(shapes, guess)
     problems: list[str] = []
     parts: dict[str, dict[str, str]] = {}
     keys: dict[str, Key] = {}

@@ -63,8 +63,9 @@ def converted(
     """A [r, in] and B [out, r] in float32 on the CPU, scale included; `weight` [out, in] is the base's, for DoRA."""
     parts = {part: tensors[name] for part, name in entry.parts.items() if part != "alpha"}
     if entry.magnitude is not None:
+        floats = {part: tensor.float() for part, tensor in parts.items()}
         assert weight is not None  # the reader refuses before
-        spectrum = _of_matrix(dora_delta(parts, delta(entry.kind, parts) * scale, weight), limits.rank)
+        spectrum = _of_matrix(dora_delta(parts, delta(entry.kind, floats) * scale, weight), limits.rank)
     elif entry.kind == "lokr":
         spectrum = _of_kron(parts, scale, limits.rank)
     else:
@@ -73,13 +74,12 @@ def converted(
 
 
 def delta(kind: str, parts: Tensors) -> torch.Tensor:
-    """The whole change of a linear's weight before its scale, [out, in], float32."""
-    parts = {part: tensor.float() for part, tensor in parts.items()}
+    """The whole change of a linear's weight before its scale, [out, in], in the type of its parts."""
     if kind == "lora":
         return parts["b"] @ parts["a"]
     if kind == "lokr":
-        return torch.kron(_product(parts, "lokr_w1", None), _product(parts, "lokr_w2", "lokr_t2"))
-    return _product(parts, "hada_w1", "hada_t1") * _product(parts, "hada_w2", "hada_t2")
+        return torch.kron(factor(parts, "lokr_w1", None), factor(parts, "lokr_w2", "lokr_t2"))
+    return factor(parts, "hada_w1", "hada_t1") * factor(parts, "hada_w2", "hada_t2")
 
 
 def dora_delta(parts: Tensors, change: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -96,7 +96,8 @@ def dora_delta(parts: Tensors, change: torch.Tensor, weight: torch.Tensor) -> to
     return new * (magnitude.reshape(norm.shape) / norm) - weight
 
 
-def _product(parts: Tensors, name: str, core: str | None) -> torch.Tensor:
+def factor(parts: Tensors, name: str, core: str | None) -> torch.Tensor:
+    """One factor of a LoKr or LoHa as a whole matrix, from its halves where it is stored so."""
     if name in parts:
         return parts[name]
     a, b = parts[f"{name}_a"], parts[f"{name}_b"]
@@ -106,8 +107,8 @@ def _product(parts: Tensors, name: str, core: str | None) -> torch.Tensor:
 def _of_kron(parts: Tensors, scale: float, rank: int) -> Spectrum:
     """The largest singular values of a Kronecker product: the largest products of its factors' ones."""
     parts = {part: tensor.double() for part, tensor in parts.items()}
-    u1, s1, v1 = torch.linalg.svd(_product(parts, "lokr_w1", None), full_matrices=False)
-    u2, s2, v2 = torch.linalg.svd(_product(parts, "lokr_w2", "lokr_t2"), full_matrices=False)
+    u1, s1, v1 = torch.linalg.svd(factor(parts, "lokr_w1", None), full_matrices=False)
+    u2, s2, v2 = torch.linalg.svd(factor(parts, "lokr_w2", "lokr_t2"), full_matrices=False)
     products = torch.outer(s1, s2).flatten() * abs(scale)
     s, order = products.sort(descending=True)
     first, second = order[:rank] // len(s2), order[:rank] % len(s2)

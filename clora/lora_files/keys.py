@@ -17,7 +17,7 @@ DoRA adds one magnitude to a linear: M.dora_scale, M.lora_magnitude_vector[.defa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from attrs import Factory, field, frozen
@@ -74,6 +74,7 @@ class Names:
     """The linears that names in a file may mean; None takes every dotted name as it stands."""
 
     shapes: Mapping[str, tuple[int, int]] | None
+    guess: Callable[[str], str] | None = None  # a flat name -> a dotted one, where there are no shapes
     flat: Mapping[str, str | None] = field(
         init=False, default=Factory(lambda self: _flattened(self.shapes), takes_self=True)
     )
@@ -93,7 +94,8 @@ class Names:
     def _module(self, said: str) -> str | None:
         for prefix in _FLAT_PREFIXES:
             if said.startswith(prefix):
-                return self.flat.get(said[len(prefix) :])
+                name = said[len(prefix) :]
+                return self.guess(name) if self.shapes is None and self.guess else self.flat.get(name)
         stripped = list(_stripped(said))
         if self.shapes is None:
             return stripped[-1]

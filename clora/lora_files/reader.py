@@ -14,7 +14,8 @@ from attrs import field, frozen
 from clora.lora_files.contents import TITLES, Contents, some, understand, unmatched_problem
 from clora.lora_files.header import Header, LoraFileError, inspect_header
 from clora.lora_files.kinds import Entry
-from clora.lora_files.scales import scales
+from clora.lora_files.norms import product_norm
+from clora.lora_files.scales import Strength, strengths
 
 if TYPE_CHECKING:
     import torch
@@ -55,21 +56,28 @@ class LoraFile:
     @property
     def loss(self) -> float:
         """What converting lost of the file's whole change, relative, in the Frobenius norm over all its linears."""
-        whole = sum(float(delta_norm(d)) ** 2 for m, d in self.deltas.items() if m not in self.conversions)
+        whole = sum(
+            (d.scale * product_norm(d.a, d.b)) ** 2 for m, d in self.deltas.items() if m not in self.conversions
+        )
         whole += sum(cost.norm**2 for cost in self.conversions.values())
         return sqrt(sum(cost.error**2 for cost in self.conversions.values()) / whole) if whole else 0.0
 
     def notes(self) -> list[str]:
         """A sentence on what converting cost; none for a plain LoRA."""
-        if not self.conversions:
-            return []
-        counts = ", ".join(f"{count} linears from {kind}" for kind, count in Counter(self.kinds.values()).items())
-        top = max(cost.rank for cost in self.conversions.values())
-        module, worst = max(self.conversions.items(), key=lambda item: item[1].relative)
-        return [
-            f"made into LoRA of rank up to {top}: {counts}; this loses {self.loss:.2%} of the change, "
-            f"at most {worst.relative:.2%} ({module})"
-        ]
+        return conversion_notes(self.conversions, self.kinds, self.loss)
+
+
+def conversion_notes(costs: Mapping[str, Conversion], kinds: Mapping[str, str], loss: float) -> list[str]:
+    """What it costs to make LoRA of linears of other kinds, over all linears and at most; nothing without any."""
+    if not costs:
+        return []
+    counts = ", ".join(f"{n} linear{'s' * (n != 1)} from {kind}" for kind, n in Counter(kinds.values()).items())
+    top = max(cost.rank for cost in costs.values())
+    module, worst = max(costs.items(), key=lambda item: item[1].relative)
+    return [
+        f"made into LoRA of rank up to {top}: {counts}; this loses {loss:.2%} of the change, "
+        f"at most {worst.relative:.2%} ({module})"
+    ]
 
 
 def read_lora(
@@ -105,10 +113,10 @@ def read_lora(
         entry = contents.entries[module]
         if entry.plain:
             a, b = (_typed(tensors[entry.parts[part]], dtype) for part in "ab")
-            deltas[module] = LoraDelta(a, b, strength[module])
+            deltas[module] = LoraDelta(a, b, strength[module].scale)
         else:
             weight = _base_weight(path, module, entry, weights)
-            deltas[module], costs[module] = _converted(entry, tensors, strength[module], weight, dtype, limits)
+            deltas[module], costs[module] = _converted(entry, tensors, strength[module].scale, weight, dtype, limits)
     kinds = {m: TITLES[e.kind] if e.magnitude is None else "DoRA" for m, e in contents.entries.items() if m in costs}
     return LoraFile(deltas, contents.layout, contents.unmatched, header.metadata, costs, kinds)
 
@@ -167,15 +175,9 @@ def check_finite(path: Path, contents: Contents) -> None:
         pass
 
 
-def delta_norm(delta: LoraDelta) -> float:
-    """|scale B A| in the Frobenius norm, from the Gram matrices [r, r]: tr(B^T B A A^T)."""
-    a, b = delta.a.double(), delta.b.double()
-    return abs(delta.scale) * sqrt(max(0.0, float(((a @ a.T) * (b.T @ b)).sum())))
-
-
-def file_strengths(path: Path, header: Header, contents: Contents) -> dict[str, float]:
-    """The scale of every linear, reading nothing but the alphas."""
-    return scales(path, header, contents, read_alphas(path, contents.entries.values()))
+def file_strengths(path: Path, header: Header, contents: Contents) -> dict[str, Strength]:
+    """The strength of every linear, reading nothing but the alphas."""
+    return strengths(path, header, contents, read_alphas(path, contents.entries.values()))
 
 
 def read_alphas(path: Path, entries: Iterable[Entry]) -> dict[str, float]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from math import isfinite, sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attrs import field, frozen
 
@@ -25,6 +25,7 @@ class AlphaConfig:
     """The alphas that PEFT's configuration gives: one for all, some linears' own, and whether sqrt(r) divides."""
 
     where: str
+    source: Literal["header", "config"]
     alpha: float
     patterns: Mapping[str, float] = field(factory=dict)
     rslora: bool = False
@@ -38,8 +39,17 @@ class AlphaConfig:
         return self.alpha
 
 
-def scales(path: Path, header: Header, contents: Contents, alphas: Mapping[str, float]) -> dict[str, float]:
-    """alpha / rank of every linear: alpha from its tensor, else from the configuration, else the rank itself (scale 1).
+@frozen
+class Strength:
+    """A linear's scale, and the alpha it comes from with its place: tensor, header, config, or none (scale 1)."""
+
+    scale: float
+    alpha: float | None
+    source: Literal["tensor", "header", "config", "none"]
+
+
+def strengths(path: Path, header: Header, contents: Contents, alphas: Mapping[str, float]) -> dict[str, Strength]:
+    """The strength of every linear: alpha from its tensor, else from the configuration, else the rank (scale 1).
 
     `alphas` {tensor name: number} are the alpha tensors' values. Raises LoraFileError for a configuration that cannot
     be understood: a wrong strength trains on the wrong teacher without a sound.
@@ -47,21 +57,25 @@ def scales(path: Path, header: Header, contents: Contents, alphas: Mapping[str, 
     header_config = _header_config(path, header)
     peft_config = _peft_config(path) if any(entry.peft for entry in contents.entries.values()) else None
     return {
-        module: _scale(path, module, entry, alphas, peft_config if entry.peft and peft_config else header_config)
+        module: _strength(path, module, entry, alphas, peft_config if entry.peft and peft_config else header_config)
         for module, entry in contents.entries.items()
     }
 
 
-def _scale(path: Path, module: str, entry: Entry, alphas: Mapping[str, float], config: AlphaConfig | None) -> float:
+def _strength(
+    path: Path, module: str, entry: Entry, alphas: Mapping[str, float], config: AlphaConfig | None
+) -> Strength:
     if config is not None and config.dora and entry.magnitude is None:
         raise LoraFileError(f"{config.where}: says use_dora, but {module} has no magnitude")
     if entry.alpha is not None:
-        if not isfinite(alphas[entry.alpha]):
-            raise LoraFileError(f"{path}: {entry.alpha!r} is {alphas[entry.alpha]}, not a number to scale by")
-        return alphas[entry.alpha] / entry.rank if entry.rank else 1.0
+        alpha = alphas[entry.alpha]
+        if not isfinite(alpha):
+            raise LoraFileError(f"{path}: {entry.alpha!r} is {alpha}, not a number to scale by")
+        return Strength(alpha / entry.rank, alpha, "tensor") if entry.rank else Strength(1.0, None, "none")
     if config is None or entry.kind != "lora":
-        return 1.0
-    return config.of(module) / (sqrt(entry.rank) if config.rslora else entry.rank)
+        return Strength(1.0, None, "none")
+    alpha = config.of(module)
+    return Strength(alpha / (sqrt(entry.rank) if config.rslora else entry.rank), alpha, config.source)
 
 
 def _header_config(path: Path, header: Header) -> AlphaConfig | None:
@@ -72,9 +86,9 @@ def _header_config(path: Path, header: Header) -> AlphaConfig | None:
     where = f"{path}: the header's {METADATA_KEY}"
     tree = _map(where, text)
     if "lora_alpha" in tree:  # a model saved without its pipeline writes no component's name
-        return _config(where, tree)
+        return _config(where, "header", tree)
     mine = {key.removeprefix("transformer."): value for key, value in tree.items() if key.startswith("transformer.")}
-    return _config(where, mine) if mine else None
+    return _config(where, "header", mine) if mine else None
 
 
 def _peft_config(path: Path) -> AlphaConfig | None:
@@ -85,7 +99,7 @@ def _peft_config(path: Path) -> AlphaConfig | None:
     if beside.stat().st_size > MAX_CONFIG_BYTES:
         raise LoraFileError(f"{beside}: too large for an adapter's configuration")
     try:
-        return _config(str(beside), _map(str(beside), beside.read_text(encoding="utf-8")))
+        return _config(str(beside), "config", _map(str(beside), beside.read_text(encoding="utf-8")))
     except UnicodeDecodeError as error:
         raise LoraFileError(f"{beside}: not a text in UTF-8") from error
 
@@ -100,7 +114,7 @@ def _map(where: str, text: str) -> dict[str, Any]:
     return tree
 
 
-def _config(where: str, tree: Mapping[str, Any]) -> AlphaConfig:
+def _config(where: str, source: Literal["header", "config"], tree: Mapping[str, Any]) -> AlphaConfig:
     """PEFT's LoraConfig, as far as it decides the strength."""
     kind = tree.get("peft_type", "LORA")
     if kind != "LORA":
@@ -110,6 +124,7 @@ def _config(where: str, tree: Mapping[str, Any]) -> AlphaConfig:
         raise LoraFileError(f"{where}: alpha_pattern is not a map")
     return AlphaConfig(
         where,
+        source,
         _number(where, "lora_alpha", tree.get("lora_alpha")),
         {_literal(where, key): _number(where, f"alpha_pattern of {key}", alpha) for key, alpha in patterns.items()},
         bool(tree.get("use_rslora")),

@@ -96,8 +96,7 @@ DOWN_UP = (".lora_down.weight", ".lora_up.weight")
 
 
 def a_diffusers(path: Path) -> None:
-    metadata = {"format": "pt", "lora_adapter_metadata": lora_config("transformer.")}
-    save(path, "transformer.{M}", plain(*AB), metadata)
+    save(path, "transformer.{M}", plain(*AB), {"lora_adapter_metadata": lora_config("transformer.")})
 
 
 def a_without_metadata(path: Path) -> None:

@@ -110,7 +110,7 @@ def test_the_error_over_all_linears_counts_the_plain_ones_too(path):
     missing, whole = float(torch.linalg.svdvals(delta)[1:].norm()), (float(delta.norm()) ** 2 + 96) ** 0.5
     assert file.loss == pytest.approx(missing / whole, rel=1e-5)
     (note,) = file.notes()
-    assert note.startswith("made into LoRA of rank up to 1: 1 linears from LoKr; this loses ")
+    assert note.startswith("made into LoRA of rank up to 1: 1 linear from LoKr; this loses ")
     assert f"{missing / float(delta.norm()):.2%} (blocks.0.q)" in note
 
 

@@ -1,0 +1,117 @@
+"""`clora inspect FILE...`: what LoRA files hold, what is wrong with them, and which programs would get them wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from clora.errors import CloraError
+
+if TYPE_CHECKING:
+    from clora.lora_files.survey import Survey
+    from clora.protocols import Backbone
+
+Shapes = Mapping[str, tuple[int, int]]
+
+
+@frozen
+class Fits:
+    """The backbone that files are held against: its name and linears {module: (in, out)}; None where there is none."""
+
+    name: str
+    shapes: Shapes | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="LoRA files in any layout")
+    base = parser.add_mutually_exclusive_group()
+    base.add_argument("--backbone", metavar="NAME", help="hold them against this backbone, as its plugin has it")
+    base.add_argument("--recipe", type=Path, metavar="RECIPE", help="hold them against a recipe's backbone")
+    parser.add_argument(
+        "--with", dest="with_files", action="append", default=[], type=Path, metavar="FILE", help="lay a recipe on top"
+    )
+    parser.add_argument("--modules", action="store_true", help="a line for every linear, and every problem")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a report of every file; 2 if one of them cannot be used."""
+    fits = _fits(args)
+    from clora.cli.inspect_text import as_text
+    from clora.lora_files.survey import survey
+
+    surveys: list[Survey] = []
+    for file in args.files:
+        surveys.append(survey(file, fits.shapes))
+        if not args.json:  # each as soon as it is known: a file of gigabytes takes seconds
+            print("\n" * (len(surveys) > 1) + as_text(surveys[-1], fits, every=args.modules), flush=True)
+    if args.json:
+        print(json.dumps([as_json(found) for found in surveys], indent=2))
+    return 2 if any(found.problems for found in surveys) else 0
+
+
+def as_json(found: Survey) -> dict[str, Any]:
+    """A survey for programs."""
+    return {
+        "file": str(found.path),
+        "usable": not found.problems,
+        "problems": list(found.problems),
+        "bytes": found.bytes,
+        "layout": found.layout,
+        "types": dict(found.types),
+        "norm": found.norm,
+        "missing": None if found.missing is None else list(found.missing),
+        "unmatched": list(found.unmatched),
+        "metadata": dict(found.metadata),
+        "pitfalls": [{"program": p.program, "what": p.what, "source": p.source} for p in found.pitfalls()],
+        "linears": {
+            module: {
+                "kind": linear.kind,
+                "out": linear.entry.shape[0],
+                "in": linear.entry.shape[1],
+                "rank": linear.entry.rank,
+                "alpha": None if linear.strength is None else linear.strength.alpha,
+                "alpha_from": None if linear.strength is None else linear.strength.source,
+                "scale": None if linear.strength is None else linear.strength.scale,
+                "norm": linear.norm,
+                "as_lora": None if linear.cost is None else {"rank": linear.cost.rank, "error": linear.cost.relative},
+            }
+            for module, linear in found.linears.items()
+        },
+    }
+
+
+def _fits(args: argparse.Namespace) -> Fits:
+    """The backbone of the arguments. Raises CloraError where there is none of that name, or it finds a mistake."""
+    if args.with_files and args.recipe is None:
+        raise CloraError("--with lays a recipe on that of --recipe, and there is none")
+    if args.backbone is None and args.recipe is None:
+        return Fits("", None)
+    from clora.plugins import discover
+
+    catalogue = discover()
+    if args.recipe is not None:
+        from clora.recipe.load import load_recipe
+
+        name = f"{args.recipe.name}'s backbone"
+        return _checked(name, load_recipe(args.recipe, args.with_files, (), catalogue).recipe.backbone)
+    name = str(args.backbone)
+    try:
+        return _checked(name, catalogue.find("backbone", name).cls())
+    except TypeError as error:
+        raise CloraError(f"backbone {name} needs settings ({error}); give a recipe with --recipe") from error
+
+
+def _checked(name: str, backbone: Backbone) -> Fits:
+    from clora.protocols import Checked
+
+    problems = list(backbone.check()) if isinstance(backbone, Checked) else []
+    if problems:
+        raise CloraError("\n".join(f"{name}: {problem}" for problem in problems))
+    return Fits(name, backbone.shapes())
