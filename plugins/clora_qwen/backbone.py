@@ -1,0 +1,132 @@
+"""The Qwen-Image-Edit backbone component: where the model is, how its linears are named, how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import field, frozen
+from attrs.validators import ge, in_, le
+
+from clora.api import CloraError, DiffusersFolder
+
+from . import linears
+
+if TYPE_CHECKING:
+    import torch
+
+    from .loaded import LoadedQwen
+
+#: the parts of a model and the classes that may stand there
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "scheduler": ("FlowMatchEulerDiscreteScheduler",),
+    "text_encoder": ("Qwen2_5_VLForConditionalGeneration",),
+    "tokenizer": ("Qwen2Tokenizer", "Qwen2TokenizerFast"),
+    "processor": ("Qwen2VLProcessor", "Qwen2_5_VLProcessor"),
+    "transformer": ("QwenImageTransformer2DModel",),
+    "vae": ("AutoencoderKLQwenImage",),
+}
+#: the pipelines, by the name that model_index.json has for them: of the first edition, and of 2509 and later
+PIPELINES = ("QwenImageEditPipeline", "QwenImageEditPlusPipeline")
+
+Edition = Literal["original", "2509", "2511"]
+
+
+@frozen
+class QwenImageEdit:
+    """YAML: `backbone: {use: qwen_image_edit, model: ...}`; `model` is a folder in diffusers' layout or a Hub id.
+
+    The edition is read from the model itself. `side` is that of the square whose area a picture given by hand is
+    resized to; a dataset's pictures keep their own size, whose sides must be multiples of 16.
+    """
+
+    model: str = "Qwen/Qwen-Image-Edit-2511"
+    revision: str | None = None
+    dtype: Literal["bfloat16", "float32"] = field(default="bfloat16", validator=in_(("bfloat16", "float32")))
+    side: int = field(default=1024, validator=[ge(32), le(4096)])
+    guidance_rescale: bool = True
+
+    @property
+    def folder(self) -> DiffusersFolder:
+        """Where the model's files are."""
+        return DiffusersFolder(self.model, self.revision)
+
+    @property
+    def pipeline(self) -> str:
+        """The name of the model's own pipeline class."""
+        return str(self.folder.index().get("_class_name"))
+
+    @property
+    def edition(self) -> Edition:
+        """The first edition reads one picture; 2509 numbers its pictures; 2511 sees its source without noise too."""
+        if self.pipeline == PIPELINES[0]:
+            return "original"
+        return "2511" if self.folder.config("transformer").get("zero_cond_t") else "2509"
+
+    def check(self) -> Iterable[str]:
+        """Problems with the model's files, before a weight is loaded."""
+        problems = list(self.folder.check(PARTS))
+        yield from (f"backbone qwen_image_edit: {problem}" for problem in problems or self._misfits())
+
+    def _misfits(self) -> Iterable[str]:
+        """A model of another kind, and parts that do not fit one another."""
+        if self.pipeline not in PIPELINES:
+            yield (
+                f"{self.model}/model_index.json: its pipeline is {self.pipeline}; a Qwen-Image-Edit has "
+                f"{' or '.join(PIPELINES)}"
+            )
+            return
+        config, where = self.folder.config("transformer"), f"{self.model}/transformer/config.json"
+        wrong = list(linears.misfits(config))
+        yield from (f"{where}: {problem}" for problem in wrong)
+        if wrong:
+            return
+        sizes, vae = linears.complete(config), self.folder.config("vae")
+        encoder = self.folder.config("text_encoder")
+        words = (encoder.get("text_config") or encoder).get("hidden_size")
+        channels = vae.get("z_dim", 16)
+        width = sizes["joint_attention_dim"]
+        if width != words:
+            yield f"{where}: joint_attention_dim is {width}, but the text encoder's words have {words} numbers"
+        if sizes["in_channels"] != 4 * channels:
+            yield f"{where}: in_channels is {sizes['in_channels']}, but 2 x 2 latents of the VAE are {4 * channels}"
+        for name in ("latents_mean", "latents_std"):
+            if name in vae and not _are_numbers(vae[name], channels):
+                yield f"{self.model}/vae/config.json: {name} is not a list of {channels} numbers"
+
+    def shapes(self) -> Mapping[str, tuple[int, int]]:
+        """(in, out) of every linear that can carry an adapter, from config.json alone."""
+        config = self.folder.config("transformer")
+        return {**linears.in_blocks(config), **linears.around_blocks(config)}
+
+    def targets(self) -> tuple[str, ...]:
+        """The linears that the student trains: the 14 of every block."""
+        return tuple(linears.in_blocks(self.folder.config("transformer")))
+
+    def tokens(self, prompt: str) -> Sequence[int]:
+        """The tokens of a prompt's own words."""
+        return _tokenizer(self.folder)(prompt, add_special_tokens=False)["input_ids"]
+
+    def digest(self) -> str:
+        """A hash of the model and of the keys that change its output."""
+        return "-".join([self.folder.digest(), self.dtype, str(self.side), str(self.guidance_rescale)])
+
+    def load(self, device: torch.device) -> LoadedQwen:
+        """The model on a device; nothing is read before it is needed. Raises CloraError for another kind of model."""
+        from .loaded import LoadedQwen
+
+        if self.pipeline not in PIPELINES:
+            raise CloraError(next(iter(self._misfits())))
+        return LoadedQwen(self, device)
+
+
+def _are_numbers(value: object, count: int) -> bool:
+    return isinstance(value, list) and len(value) == count and all(isinstance(number, int | float) for number in value)
+
+
+@cache
+def _tokenizer(folder: DiffusersFolder) -> Any:
+    from transformers import Qwen2Tokenizer
+
+    return folder.load("tokenizer", Qwen2Tokenizer)

@@ -1,0 +1,42 @@
+"""The reader of words with pictures: Qwen2VLProcessor, or its picture half where the video half cannot be made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clora.api import DiffusersFolder
+
+PLACE = "<|image_pad|>"
+
+
+def load_processor(folder: DiffusersFolder) -> Any:
+    """The model's own processor; without torchvision, which its videos need, the tokenizer with Pillow's pictures."""
+    from transformers import AutoImageProcessor, Qwen2Tokenizer, Qwen2VLProcessor
+    from transformers.utils.import_utils import is_torchvision_available
+
+    if is_torchvision_available():
+        return folder.load("processor", Qwen2VLProcessor)
+    return WordsAndPictures(folder.load("processor", AutoImageProcessor), folder.load("tokenizer", Qwen2Tokenizer))
+
+
+class WordsAndPictures:
+    """Puts as many placeholder tokens into a text as the text encoder makes of each picture."""
+
+    def __init__(self, pictures: Any, words: Any) -> None:
+        self.pictures, self.words = pictures, words
+
+    def __call__(self, text: Sequence[str], images: Any, padding: bool, return_tensors: str) -> Any:
+        """Texts [B] with a placeholder for each image in order -> token ids, their mask, patches and their grids."""
+        patches = self.pictures(images=images, return_tensors=return_tensors)
+        counts = [int(grid.prod()) // self.pictures.merge_size**2 for grid in patches["image_grid_thw"]]
+        spread = []
+        for words in text:
+            pieces = words.split(PLACE)
+            here, counts = counts[: len(pieces) - 1], counts[len(pieces) - 1 :]
+            places = [PLACE * count for count in here]
+            spread.append("".join(part for pair in zip(pieces, [*places, ""], strict=True) for part in pair))
+        tokens = self.words(spread, padding=padding, return_tensors=return_tensors)
+        tokens.update(patches)
+        return tokens

@@ -1,0 +1,197 @@
+"""What this backbone computes is what diffusers' own edit pipelines compute, on a tiny model of every edition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from attrs import frozen
+from clora_qwen.backbone import QwenImageEdit
+from clora_qwen.loaded import LoadedQwen
+from clora_qwen.pictures import pack, to_image, unpack
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
+from diffusers.schedulers import scheduling_flow_match_euler_discrete as scheduling
+from PIL import Image
+
+from clora.api import Conditions, Draws, Schedule
+from clora.sampling import euler, few_step
+
+SIDE = 128
+
+
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stock pipelines at an area of 128 x 128 for their 1024 x 1024; the text encoder's 384 x 384 stays."""
+    for module in (pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus):
+        real = module.calculate_dimensions
+
+        def smaller(area: int, ratio: float, real: Callable[..., Any] = real) -> Any:
+            return real(SIDE * SIDE if area == 1024 * 1024 else area, ratio)
+
+        monkeypatch.setattr(module, "calculate_dimensions", smaller)
+
+
+def drawn(width: int, height: int, seed: int = 0) -> Image.Image:
+    """A picture with smooth and sharp parts."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
+    return Image.fromarray((smooth + random.integers(-20, 20, smooth.shape)).clip(0, 255).astype(np.uint8))
+
+
+def as_tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+@frozen
+class Both:
+    """A stock pipeline, this backbone on the same files, and a picture that both take as it is."""
+
+    pipe: Any
+    loaded: LoadedQwen
+    image: Image.Image  # 160 x 96: not square, and of the size that the pipeline would give it
+    edition: str
+
+    @property
+    def picture(self) -> torch.Tensor:
+        return as_tensor(self.image)
+
+    def conditions(self, prompt: str) -> Conditions:
+        words = self.loaded.encode_prompts([prompt], self.picture)
+        return Conditions(words.text, words.mask, self.loaded.encode_images(self.picture))
+
+    def watched(self) -> tuple[list[dict[str, Any]], list[torch.Tensor]]:
+        """The arguments and outputs of every call of the stock transformer from now on."""
+        asked: list[dict[str, Any]] = []
+        answered: list[torch.Tensor] = []
+        forward = self.pipe.transformer.forward
+
+        def watch(**kwargs: Any) -> Any:
+            answer = forward(**kwargs)
+            asked.append(kwargs)
+            answered.append(answer[0])
+            return answer
+
+        self.pipe.transformer.forward = watch
+        return asked, answered
+
+
+@pytest.fixture(params=["original", "2509", "2511"])
+def both(request: pytest.FixtureRequest, tiny_qwen: Callable[[str], Path]) -> Both:
+    import tiny_qwen as tiny
+
+    folder = tiny_qwen(request.param)
+    backbone = QwenImageEdit(model=str(folder), dtype="float32", side=SIDE)
+    loaded = backbone.load(torch.device("cpu"))
+    image = to_image(loaded.fit(as_tensor(drawn(313, 200)))[0])
+    assert image.size == (160, 96)
+    return Both(tiny.pipeline(folder), loaded, image, request.param)
+
+
+@pytest.mark.parametrize("size", [(313, 200), (90, 260), (64, 64), (400, 60)])
+def test_a_picture_is_fitted_and_encoded_as_the_pipeline_does(both: Both, size: tuple[int, int]) -> None:
+    image = drawn(*size)
+    asked, _ = both.watched()
+    both.pipe(image, "blue", num_inference_steps=2, true_cfg_scale=1.0, output_type="latent")
+    fitted = both.loaded.fit(as_tensor(image))
+    source = pack(both.loaded.encode_images(fitted))
+    seen = asked[0]["hidden_states"][:, -source.shape[1] :]
+    made, picture = asked[0]["img_shapes"][0]
+    assert picture == made == (1, fitted.shape[-2] // 16, fitted.shape[-1] // 16)
+    assert torch.equal(source, seen)
+
+
+def test_the_network_meets_what_the_pipeline_gives_it(both: Both) -> None:
+    asked, answered = both.watched()
+    both.pipe(
+        both.image, "make it blue", negative_prompt="", true_cfg_scale=4.0, num_inference_steps=2,
+        generator=torch.Generator().manual_seed(1), output_type="latent",
+    )  # fmt: skip
+    assert len(asked) == 4
+    for call, answer, prompt in zip(asked, answered, ["make it blue", ""] * 2, strict=True):
+        conditions = both.conditions(prompt)
+        assert torch.equal(conditions.text, call["encoder_hidden_states"])
+        assert bool(conditions.mask.all())
+        assert call["encoder_hidden_states_mask"] is None
+        source = pack(conditions.source)
+        half = source.shape[1]
+        assert torch.equal(source, call["hidden_states"][:, half:])
+        x_sigma = unpack(call["hidden_states"][:, :half], *conditions.source.shape[-2:])
+        with torch.no_grad():
+            velocity = both.loaded.velocity(x_sigma, call["timestep"], conditions)
+        assert torch.equal(pack(velocity), answer[:, :half])
+
+
+def test_words_are_the_pipelines_own(both: Both) -> None:
+    image: Any = both.image
+    if both.edition != "original":
+        width, height = pipeline_qwenimage_edit_plus.calculate_dimensions(384 * 384, image.width / image.height)
+        image = [both.pipe.image_processor.resize(image, height, width)]
+    words = both.loaded.encode_prompts(
+        ["", "a <much> longer instruction, with größe"], both.picture.expand(2, -1, -1, -1)
+    )
+    for row, prompt in enumerate(["", "a <much> longer instruction, with größe"]):
+        text, mask = both.pipe.encode_prompt(prompt=prompt, image=image)
+        assert mask is None
+        length = text.shape[1]
+        assert torch.equal(words.text[row, :length], text[0])
+        assert words.mask[row].tolist() == [i < length for i in range(words.text.shape[1])]
+        assert not words.text[row, length:].any()
+
+
+def test_few_steps_make_the_picture_of_the_stock_pipeline(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws, steps = Draws(3).named("sample"), 4
+    conditions = both.conditions("turn it to gold")
+    like = torch.empty_like(conditions.source)
+
+    def velocity(x_sigma: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return both.loaded.velocity(x_sigma, sigma, conditions)
+
+    ours = both.loaded.decode(few_step(velocity, like, Schedule.shifted(steps, 3.0), draws))
+    both.pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
+        shift=3.0, use_dynamic_shifting=False, stochastic_sampling=True
+    )
+    # the stock scheduler draws once more after the last step and multiplies it by zero
+    noises = iter([pack(draws.normal(f"noise/{i}", like)) for i in range(1, steps + 1)])
+    monkeypatch.setattr(scheduling, "randn_tensor", lambda *args, **kwargs: next(noises))
+    stock = both.pipe(
+        both.image, "turn it to gold", true_cfg_scale=1.0, num_inference_steps=steps,
+        latents=pack(draws.normal("noise/0", like)), output_type="pt",
+    ).images  # fmt: skip
+    assert stock.shape == ours.shape == both.picture.shape
+    torch.testing.assert_close(ours / 2 + 0.5, stock, atol=2e-6, rtol=0)
+
+
+def test_the_teachers_sampler_makes_the_picture_of_the_stock_pipeline(both: Both) -> None:
+    draws, steps = Draws(4).named("sample"), 5
+    with_words, without = both.conditions("turn it to gold"), both.conditions("")
+    like = torch.empty_like(with_words.source)
+    schedule = both.loaded.schedule(steps, like)
+    made = euler(
+        lambda x, sigma: both.loaded.velocity(x, sigma, with_words),
+        lambda x, sigma: both.loaded.velocity(x, sigma, without),
+        like, schedule, 4.0, draws, both.loaded.guide,
+    )  # fmt: skip
+    ours = both.loaded.decode(made)
+    stock = both.pipe(
+        both.image, "turn it to gold", negative_prompt="", true_cfg_scale=4.0, num_inference_steps=steps,
+        latents=pack(draws.normal("noise/0", like)), output_type="pt",
+    ).images  # fmt: skip
+    assert schedule.sigmas == tuple(both.pipe.scheduler.sigmas[:-1].tolist())
+    assert schedule.sigmas[-1] == pytest.approx(0.02, abs=1e-6)  # shift_terminal
+    torch.testing.assert_close(ours / 2 + 0.5, stock, atol=2e-6, rtol=0)
+
+
+def test_guidance_keeps_the_norm_of_every_token_unless_told_otherwise(tiny_qwen: Callable[[str], Path]) -> None:
+    random = torch.Generator().manual_seed(0)
+    c, u = torch.randn(2, 16, 6, 10, generator=random), torch.randn(2, 16, 6, 10, generator=random)
+    backbone = QwenImageEdit(model=str(tiny_qwen("2511")), dtype="float32")
+    kept = backbone.load(torch.device("cpu")).guide(c, u, 4.0)
+    torch.testing.assert_close(pack(kept).norm(dim=-1), pack(c).norm(dim=-1))
+    plain = QwenImageEdit(model=backbone.model, dtype="float32", guidance_rescale=False)
+    torch.testing.assert_close(plain.load(torch.device("cpu")).guide(c, u, 4.0), u + 4 * (c - u))
