@@ -15,7 +15,7 @@ from attrs import frozen
 
 from clora.flow import Schedule
 from clora.lora_files.header import inspect_header
-from clora.protocols import KnowsFootprint
+from clora.protocols import KnowsFootprint, trained_shapes
 from clora.seeding import Draws
 from clora.training.cycle import Cycle
 from clora.values import Conditions, Forward, Phase, RoleConditions, Scene
@@ -104,7 +104,7 @@ def forward_equivalents(plan: Plan, cycles: int = _CYCLES) -> float:
 def cost(plan: Plan) -> str:
     """What the run will cost, in words: updates, forward passes, memory."""
     recipe = plan.recipe
-    shapes = recipe.backbone.shapes()
+    shapes = trained_shapes(recipe.backbone)
     numbers = sum(recipe.student.rank * (inputs + outputs) for inputs, outputs in shapes.values())
     counted = count(plan)
     updates = recipe.train.steps if recipe.losses else 0

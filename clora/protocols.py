@@ -210,11 +210,11 @@ class Backbone(Protocol):
     """A frozen edit model: where it is, how its weights are named, how to load it."""
 
     def targets(self) -> tuple[str, ...]:
-        """The dotted names of the linears that carry adapters, with (in, out) known from `shapes`."""
+        """The dotted names of the linears that the student trains, a part of `shapes`."""
         ...
 
     def shapes(self) -> Mapping[str, tuple[int, int]]:
-        """(in_features, out_features) of every target, without loading weights."""
+        """(in_features, out_features) of every linear that a teacher may change, by name, without loading weights."""
         ...
 
     def digest(self) -> str:
@@ -224,6 +224,12 @@ class Backbone(Protocol):
     def load(self, device: torch.device) -> LoadedBackbone:
         """The model itself, frozen, in evaluation mode, on a device; its parts may come when they are first needed."""
         ...
+
+
+def trained_shapes(backbone: Backbone) -> dict[str, tuple[int, int]]:
+    """(in_features, out_features) of the linears that the student trains."""
+    shapes = backbone.shapes()
+    return {name: shapes[name] for name in backbone.targets()}
 
 
 @frozen

@@ -14,6 +14,7 @@ from attrs import asdict, evolve, field, frozen
 
 from clora.adapters.adapter import Adapter
 from clora.files import write_atomic
+from clora.protocols import trained_shapes
 from clora.seeding import Draws
 from clora.training.checkpoint import Checkpoints, State
 from clora.training.cycle import Cycle
@@ -44,9 +45,10 @@ def make_state(plan: Plan, world: World, ranks: Ranks) -> State:
     """Fresh student, critic and moving average on the world's base; the same on every rank."""
     recipe = plan.recipe
     draws = Draws(recipe.seed).named("init")
+    shapes = trained_shapes(recipe.backbone)  # teachers may cover more
 
     def fresh(name: str) -> Adapter:
-        adapter = Adapter.fresh(world.shapes, recipe.student.rank, recipe.student.alpha, draws.named(name))
+        adapter = Adapter.fresh(shapes, recipe.student.rank, recipe.student.alpha, draws.named(name))
         return world.adapted.add(name, adapter.to(world.device))
 
     student = Trained(fresh("student"), recipe.train.lr, recipe.train, ranks)

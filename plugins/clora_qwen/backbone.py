@@ -7,9 +7,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
-from attrs.validators import ge, in_, le
+from attrs.validators import ge, le
 
-from clora.api import CloraError, DiffusersFolder
+from clora.api import CloraError, DiffusersFolder, NetworkMemory
 
 from . import linears
 
@@ -38,14 +38,15 @@ class QwenImageEdit:
     """YAML: `backbone: {use: qwen_image_edit, model: ...}`; `model` is a folder in diffusers' layout or a Hub id.
 
     The edition is read from the model itself. `side` is that of the square whose area a picture given by hand is
-    resized to; a dataset's pictures keep their own size, whose sides must be multiples of 16.
+    resized to; a dataset's pictures keep their own size, whose sides must be multiples of 16. `memory` is the
+    transformer's; the other parts are in float32 where its weights are, else in bfloat16.
     """
 
     model: str = "Qwen/Qwen-Image-Edit-2511"
     revision: str | None = None
-    dtype: Literal["bfloat16", "float32"] = field(default="bfloat16", validator=in_(("bfloat16", "float32")))
     side: int = field(default=1024, validator=[ge(32), le(4096)])
     guidance_rescale: bool = True
+    memory: NetworkMemory = field(factory=NetworkMemory)
 
     @property
     def folder(self) -> DiffusersFolder:
@@ -83,6 +84,7 @@ class QwenImageEdit:
         if wrong:
             return
         sizes, vae = linears.complete(config), self.folder.config("vae")
+        yield from self.memory.check(sizes["num_layers"])
         encoder = self.folder.config("text_encoder")
         words = (encoder.get("text_config") or encoder).get("hidden_size")
         channels = vae.get("z_dim", 16)
@@ -109,8 +111,9 @@ class QwenImageEdit:
         return _tokenizer(self.folder)(prompt, add_special_tokens=False)["input_ids"]
 
     def digest(self) -> str:
-        """A hash of the model and of the keys that change its output."""
-        return "-".join([self.folder.digest(), self.dtype, str(self.side), str(self.guidance_rescale)])
+        """A hash of the model and of the keys that change its output; where blocks wait is none of them."""
+        keys = (self.memory.weights, self.side, self.guidance_rescale)
+        return "-".join([self.folder.digest(), *map(str, keys)])
 
     def load(self, device: torch.device) -> LoadedQwen:
         """The model on a device; nothing is read before it is needed. Raises CloraError for another kind of model."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from clora.api import CloraError, Conditions, Part, Schedule, Words, guide
+from clora.api import CloraError, Conditions, Part, Schedule, Words, fit_network, guide
 
 from .pictures import CONDITION_SIDE, pack, resized, to_image, to_tensor, unpack
 from .processor import load_processor
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TRAIN_TIMESTEPS = 1000  # the pipelines count noise levels in thousandths
+BLOCKS = ("transformer_blocks",)
 MULTIPLE = 16  # pixels to a token's side: the VAE's 8 times the packing's 2
 
 
@@ -31,7 +32,7 @@ class LoadedQwen:
         self.backbone = backbone
         self.folder = backbone.folder
         self.device = device
-        self.dtype: torch.dtype = getattr(torch, backbone.dtype)
+        self.dtype = backbone.memory.dtype
         self.numbers_pictures = backbone.edition != "original"
         self._text: Any = None
         self._pictures: AutoencoderKLQwenImage | None = None
@@ -71,9 +72,15 @@ class LoadedQwen:
         return self._network
 
     def _build_network(self) -> QwenImageTransformer2DModel:
+        """The transformer, straight on the device where it stays there as it is, else block by block from the CPU."""
         from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 
-        return self._load("transformer", QwenImageTransformer2DModel)
+        memory = self.backbone.memory
+        as_it_is = memory.weights in ("fp32", "bf16") and not memory.offload_blocks
+        device = self.device if as_it_is else torch.device("cpu")
+        network = self.folder.load("transformer", QwenImageTransformer2DModel, dtype=self.dtype, device=device)
+        fit_network(network, BLOCKS, memory, self.device)
+        return network
 
     def keep(self, *parts: Part) -> None:
         """Drop the parts that are not named."""

@@ -18,10 +18,11 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwen
 from diffusers.schedulers import scheduling_flow_match_euler_discrete as scheduling
 from PIL import Image
 
-from clora.api import Conditions, Draws, Schedule
+from clora.api import Conditions, Draws, NetworkMemory, Schedule
 from clora.sampling import euler, few_step
 
 SIDE = 128
+FP32 = NetworkMemory(weights="fp32")
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +87,7 @@ def both(request: pytest.FixtureRequest, tiny_qwen: Callable[[str], Path]) -> Bo
     import tiny_qwen as tiny
 
     folder = tiny_qwen(request.param)
-    backbone = QwenImageEdit(model=str(folder), dtype="float32", side=SIDE)
+    backbone = QwenImageEdit(model=str(folder), memory=FP32, side=SIDE)
     loaded = backbone.load(torch.device("cpu"))
     image = to_image(loaded.fit(as_tensor(drawn(313, 200)))[0])
     assert image.size == (160, 96)
@@ -190,8 +191,8 @@ def test_the_teachers_sampler_makes_the_picture_of_the_stock_pipeline(both: Both
 def test_guidance_keeps_the_norm_of_every_token_unless_told_otherwise(tiny_qwen: Callable[[str], Path]) -> None:
     random = torch.Generator().manual_seed(0)
     c, u = torch.randn(2, 16, 6, 10, generator=random), torch.randn(2, 16, 6, 10, generator=random)
-    backbone = QwenImageEdit(model=str(tiny_qwen("2511")), dtype="float32")
+    backbone = QwenImageEdit(model=str(tiny_qwen("2511")), memory=FP32)
     kept = backbone.load(torch.device("cpu")).guide(c, u, 4.0)
     torch.testing.assert_close(pack(kept).norm(dim=-1), pack(c).norm(dim=-1))
-    plain = QwenImageEdit(model=backbone.model, dtype="float32", guidance_rescale=False)
+    plain = QwenImageEdit(model=backbone.model, memory=FP32, guidance_rescale=False)
     torch.testing.assert_close(plain.load(torch.device("cpu")).guide(c, u, 4.0), u + 4 * (c - u))
