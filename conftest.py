@@ -20,3 +20,11 @@ def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         return build(tmp_path_factory.mktemp(f"qwen_{edition}"), edition=edition)  # pyright: ignore[reportArgumentType]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny FLUX.1 Kontext's folder; copy it before a change."""
+    from tiny_flux import build
+
+    return build(tmp_path_factory.mktemp("flux"))

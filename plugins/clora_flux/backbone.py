@@ -1,0 +1,121 @@
+"""The FLUX.1 Kontext backbone component: where the model is, how its linears are named, how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+from attrs.validators import ge, le, optional
+
+from clora.api import DiffusersFolder, NetworkMemory, Publication
+
+from . import linears
+
+if TYPE_CHECKING:
+    import torch
+
+    from .loaded import LoadedFlux
+
+#: the parts of a Kontext folder and the classes that may stand there
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "scheduler": ("FlowMatchEulerDiscreteScheduler",),
+    "text_encoder": ("CLIPTextModel",),
+    "text_encoder_2": ("T5EncoderModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "tokenizer_2": ("T5TokenizerFast", "T5Tokenizer"),
+    "transformer": ("FluxTransformer2DModel",),
+    "vae": ("AutoencoderKL",),
+}
+
+
+@frozen
+class FluxKontext:
+    """YAML: `backbone: {use: flux_kontext, model: ...}`; `model` is a folder in diffusers' layout or a Hub id.
+
+    `guidance` is what the distilled transformer is told; `max_sequence_length` counts T5's tokens. `side` is that of
+    the square whose area a picture given by hand is resized to; without it, Kontext's preferred sizes. `memory` is the
+    transformer's; the other parts have its type.
+    """
+
+    model: str = "black-forest-labs/FLUX.1-Kontext-dev"
+    revision: str | None = None
+    guidance: float | None = field(default=2.5, validator=optional(ge(0.0)))
+    max_sequence_length: int = field(default=512, validator=[ge(1), le(512)])
+    side: int | None = field(default=None, validator=optional([ge(32), le(4096)]))
+    memory: NetworkMemory = field(factory=NetworkMemory)
+
+    @property
+    def folder(self) -> DiffusersFolder:
+        """Where the model's files are."""
+        return DiffusersFolder(self.model, self.revision)
+
+    def check(self) -> Iterable[str]:
+        """Problems with the model's files, before a weight is loaded."""
+        problems = list(self.folder.check(PARTS)) or list(self._misfits())
+        yield from (f"backbone flux_kontext: {problem}" for problem in problems)
+
+    def _misfits(self) -> Iterable[str]:
+        """Parts that do not fit one another, and a guidance that the transformer cannot do without."""
+        config, vae = linears.complete(self.folder.config("transformer")), self.folder.config("vae")
+        where = f"{self.model}/transformer/config.json"
+        wrong = [f"{where}: {name} is {value!r}" for name, value in config.items() if not linears.is_size(name, value)]
+        if wrong:
+            yield from wrong
+            return
+        clip, t5 = self.folder.config("text_encoder"), self.folder.config("text_encoder_2")
+        for name, needed, by in (
+            ("in_channels", 4 * vae.get("latent_channels", 4), "2 x 2 latents of the VAE"),
+            ("joint_attention_dim", t5.get("d_model"), "T5's d_model"),
+            ("pooled_projection_dim", clip.get("hidden_size"), "CLIP's hidden_size"),
+        ):
+            if config[name] != needed:
+                yield f"{where}: {name} is {config[name]}, but {by} is {needed}"
+        for name in ("scaling_factor", "shift_factor"):
+            if not isinstance(vae.get(name), float | int):
+                yield f"{self.model}/vae/config.json: {name} is {vae.get(name)!r}, FLUX's latents need a number"
+        if self.guidance is None and config["guidance_embeds"]:
+            yield "guidance: this transformer was distilled with guidance and needs a number, such as 2.5"
+        yield from self.memory.check(config["num_layers"] + config["num_single_layers"])
+
+    def shapes(self) -> Mapping[str, tuple[int, int]]:
+        """(in, out) of every linear of the transformer, from its config.json alone."""
+        return linears.shapes(self.folder.config("transformer"))
+
+    def targets(self) -> tuple[str, ...]:
+        """The linears of the blocks."""
+        return linears.in_blocks(self.shapes())
+
+    def tokens(self, prompt: str) -> Sequence[int]:
+        """T5's tokens of a prompt's own words, without the end of the text."""
+        return _t5_tokenizer(self.folder)(prompt, add_special_tokens=False).input_ids
+
+    def multiple(self) -> int:
+        """What a picture's sides are multiples of: the VAE's factor times the patch of two latents."""
+        return 2 ** len(self.folder.config("vae")["block_out_channels"])
+
+    def digest(self) -> str:
+        """A hash of the model and the keys that change its output; how much memory it may take is none of them."""
+        keys = (self.memory.weights, self.guidance, self.max_sequence_length, self.side)
+        return "-".join([self.folder.digest(), *map(str, keys)])
+
+    def publication(self) -> Publication:
+        """What a card says of the base: the stock pipeline's call with the same guidance and length of text."""
+        call = {} if self.guidance is None else {"guidance_scale": self.guidance}
+        if self.max_sequence_length != 512:
+            call["max_sequence_length"] = self.max_sequence_length
+        return Publication(self.model, "flux-1-kontext", "FluxKontextPipeline", call)
+
+    def load(self, device: torch.device) -> LoadedFlux:
+        """The model on a device; nothing is read before it is needed."""
+        from .loaded import LoadedFlux
+
+        return LoadedFlux(self, device)
+
+
+@cache
+def _t5_tokenizer(folder: DiffusersFolder) -> Any:
+    from transformers import T5TokenizerFast  # pyright: ignore[reportAttributeAccessIssue] - an alias in 5
+
+    return folder.load("tokenizer_2", T5TokenizerFast)

@@ -1,0 +1,79 @@
+"""The linears of diffusers' FluxTransformer2DModel, told from its config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: the linears of a double block, with (inputs, outputs) in multiples of the model's width
+DOUBLE: Mapping[str, tuple[int, int]] = {
+    **{f"attn.{name}": (1, 1) for name in ("to_q", "to_k", "to_v", "to_out.0")},
+    **{f"attn.{name}": (1, 1) for name in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")},
+    **{f"{stream}.net.0.proj": (1, 4) for stream in ("ff", "ff_context")},
+    **{f"{stream}.net.2": (4, 1) for stream in ("ff", "ff_context")},
+    **{f"{norm}.linear": (1, 6) for norm in ("norm1", "norm1_context")},
+}
+#: the same of a single block; its proj_out reads attention and MLP side by side
+SINGLE: Mapping[str, tuple[int, int]] = {
+    **{f"attn.{name}": (1, 1) for name in ("to_q", "to_k", "to_v")},
+    "proj_mlp": (1, 4),
+    "proj_out": (5, 1),
+    "norm.linear": (1, 3),
+}
+#: what FluxTransformer2DModel takes where its config.json is silent
+DEFAULTS: Mapping[str, Any] = {
+    "patch_size": 1,
+    "in_channels": 64,
+    "out_channels": None,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+    "guidance_embeds": False,
+}
+TIMESTEP_CHANNELS = 256  # the sinusoids of a timestep, fixed in diffusers' code
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the configuration that decide the linears, with diffusers' own defaults."""
+    return {name: config.get(name, default) for name, default in DEFAULTS.items()}
+
+
+def is_size(name: str, value: object) -> bool:
+    """Whether a key of the configuration has a value that it can have."""
+    if name == "guidance_embeds":
+        return isinstance(value, bool)
+    return (type(value) is int and value > 0) or (name == "out_channels" and value is None)
+
+
+def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """(in, out) of every linear of the transformer by its dotted name."""
+    found = complete(config)
+    width = found["num_attention_heads"] * found["attention_head_dim"]
+    outputs = found["patch_size"] ** 2 * (found["out_channels"] or found["in_channels"])
+    embedders = {"timestep_embedder": TIMESTEP_CHANNELS, "text_embedder": found["pooled_projection_dim"]}
+    if found["guidance_embeds"]:
+        embedders["guidance_embedder"] = TIMESTEP_CHANNELS
+    linears = {
+        "x_embedder": (found["in_channels"], width),
+        "context_embedder": (found["joint_attention_dim"], width),
+        **{f"time_text_embed.{name}.linear_1": (inputs, width) for name, inputs in embedders.items()},
+        **{f"time_text_embed.{name}.linear_2": (width, width) for name in embedders},
+        "norm_out.linear": (width, 2 * width),
+        "proj_out": (width, outputs),
+    }
+    for blocks, count, tails in (
+        ("transformer_blocks", found["num_layers"], DOUBLE),
+        ("single_transformer_blocks", found["num_single_layers"], SINGLE),
+    ):
+        for block in range(count):
+            for tail, (inputs, outs) in tails.items():
+                linears[f"{blocks}.{block}.{tail}"] = (inputs * width, outs * width)
+    return linears
+
+
+def in_blocks(linears: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
+    """The linears inside the blocks: what LoRA trainers train, and the student too."""
+    return tuple(name for name in linears if name.startswith(("transformer_blocks.", "single_transformer_blocks.")))
