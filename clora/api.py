@@ -7,6 +7,7 @@ from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix
 from clora.flow import Schedule, add_noise, guide, over, shift, to_noise, to_x0, unshift, velocity_target
 from clora.hookspecs import hookimpl
 from clora.memory.fit import fit_network
+from clora.memory.footprint import Blueprint, network_footprint
 from clora.memory.settings import NetworkMemory
 from clora.picture_files import PictureError, picture_size, read_picture
 from clora.protocols import (
@@ -76,6 +77,7 @@ __all__ = [
     "Await",
     "Backbone",
     "Batch",
+    "Blueprint",
     "Captioner",
     "CaptionsError",
     "Checked",
@@ -146,6 +148,7 @@ __all__ = [
     "guide",
     "hint",
     "hookimpl",
+    "network_footprint",
     "over",
     "picture_size",
     "read_captions",

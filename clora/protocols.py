@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from clora.evaluation import Evaluation, Measured
     from clora.flow import Schedule
+    from clora.memory.settings import NetworkMemory
     from clora.seeding import Draws
     from clora.values import (
         Asking,
@@ -234,18 +235,35 @@ def trained_shapes(backbone: Backbone) -> dict[str, tuple[int, int]]:
 
 @frozen
 class Footprint:
-    """What a backbone takes in memory, in bytes: its weights, and what one row keeps for the backward pass."""
+    """What a backbone takes in memory, in bytes; 0 where it does not tell."""
 
-    weights: int
-    row: int
+    weights: int  # of the transformer, on the device
+    row: int  # what a row keeps from its forward to its backward pass
+    backward: int = 0  # the most that a row's backward pass takes beyond that
+    sampling: int = 0  # the most that a row's forward pass without gradient takes
+    waiting: int = 0  # of the transformer, in CPU memory
+    text: int = 0  # weights of the text encoders
+    pictures: int = 0  # weights of the VAE
+    flops: int = 0  # arithmetic of a row's forward pass: multiplications and additions, no bytes
+    blocks: int = 0  # how many transformer blocks there are, no bytes
 
 
 @runtime_checkable
 class KnowsFootprint(Protocol):
     """A backbone that can tell its footprint without loading weights, so that `clora validate` can add it up."""
 
-    def footprint(self) -> Footprint:
-        """The bytes of the frozen weights as loaded, and of a row's activations in a forward with gradient."""
+    def footprint(self, rank: int) -> Footprint:
+        """The bytes of the frozen weights as loaded, and of a row's activations under a trained adapter of a rank."""
+        ...
+
+
+@runtime_checkable
+class FitsMemory(Protocol):
+    """A backbone whose transformer can be kept in fewer bytes by the keys under `memory:`."""
+
+    @property
+    def memory(self) -> NetworkMemory:
+        """How it is kept."""
         ...
 
 

@@ -18,14 +18,14 @@ def checkpointed(module: nn.Module, *args: Any) -> Any:
     """The module's output, keeping only its inputs; for diffusers' `enable_gradient_checkpointing`."""
     routing = _routing(module)
     if routing is None:
-        return checkpoint(module, *args, use_reentrant=False)
+        return checkpoint(module, *args, use_reentrant=False, preserve_rng_state=False)
     runs, rows = routing.runs, routing.rows
 
     def again(*inputs: Any) -> Any:
         with routing.at(runs, rows):
             return module(*inputs)
 
-    return checkpoint(again, *args, use_reentrant=False)
+    return checkpoint(again, *args, use_reentrant=False, preserve_rng_state=False)
 
 
 def _routing(module: nn.Module) -> Routing | None:

@@ -14,6 +14,11 @@ from clora.memory.precision import Form, Stored
 class Elsewhere(Protocol):
     """Where an offloaded linear's tensors come from."""
 
+    @property
+    def blocks(self) -> Any:
+        """What holds them, together with those of other linears."""
+        ...
+
     def stored(self, *, grad: bool) -> Stored:
         """The tensors on the device, valid until another block's are asked for."""
         ...
