@@ -6,7 +6,6 @@ losses and schedules are counted exactly as the built-in ones.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import torch
 from attrs import frozen
 
 from clora.flow import Schedule
-from clora.lora_files.header import inspect_header
+from clora.lora_files.check import numbers_held
 from clora.protocols import KnowsFootprint, trained_shapes
 from clora.seeding import Draws
 from clora.training.cycle import Cycle
@@ -127,8 +126,8 @@ def _memory(plan: Plan, numbers: int, rows_held: int) -> str:
     trained = 1 if recipe.critic is None else 2
     copies = 4 * trained + (recipe.student.ema is not None)  # weights, gradients, two moments each; the average
     copies = copies if recipe.losses else 0
-    files = [inspect_header(card.lora) for card in plan.cards]
-    teachers = sum(math.prod(tensor.shape) for file in files for tensor in file.tensors.values())
+    shapes = recipe.backbone.shapes()
+    teachers = sum(numbers_held(card.lora, shapes) for card in plan.cards)
     parts = {"adapters in training": copies * numbers * 4, "teachers": teachers * 4}
     if not isinstance(recipe.backbone, KnowsFootprint):
         return f"{_listed(parts)} (float32), beside the base, whose backbone does not tell"

@@ -9,6 +9,7 @@ from attrs import frozen
 
 from clora.lora_files.contents import understand, unmatched_problem
 from clora.lora_files.header import LoraFileError, inspect_header
+from clora.lora_files.kinds import MAX_RANK
 from clora.lora_files.reader import check_finite, file_strengths
 
 
@@ -40,6 +41,12 @@ def coverage(path: Path, shapes: Mapping[str, tuple[int, int]]) -> Coverage:
     contents = understand(path, inspect_header(path), shapes)
     matched = {module: entry.most for module, entry in contents.entries.items()}
     return Coverage(contents.layout, matched, tuple(m for m in shapes if m not in matched), contents.unmatched)
+
+
+def numbers_held(path: Path, shapes: Mapping[str, tuple[int, int]]) -> int:
+    """How many numbers a file's LoRA has in memory, at most; raises LoraFileError for a broken header."""
+    entries = understand(path, inspect_header(path), shapes).entries.values()
+    return sum((entry.most if entry.plain else min(entry.most, MAX_RANK)) * sum(entry.shape) for entry in entries)
 
 
 def check_lora(path: Path, shapes: Mapping[str, tuple[int, int]], *, data: bool = False) -> list[str]:

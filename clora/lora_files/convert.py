@@ -13,12 +13,10 @@ from math import sqrt
 import torch
 from attrs import frozen
 
-from clora.lora_files.kinds import Entry
+from clora.lora_files.kinds import MAX_RANK, Entry
 
 #: relative Frobenius error that is small beside bfloat16's rounding of the factors, 2^-9
 TOLERANCE = 1e-3
-#: a LoRA of rank 128 on all of Qwen-Image's linears has 1.9 G numbers already
-MAX_RANK = 128
 #: beyond this many numbers of the smaller side, the singular vectors are found by subspace iteration
 EXACT = 1024
 

@@ -19,6 +19,10 @@ from clora.lora_files.header import FLOATS, Header
 from clora.lora_files.keys import Kind
 
 Shape = tuple[int, ...]
+#: what a LoKr, LoHa or DoRA is cut to; a LoRA of this rank on all of Qwen-Image's linears has 1.2 G numbers already
+MAX_RANK = 128
+#: the most numbers of a linear whose LoKr, LoHa or DoRA is converted: small factors could ask for any amount of memory
+MOST_NUMBERS = 1 << 28
 
 
 @frozen
@@ -53,6 +57,8 @@ def entry_of(header: Header, kind: Kind, parts: Mapping[str, str], peft: bool) -
     shapes = {part: header.tensors[name].shape for part, name in parts.items()}
     (out, inputs), rank, most = {"lora": _lora, "lokr": _lokr, "loha": _loha}[kind](shapes)
     most = min(most, out, inputs)
+    if out * inputs > MOST_NUMBERS and (kind != "lora" or "magnitude" in shapes):
+        raise ValueError(f"its delta of {inputs} -> {out} is larger than any linear that is known")
     if "magnitude" in shapes:
         most = min(out, inputs)
         given = shapes["magnitude"]
