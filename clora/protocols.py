@@ -376,6 +376,13 @@ class Captioner(Protocol):
         """Which model answers, in a few words: a caption is asked for again where this has changed."""
         ...
 
+    def ready(self) -> Iterable[str]:
+        """What stands in the way of asking on this machine, such as a key that is not set, one sentence each.
+
+        None of it belongs into `check`, for a run asks no captioner.
+        """
+        ...
+
     def caption(self, request: str, pairs: Sequence[tuple[Path, Path]]) -> str:
         """The answer to a request about (before, after) pictures; raises CloraError where there is none."""
         ...

@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
         progress.say(f"{effect}: kept, {why}")
     for effect, why in sorted_.failed:
         progress.say(f"{effect}: {why}")
+    if sorted_.wanted and (missing := list(captioning.captioner.ready())):
+        raise CloraError("\n".join(f"captioner: {sentence}" for sentence in missing))
     outcome = captioning.ask(sorted_.wanted, progress.say, lambda effect, caption: print(f"{effect}: {caption}"))
     print(f"{len(outcome.made)} written to {captioning.file}, {len(sorted_.kept)} kept", flush=True)
     _tell_cost(captioning, progress)

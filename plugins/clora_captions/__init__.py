@@ -1,1 +1,14 @@
-"""Writers of captions: a local vision-language model, or an endpoint."""
+"""Writers of captions: a local vision-language model, or any endpoint that speaks OpenAI's chat completions."""
+
+from __future__ import annotations
+
+from clora.api import Component, hookimpl
+
+
+@hookimpl
+def clora_captioners() -> list[Component]:
+    """Register the captioners `qwen_vl` and `openai`."""
+    from clora_captions.openai import OpenAi
+    from clora_captions.qwen_vl import QwenVl
+
+    return [Component("qwen_vl", QwenVl), Component("openai", OpenAi)]

@@ -1,0 +1,148 @@
+"""The captioner `openai`: any endpoint that speaks OpenAI's chat completions with pictures."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import define, field, frozen
+from attrs.validators import ge, gt, optional
+
+from clora.api import CloraError, TokensUsed
+from clora_captions.http import Endpoint
+from clora_captions.parts import data_url, parts
+
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+_KEY = re.compile(r"((sk|pk|gsk|xai|hf|key)[-_]|AIza)[A-Za-z0-9_-]{20,}")
+
+
+@define
+class _Used:
+    asked: int = 0
+    answered: int = 0
+
+
+def _variable(instance: object, attribute: Any, value: str | None) -> None:
+    """The sentence does not quote the value: it may be the key."""
+    if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+        raise ValueError(
+            f"'{attribute.name}' must name an environment variable, such as OPENAI_API_KEY; a key itself never "
+            "stands in a recipe"
+        )
+
+
+def _no_key(instance: object, attribute: Any, value: str) -> None:
+    if _KEY.fullmatch(value):
+        raise ValueError(f"'{attribute.name}' looks like a key, which never stands in a recipe; see key_from")
+
+
+def _address(instance: object, attribute: Any, value: str) -> None:
+    try:
+        parts = urlsplit(value)
+        host, secret = parts.hostname, parts.password or parts.username or parts.query or parts.fragment
+        _ = parts.port
+    except ValueError:
+        host, secret, parts = None, None, None
+    if parts is None or not host or parts.scheme not in ("http", "https"):
+        raise ValueError(f"'{attribute.name}' must be an address such as https://api.openai.com/v1")
+    if secret:
+        raise ValueError(f"'{attribute.name}' may hold no user, password or query; a key is named by key_from")
+    if parts.scheme == "http" and host not in _LOCAL:
+        raise ValueError(f"'{attribute.name}' must begin with https:// for pictures and key would travel in the open")
+
+
+@frozen
+class OpenAi:
+    """Asks `model` at `url` (OpenAI's, vLLM's, Ollama's ...) with the key in the environment variable `key_from`.
+
+    `key_from: null` sends no key. Pictures go out as JPEG, their longer side at most `size` pixels. An answer may take
+    `timeout` seconds; servers in trouble are asked `retries` times more. `max_tokens` and `temperature` are sent where
+    they are given.
+    """
+
+    model: str = field(validator=_no_key)
+    url: str = field(default="https://api.openai.com/v1", validator=_address)
+    key_from: str | None = field(default="OPENAI_API_KEY", validator=_variable)
+    size: int = field(default=768, validator=ge(64))
+    timeout: float = field(default=120.0, validator=gt(0.0))
+    retries: int = field(default=4, validator=ge(0))
+    max_tokens: int | None = field(default=None, validator=optional(ge(16)))
+    temperature: float | None = field(default=None, validator=optional(ge(0.0)))
+    _used: _Used = field(factory=_Used, init=False, repr=False, eq=False)
+
+    def name(self) -> str:
+        """The model and whose it is."""
+        return f"{self.model} at {urlsplit(self.url).netloc}"
+
+    def ready(self) -> Iterable[str]:
+        """A key that is not set, or no key."""
+        try:
+            self._key()
+        except CloraError as error:
+            yield str(error)
+
+    def caption(self, request: str, pairs: Sequence[tuple[Path, Path]]) -> str:
+        """The model's answer. Raises CloraError where there is none, PictureError for a picture."""
+        key = self._key()
+        content = [self._part(part) for part in parts(request, pairs)]
+        question = {"model": self.model, "messages": [{"role": "user", "content": content}]}
+        options = {"max_tokens": self.max_tokens, "temperature": self.temperature}
+        url = self.url.rstrip("/")
+        endpoint = Endpoint(
+            url if url.endswith("/chat/completions") else f"{url}/chat/completions",
+            {"User-Agent": "clora"} | ({} if key is None else {"Authorization": f"Bearer {key}"}),
+            self.timeout,
+            self.retries,
+            key,
+        )
+        answer = endpoint.ask(question | {name: value for name, value in options.items() if value is not None})
+        self._count(answer)
+        return self._text(answer)
+
+    def tokens_used(self) -> TokensUsed:
+        """The sums of what the endpoint said; zero where it says nothing."""
+        return TokensUsed(self._used.asked, self._used.answered)
+
+    def _key(self) -> str | None:
+        if self.key_from is None:
+            return None
+        key = os.environ.get(self.key_from, "").strip()
+        if not key:
+            raise CloraError(f"the environment variable {self.key_from} is not set; `export {self.key_from}=...`")
+        if not (key.isascii() and key.isprintable() and " " not in key):
+            raise CloraError(f"what the environment variable {self.key_from} holds is no key")
+        return key
+
+    def _part(self, part: str | Path) -> dict[str, Any]:
+        if isinstance(part, str):
+            return {"type": "text", "text": part}
+        return {"type": "image_url", "image_url": {"url": data_url(part, self.size)}}
+
+    def _count(self, answer: Any) -> None:
+        usage = answer.get("usage") if isinstance(answer, dict) else None
+        for name, key in (("asked", "prompt_tokens"), ("answered", "completion_tokens")):
+            count = usage.get(key) if isinstance(usage, dict) else None
+            if isinstance(count, int) and count > 0:
+                setattr(self._used, name, getattr(self._used, name) + count)
+
+    def _text(self, answer: Any) -> str:
+        """The words of the first choice; a refusal in a field of its own is an answer too."""
+        try:
+            choice = answer["choices"][0]
+            message = choice["message"]
+            text = message.get("content") or message.get("refusal") or ""
+            if isinstance(text, list):
+                text = "".join(part.get("text", "") for part in text)
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise CloraError(f"{self.name()}: its answer holds no choices[0].message.content") from None
+        if not isinstance(text, str):
+            raise CloraError(f"{self.name()}: the content of its answer is no text")
+        if choice.get("finish_reason") == "length":
+            raise CloraError(f"{self.name()}: its answer breaks off at a limit of tokens; raise max_tokens")
+        if choice.get("finish_reason") == "content_filter":
+            raise CloraError(f"{self.name()}: its content filter kept the answer back")
+        return text
