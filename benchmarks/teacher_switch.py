@@ -1,12 +1,12 @@
 """Seconds that training waits for the next teacher: loaded ahead, loaded at the switch, or copied tensor by tensor.
 
-    python benchmarks/teacher_switch.py [--layers 60] [--rank 128] [--step-seconds 1] [--switches 8] [--cold]
+    python benchmarks/teacher_switch.py [--layers 60] [--rank 128] [--step-seconds 1] [--switches 8]
 
 The teachers are random LoRAs in bfloat16 for the linears of Qwen-Image's blocks (60 of them with 14 linears: 2.36 GB at
 rank 128). The step that loading may hide behind is a plain product of two float32 matrices of 1024 x 1024, repeated
 as often as takes --step-seconds when nothing else runs; its share that loading costs is in `step_seconds`. Every switch
 goes to a teacher that is not on the device. The ways take turns, so that a machine whose speed drifts slows all of them
-alike; medians. Files lie in the page cache unless --cold drops them from it before every step.
+alike; medians. Once with the files in the page cache, once (`cold`) dropped from it before every step.
 """
 
 from __future__ import annotations
@@ -164,50 +164,61 @@ def forget(sources: Mapping[str, Source]) -> None:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
-    """A row for each way."""
+    """Rows for each way, with warm and with cold files."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shapes = shapes_of(args.layers)
     sources = write_teachers(folder, shapes, args.rank, 4)
-    names = list(sources)
-    ways = {
+    ways: dict[str, Slots | TensorByTensor] = {
         "loaded ahead": Slots(sources, shapes, device, look_ahead=True),
         "loaded at the switch": Slots(sources, shapes, device, look_ahead=False),
         "tensor by tensor": TensorByTensor(sources, device),
     }
     step = partial(products, device)
     times = times_for(step, args.step_seconds)
-    stalls: dict[str, list[float]] = {way: [] for way in ways}
-    steps: dict[str, list[float]] = {way: [] for way in ways}
-    for number in range(args.switches + 2):
+    size = next(iter(sources.values())).path.stat().st_size
+    about = {"layers": args.layers, "rank": args.rank, "megabytes": round(size / 1e6, 1)}
+    rows: list[dict[str, object]] = []
+    for cold in (False, True):
+        measured = take_turns(ways, sources, lambda: step(times), args.switches, cold=cold)
+        for way, (stalls, steps) in measured.items():
+            found = {
+                "compute_seconds": args.step_seconds,
+                "median_stall_seconds": round(statistics.median(stalls), 4),
+                "worst_stall_seconds": round(max(stalls), 4),
+                "median_step_seconds": round(statistics.median(steps), 3),
+                "switches": args.switches,
+            }
+            rows.append({"way": way, **about, "files": "cold" if cold else "in the page cache", **found})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def take_turns(
+    ways: Mapping[str, Slots | TensorByTensor],
+    sources: Mapping[str, Source],
+    step: Callable[[], None],
+    switches: int,
+    *,
+    cold: bool,
+) -> dict[str, tuple[list[float], list[float]]]:
+    """{way: (seconds waited at each switch, seconds of each whole step)}."""
+    names = list(sources)
+    measured: dict[str, tuple[list[float], list[float]]] = {way: ([], []) for way in ways}
+    for number in range(switches + 2):
         now, after = names[number % 4], names[(number + 1) % 4]
         for way, bank in ways.items():
-            if args.cold:
+            if cold:
                 forget(sources)
             started = time.perf_counter()
             stall = bank.switch(now)
             bank.begin(now, after)
-            step(times)
+            step()
             if number > 1:  # the first fill the slots, and nobody could know of them
-                stalls[way].append(stall)
-                steps[way].append(time.perf_counter() - started)
+                measured[way][0].append(stall)
+                measured[way][1].append(time.perf_counter() - started)
             if isinstance(bank, Slots):
                 bank.slots.loader.rest()  # what is still being read must not slow the next way's turn
-    size = next(iter(sources.values())).path.stat().st_size
-    return [
-        {
-            "way": way,
-            "layers": args.layers,
-            "rank": args.rank,
-            "megabytes": round(size / 1e6, 1),
-            "files": "cold" if args.cold else "in the page cache",
-            "compute_seconds": args.step_seconds,
-            "median_stall_seconds": round(statistics.median(stalls[way]), 4),
-            "worst_stall_seconds": round(max(stalls[way]), 4),
-            "median_step_seconds": round(statistics.median(steps[way]), 3),
-            "switches": args.switches,
-        }
-        for way in ways
-    ]
+    return measured
 
 
 def main() -> None:
@@ -217,13 +228,10 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=128)
     parser.add_argument("--step-seconds", type=float, default=1.0)
     parser.add_argument("--switches", type=int, default=8)
-    parser.add_argument("--cold", action="store_true", help="drop the files from the page cache before every step")
     parser.add_argument("--folder", type=Path, help="where the four files are written (default: a temporary folder)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         rows = measure(args, Path(folder))
-    for row in rows:
-        print(row)
     write_rows(ROOT / "benchmarks/results/teacher_switch.csv", rows)
 
 

@@ -73,7 +73,7 @@ class Pipeline:
     def world(self) -> World:
         """The model, loaded when the first stage needs it."""
         if self._world is None:
-            self._world = World(self.plan)
+            self._world = World(self.plan, self.ranks)
         return self._world
 
     def run(self, *, until_export: bool = False) -> RunFolder:
@@ -85,6 +85,8 @@ class Pipeline:
         if self.ranks.first:
             self._open()
         self.ranks.wait()
+        if self.plan.recipe.train.shard_base:
+            _ = self.world  # all ranks make it together
         self.catalogue.run_started(self.info)
         self._train_and_export()
         if self.ranks.first and not until_export:
@@ -93,8 +95,14 @@ class Pipeline:
             self._report()
         elif self.ranks.first:
             self._note_time(time.monotonic() - started)
-        self.ranks.wait()
+        self._meet()
         return self.folder
+
+    def _meet(self) -> None:
+        """Return once every rank has come here; one that shares the base evaluates along with those that are late."""
+        if self._world is not None:
+            self._world.pace.finish()
+        self.ranks.wait()
 
     def evaluate_again(self) -> None:
         """Evaluate and report anew, whatever was done before."""
@@ -141,10 +149,10 @@ class Pipeline:
         if plan.recipe.serve.adapter == "student":
             tell = self.progress.say if self.ranks.first else (lambda text: None)
             if not self.ranks.first:
-                self.ranks.wait()  # the first rank fills the cache, the others read it
+                self._meet()  # the first rank fills the cache, the others read it
             targets = prepare(plan, self.world, self.folder, tell)
             if self.ranks.first:
-                self.ranks.wait()
+                self._meet()
             batches = Batches(plan, self.world, targets)
             student = train(plan, self.world, batches, self.folder.path, self.ranks, self._watchers())
         if self.ranks.first:

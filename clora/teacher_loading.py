@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -138,12 +138,11 @@ class Loader:
                 self._thread = threading.Thread(target=self._run, name="clora-teachers")
                 self._thread.start()
 
-    def hurry(self, job: Job) -> None:
-        """Move a job that waits to the front."""
+    def hurry(self, jobs: Sequence[Job]) -> None:
+        """Move those of the jobs that wait to the front, in this order."""
         with self._lock:
-            if job in self._queue:
-                self._queue.remove(job)
-                self._queue.appendleft(job)
+            waiting = [job for job in jobs if job in self._queue]
+            self._queue = deque([*waiting, *(job for job in self._queue if job not in waiting)])
 
     def cancel(self, job: Job) -> bool:
         """Withdraw a job; False where it is under way or done."""

@@ -67,8 +67,7 @@ class TeacherSlots:
         for name in names:
             if name not in self._jobs:
                 self._load(name, keep=together, patient=True)
-        for name in reversed(names):  # so that the first comes first
-            self.loader.hurry(self._jobs[name])
+        self.loader.hurry([self._jobs[name] for name in names])
         new = [name for name in dict.fromkeys(names) if name not in self.adapted.adapters]
         for name in new:
             self._install(name)

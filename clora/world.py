@@ -18,11 +18,13 @@ from clora.errors import CloraError
 from clora.lora_files.reader import read_lora
 from clora.teacher_loading import Source
 from clora.teacher_slots import TeacherSlots
+from clora.training.sharding import Pace, SharedPace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from clora.plan import Plan
+    from clora.training.ranks import Ranks
 
 
 def device_of(wanted: str) -> torch.device:
@@ -38,9 +40,12 @@ def device_of(wanted: str) -> torch.device:
 
 
 class World:
-    """The backbone with the teachers of a plan on it, and its conditions; the transformer comes when first needed."""
+    """The backbone with the teachers of a plan on it, and its conditions; the transformer comes when first needed.
 
-    def __init__(self, plan: Plan) -> None:
+    Where the recipe wants one base for several `ranks`, every rank makes its world at the same point of the work.
+    """
+
+    def __init__(self, plan: Plan, ranks: Ranks | None = None) -> None:
         self.plan = plan
         self.device = device_of(plan.recipe.device)
         self.backbone = plan.recipe.backbone.load(self.device)
@@ -49,6 +54,9 @@ class World:
         self._adapted: AdaptedNetwork | None = None
         self._evaluator: Evaluator | None = None
         self._teachers: TeacherSlots | None = None
+        self.pace = Pace()
+        if plan.recipe.train.shard_base and ranks is not None and ranks.world > 1:
+            self.pace = SharedPace(ranks, self.device, self._idle)
 
     @property
     def adapted(self) -> AdaptedNetwork:
@@ -56,8 +64,16 @@ class World:
         if self._adapted is None:
             kernel = self.plan.recipe.kernels or eager_lora_linear
             self._adapted = AdaptedNetwork(self.backbone.network, tuple(self.shapes), kernel)
+            self.pace.attend(self._adapted.network)
             _ = self.teachers  # from now on it supplies them
         return self._adapted
+
+    def _idle(self, grad: bool) -> None:
+        """Evaluate one row of no consequence, through the student where a gradient is wanted."""
+        conditions = self.conditioning.conditions([""], [self.plan.recipe.dataset.general("train")[0].source])
+        x_sigma = torch.zeros_like(conditions.source, dtype=torch.float32)
+        with self.adapted.rows(["student" if grad else None]):
+            self.backbone.velocity(x_sigma, torch.ones(1, device=self.device), conditions)
 
     @property
     def evaluator(self) -> Evaluator:
@@ -82,7 +98,9 @@ def read_factors(world: World, source: Source) -> Factors:
     Warns what it costs to turn a file that is no plain LoRA into one.
     """
     linears = world.adapted.linears
-    file = read_lora(source.path, world.shapes, weights=lambda module: linears[module].base.weight)
+    # no rank has a whole weight where the base is shared, and none may gather one alone
+    weights = None if world.pace.shared else lambda module: linears[module].base.weight
+    file = read_lora(source.path, world.shapes, weights=weights)
     for note in file.notes():
         warnings.warn(f"{source.path}: {note}", stacklevel=2)
     return {name: (delta.a, delta.b, delta.scale * source.scale) for name, delta in file.deltas.items()}

@@ -67,6 +67,8 @@ class Train:
     decay: float = field(default=0.0, validator=_unit())
     schedule: Literal["independent", "shared"] = "independent"
     pack: bool = True
+    #: several processes share one base instead of holding one each: less memory, a gather before every block
+    shard_base: bool = False
     checkpoint_every: int = field(default=100, validator=ge(1))
     keep_checkpoints: int = field(default=2, validator=ge(1))
 

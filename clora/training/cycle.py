@@ -22,6 +22,7 @@ from clora.flow import Schedule
 from clora.protocols import SharesTrajectory, UsesSimulation
 from clora.routes import first_step
 from clora.training.lockstep import run_together
+from clora.training.sharding import Pace
 from clora.values import LossTerm, Phase, Scene, Simulated, Stream, Trajectory
 
 if TYPE_CHECKING:
@@ -41,13 +42,20 @@ class Cycle:
     """Runs cycles: `run(n)` makes student update n (0-based) and its critic updates."""
 
     def __init__(
-        self, recipe: Recipe, batches: Batches, evaluator: Evaluator, student: Trained, critic: Trained | None
+        self,
+        recipe: Recipe,
+        batches: Batches,
+        evaluator: Evaluator,
+        student: Trained,
+        critic: Trained | None,
+        pace: Pace | None = None,
     ) -> None:
         self.recipe = recipe
         self.batches = batches
         self.evaluator = evaluator
         self.student = student
         self.critic = critic
+        self.pace = pace or Pace()
         self.critic_losses: Mapping[str, Loss] = recipe.critic.losses if recipe.critic else {}
         self.critic_updates = recipe.critic.updates if recipe.critic else 0
         self.schedule = Schedule.shifted(recipe.student.steps, recipe.student.shift)
@@ -91,7 +99,9 @@ class Cycle:
             and self._streams(name, {**self.recipe.losses, **self.critic_losses})
         }
         rollouts = {name: s.rollout(scene.named(f"simulations.{name}.rollout")) for name, s in sharing.items()}
-        return run_together({}, rollouts, self.evaluator)[1]
+        made = run_together({}, rollouts, self.evaluator)[1]
+        self.pace.finish()
+        return made
 
     def _streams(self, simulation: str, losses: Mapping[str, Loss]) -> tuple[Stream, ...]:
         """The streams whose rows a simulation must cover for these losses."""
@@ -121,6 +131,7 @@ class Cycle:
             if part.rows:
                 running[name] = loss(part)
         outcomes, terms = run_together(simulations, running, self.evaluator, usable)
+        self.pace.finish()
         return terms, outcomes
 
     def _update_critic(
@@ -145,9 +156,12 @@ class Cycle:
             logs |= {f"{label}.{key}": value for key, value in term.logs.items()}
             if culprit is None and not torch.isfinite(term.loss):
                 culprit = _where(phase, label, update, scene.select(losses[name].streams))
+        owed = self.pace.owed()
         if not trained.wanted(bool(terms)):  # every row was of a stream that no loss of this phase reads
             return logs
-        if terms:
+        if owed is not None:
+            total = total + owed
+        if terms or owed is not None:
             total.backward()
         # the gradient passes it on: after the average every rank sees it, and all stop together with nothing changed
         logs[f"{phase}.grad_norm"] = norm = trained.update(update, spoilt=culprit is not None)

@@ -67,7 +67,7 @@ def train(plan: Plan, world: World, batches: Batches, folder: Path, ranks: Ranks
     checkpoints = Checkpoints(folder / "checkpoints", plan.digest, recipe.train.keep_checkpoints)
     done = checkpoints.resume(state)
     log = StepLog(folder / "steps.jsonl", done) if ranks.first else None
-    cycle = Cycle(recipe, batches, world.evaluator, state.student, state.critic)
+    cycle = Cycle(recipe, batches, world.evaluator, state.student, state.critic, world.pace)
     draws = Draws(recipe.seed, rank=ranks.rank)
     ahead = LookAhead(plan, world.teachers, draws)
     with _signals_noted() as stop, world.teachers.session():

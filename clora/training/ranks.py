@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import torch
 from attrs import frozen
@@ -37,7 +38,8 @@ class Ranks:
             return cls()
         from accelerate import PartialState
 
-        state = PartialState(cpu=not torch.cuda.is_available())
+        # the others wait for hours while the first rank makes the teachers' outputs, or evaluates
+        state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
         return cls(state.process_index, state.num_processes)
 
     @property

@@ -1,0 +1,111 @@
+"""One frozen base for all ranks: each keeps its share of the weights, and a block's are gathered when it runs (FSDP2).
+
+All ranks gather together, so all must evaluate the network equally often and in the same order, though their rows,
+their streams and the lengths of their rollouts differ. Before every evaluation the ranks agree on one: those without
+gradient first. A rank that has none of its own evaluates a row of no consequence; it would only wait for the others
+instead. So no draw need be the same on all ranks, and a shared base trains what a base on every rank trains.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import nn
+
+from clora.training.ranks import Ranks
+
+#: what a rank would do next; the greatest wish of all ranks is done
+DONE, WITH_GRADIENT, WITHOUT_GRADIENT = 0, 1, 2
+
+
+class Pace:
+    """How a rank keeps pace with the others in evaluating the network: nothing to do where each has it whole."""
+
+    shared = False
+
+    def attend(self, network: nn.Module) -> None:
+        """Take a network, on which adapters stand already, into one's care."""
+
+    def finish(self) -> None:
+        """Return once no rank has anything to evaluate in this part of the work; every rank calls it."""
+
+    def owed(self) -> torch.Tensor | None:
+        """A zero to add to what goes backward, so that all ranks go back through the same evaluations, or None."""
+        return None
+
+
+class SharedPace(Pace):
+    """Keeps a network in shares and all ranks in step. Every rank makes one, at the same point of the work.
+
+    `idle(grad)` evaluates the network once on anything, with a gradient to the student's weights where `grad`.
+    """
+
+    shared = True
+
+    def __init__(self, ranks: Ranks, device: torch.device, idle: Callable[[bool], object]) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
+
+        self.ranks = ranks
+        self.idle = idle
+        self.mesh = init_device_mesh(device.type, (ranks.world,))
+        # agreeing goes past the GPUs, which need not finish what they were given; a rank may evaluate for hours
+        self.group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
+        self._idling = False
+        self._outputs: list[torch.Tensor] = []
+
+    def attend(self, network: nn.Module) -> None:
+        """Shard the blocks, then what is left, and agree with the other ranks before every forward."""
+        from torch.distributed.fsdp import fully_shard
+
+        for block in blocks_of(network):
+            fully_shard(block, mesh=self.mesh)
+        fully_shard(network, mesh=self.mesh)
+        # a velocity may be a view of the network's output; nobody here writes into one
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+        network.register_forward_pre_hook(self._before, prepend=True)
+        network.register_forward_hook(self._after)
+
+    def finish(self) -> None:
+        """Evaluate along until all are done."""
+        while turn := self._agree(DONE):
+            self._evaluate_along(turn)
+
+    def owed(self) -> torch.Tensor | None:
+        """0 times every output that carries a gradient, this rank's own and those evaluated along."""
+        outputs, self._outputs = self._outputs, []
+        return sum((0 * output.float().sum() for output in outputs), torch.zeros(())) if outputs else None
+
+    def _agree(self, mine: int) -> int:
+        wish = torch.tensor(mine)
+        torch.distributed.all_reduce(wish, torch.distributed.ReduceOp.MAX, group=self.group)
+        return int(wish)
+
+    def _evaluate_along(self, turn: int) -> None:
+        self._idling = True
+        try:
+            with torch.set_grad_enabled(turn == WITH_GRADIENT):
+                self.idle(turn == WITH_GRADIENT)
+        finally:
+            self._idling = False
+
+    def _before(self, network: nn.Module, args: Any) -> None:
+        """Wait for this rank's turn, evaluating along in the others'."""
+        mine = WITH_GRADIENT if torch.is_grad_enabled() else WITHOUT_GRADIENT
+        while not self._idling and (turn := self._agree(mine)) != mine:
+            self._evaluate_along(turn)
+
+    def _after(self, network: nn.Module, args: Any, output: Any) -> None:
+        """Note what must go backward on every rank."""
+        first = output if isinstance(output, torch.Tensor) else output[0]
+        if first.requires_grad:
+            self._outputs.append(first)
+
+
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """The transformer blocks: the members of the network's own lists."""
+    lists = [child for child in network.children() if isinstance(child, nn.ModuleList)]
+    return [block for blocks in lists for block in blocks]

@@ -1,0 +1,147 @@
+"""Two processes that share one base train what two processes with a base each train, to the last bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+from safetensors.torch import load_file
+
+from clora.pipeline import run_folder
+from clora.plan import Plan, make_plan
+from clora.plugins import discover
+from clora.recipe.load import load_recipe
+from clora.routes import first_step, route_of
+from clora.runs import RunFolder
+from clora.seeding import Draws
+
+RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
+SETS = (
+    "effects=[duotone_ocean, thermal]",
+    "student.rank=4",
+    "student.ema=null",
+    "student.steps=4",
+    "train.steps=4",
+    "train.batch_size=1",
+    "critic.updates=2",
+    "teacher.steps=1",
+    "evaluate.images=2",
+    "evaluate.general_images=2",
+)
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+def plan_with(*more: str) -> Plan:
+    return make_plan(load_recipe(RECIPE, (), [*SETS, *more], discover()))
+
+
+def started(words: list[str]) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *TORCHRUN, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+
+
+def run_with(runs: Path, *more: str) -> subprocess.Popen[str]:
+    sets = [word for setting in (*SETS, *more) for word in ("--set", setting)]
+    return started(["-m", "clora", "run", str(RECIPE), "--runs", str(runs), *sets])
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    try:
+        output, _ = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    return output
+
+
+def losses(folder: RunFolder) -> list[dict[str, float]]:
+    return [json.loads(line)["losses"] for line in folder.steps.read_text().splitlines()]
+
+
+def streams(plan: Plan, rank: int) -> list[str]:
+    """Whom the one row of every cycle follows."""
+    draws = Draws(plan.recipe.seed, rank=rank)
+    steps = [first_step(plan.recipe, n) for n in range(plan.recipe.train.steps)]
+    effects = [card.name for card in plan.cards]
+    return [route_of(plan.recipe, draws.at(step), effects).rows[0].stream for step in steps]
+
+
+def test_a_shared_base_trains_what_a_base_on_every_rank_trains(tmp_path: Path) -> None:
+    plan = plan_with()
+    pairs = set(zip(streams(plan, 0), streams(plan, 1), strict=True))
+    assert len(pairs - {("general", "general"), ("effect", "effect")}) >= 1  # one rank alone has rows of a stream
+    assert plan_with("train.shard_base=true").digest == plan.digest
+    whole, shared = run_with(tmp_path / "whole"), run_with(tmp_path / "shared", "train.shard_base=true")
+    ended(whole)
+    ended(shared)
+    one, other = run_folder(plan, tmp_path / "whole"), run_folder(plan, tmp_path / "shared")
+    assert len(losses(one)) == 4
+    assert losses(one) == losses(other)
+    first, second = load_file(one.lora), load_file(other.lora)
+    assert first.keys() == second.keys()
+    assert all(first[name].equal(second[name]) for name in first)
+    assert one.read_results()["values"] == other.read_results()["values"]  # the first rank alone evaluates
+
+
+def test_every_rank_keeps_its_share_and_may_evaluate_as_often_as_it_likes(tmp_path: Path) -> None:
+    script = tmp_path / "uneven.py"
+    script.write_text(
+        dedent(
+            f"""
+            import torch
+            from attrs import evolve
+            from clora.plan import make_plan
+            from clora.plugins import discover
+            from clora.recipe.load import load_recipe
+            from clora.seeding import Draws
+            from clora.training.loop import make_state
+            from clora.training.ranks import Ranks
+            from clora.values import Forward
+            from clora.world import World
+
+            sets = {[*SETS, "train.shard_base=true"]!r}
+            plan = make_plan(load_recipe({str(RECIPE)!r}, (), sets, discover()))
+            ranks = Ranks.current()
+            shared, whole = World(plan, ranks), World(plan)
+            kept = sum(p.to_local().numel() for p in shared.adapted.network.parameters())
+            print("kept", kept / sum(p.numel() for p in whole.adapted.network.parameters()))
+
+            def evaluate(world, grads):
+                state = make_state(plan, world, ranks)
+                source = plan.recipe.dataset.general("train")[0].source
+                conditions = world.conditioning.conditions(["a cat"], [source])
+                x = Draws(0, rank=ranks.rank).normal("x", conditions.source)
+                found = []
+                for grad in grads:
+                    asked = Forward("student", ("student",), x, torch.full((1,), 0.5), conditions, grad)
+                    found.append(world.evaluator([asked])[0])
+                world.pace.finish()
+                owed = world.pace.owed()
+                total = sum((v.square().mean() for v in found if v.requires_grad), torch.zeros(()))
+                total = total if owed is None else total + owed
+                if total.requires_grad:
+                    total.backward()
+                return [v.detach() for v in found], state.student.adapter.flat_grad
+
+            # one rank has no evaluation with a gradient, and more of the others, in another order
+            grads = [True, False, True] if ranks.first else [False, False, False, False, False]
+            (v, g), (w, h) = evaluate(shared, grads), evaluate(whole, grads)
+            assert all(a.equal(b) for a, b in zip(v, w, strict=True)), "velocities"
+            assert g.equal(h), "gradients"
+            assert bool(g.any()) == ranks.first
+            ranks.close()
+            """
+        )
+    )
+    output = ended(started([str(script)]))
+    assert output.count("kept 0.5\n") == 2, output
