@@ -75,12 +75,19 @@ class LoadedFlux:
     def network(self) -> FluxTransformer2DModel:
         """The transformer, frozen."""
         if self._network is None:
-            from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-
-            network = self.folder.load("transformer", FluxTransformer2DModel, dtype=self.dtype)
-            fit_network(network, BLOCKS, self.backbone.memory, self.device)
-            self._network = network
+            self._network = self._build_network()
         return self._network
+
+    def _build_network(self) -> FluxTransformer2DModel:
+        """The transformer, straight on the device where it stays there as it is, else block by block from the CPU."""
+        from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+
+        memory = self.backbone.memory
+        as_it_is = memory.weights in ("fp32", "bf16") and not memory.offload_blocks
+        device = self.device if as_it_is else torch.device("cpu")
+        network = self.folder.load("transformer", FluxTransformer2DModel, dtype=self.dtype, device=device)
+        fit_network(network, BLOCKS, memory, self.device)
+        return network
 
     def keep(self, *parts: Part) -> None:
         """Drop the parts that are not named."""
