@@ -19,6 +19,8 @@ from clora.lora_files.kinds import MAX_RANK, Entry
 TOLERANCE = 1e-3
 #: beyond this many numbers of the smaller side, the singular vectors are found by subspace iteration
 EXACT = 1024
+OVERSAMPLING = 16
+ITERATIONS = 2
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -138,10 +140,15 @@ def _of_matrix(matrix: torch.Tensor, rank: int) -> Spectrum:
     """All singular values of a small matrix, the first `rank` of a large one (Halko et al., arXiv:0909.4061)."""
     if min(matrix.shape) <= EXACT:
         return Spectrum(*torch.linalg.svd(matrix.double(), full_matrices=False))
-    with torch.random.fork_rng(devices=[matrix.device] if matrix.is_cuda else []):
-        torch.manual_seed(0)
-        u, s, v = torch.svd_lowrank(matrix, q=min(rank + 16, *matrix.shape), niter=4)
-    return Spectrum(u, s, v.T, float((matrix - (u * s) @ v.T).double().norm()))
+    # a generator of its own, where torch.svd_lowrank draws from the global one: teachers are read by threads too
+    random = torch.Generator().manual_seed(0)
+    start = torch.randn(matrix.shape[1], min(rank + OVERSAMPLING, *matrix.shape), generator=random)
+    basis = torch.linalg.qr(matrix @ start.to(matrix)).Q
+    for _ in range(ITERATIONS):
+        basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis).Q).Q
+    u, s, v = torch.linalg.svd(basis.T @ matrix, full_matrices=False)
+    u = basis @ u
+    return Spectrum(u, s, v, float((matrix - (u * s) @ v).double().norm()))
 
 
 def _cut(spectrum: Spectrum, limits: Limits) -> tuple[torch.Tensor, torch.Tensor, Conversion]:

@@ -93,13 +93,21 @@ def test_the_smallest_rank_within_the_tolerance_is_taken(path, tensors, delta):
             assert cost.relative <= error * 1.0001
 
 
-def test_a_large_delta_is_decomposed_as_well(path, monkeypatch):
-    monkeypatch.setattr(convert, "EXACT", 4)
-    tensors, delta = dora()
-    cost = read(path, tensors, Limits(rank=3)).conversions["blocks.0.q"]
-    best = float(torch.linalg.svdvals(delta)[3:].norm())
-    assert best <= cost.error * 1.0001
-    assert cost.error == pytest.approx(best, rel=1e-3)
+def test_a_large_delta_is_decomposed_as_well_and_takes_no_draw_from_others(path, monkeypatch):
+    monkeypatch.setattr(convert, "EXACT", 16)
+    random = torch.Generator().manual_seed(5)
+    weight = torch.randn(96, 64, generator=random, dtype=torch.float64)
+    a, b = torch.randn(3, 64, generator=random), torch.randn(96, 3, generator=random)
+    m = weight.norm(dim=1) * (1 + 0.05 * torch.randn(96, generator=random, dtype=torch.float64))
+    save_file({"q.lora_A.weight": a, "q.lora_B.weight": b, "q.magnitude": m.float()}, path)
+    before = torch.get_rng_state()
+    file = read_lora(path, weights=lambda _: weight.float(), limits=Limits(rank=6))
+    assert torch.equal(torch.get_rng_state(), before)
+    new = weight + b.double() @ a.double()
+    delta = m.float().double()[:, None] * new / new.norm(dim=1, keepdim=True) - weight
+    best, cost = float(torch.linalg.svdvals(delta)[6:].norm()), file.conversions["q"]
+    assert float((file.deltas["q"].weight().double() - delta).norm()) == pytest.approx(cost.error, rel=1e-4)
+    assert best <= cost.error * 1.0001 <= best * 1.02
 
 
 def test_the_error_over_all_linears_counts_the_plain_ones_too(path):
