@@ -6,15 +6,15 @@ losses and schedules are counted exactly as the built-in ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from attrs import frozen
 
 from clora.flow import Schedule
-from clora.lora_files.check import numbers_held
-from clora.protocols import KnowsFootprint, trained_shapes
+from clora.memory_plan import USABLE, phases, savings, teachers_bytes, trained_bytes, trained_numbers
+from clora.protocols import trained_shapes
 from clora.seeding import Draws
 from clora.training.cycle import Cycle
 from clora.values import Conditions, Forward, Phase, RoleConditions, Scene
@@ -28,18 +28,23 @@ _CYCLES = 48  # enough for the mean over routes and drawn steps to settle within
 class _Count:
     """An evaluator that answers with the state itself and counts what a real one would do."""
 
-    def __init__(self) -> None:
+    def __init__(self, pack: bool) -> None:
+        self.pack = pack
         self.row_forwards = 0.0
         self.held = 0  # rows whose activations wait for the backward of the current update
         self.most_held = 0
+        self.most = {True: 0, False: 0}  # rows of one pass through the network, with gradient and without
 
     def __call__(self, forwards: Sequence[Forward]) -> list[torch.Tensor]:
         answers = []
+        together = {True: 0, False: 0}
         for forward in forwards:
             rows = forward.x_sigma.shape[0]
             self.row_forwards += rows * (3 if forward.grad else 1)
             self.held += rows if forward.grad else 0
             self.most_held = max(self.most_held, self.held)
+            together[forward.grad] = rows + (together[forward.grad] if self.pack else 0)
+            self.most[forward.grad] = max(self.most[forward.grad], together[forward.grad])
             answers.append(forward.x_sigma.detach().clone().requires_grad_(forward.grad))
         return answers
 
@@ -76,10 +81,12 @@ class _NoUpdate:
 
 @frozen
 class Counted:
-    """The mean cost of one cycle per row (a forward is 1, with its backward 3), and the most rows one update holds."""
+    """The mean cost of one cycle per row of the batch, and how many rows are in memory at once."""
 
-    forward_equivalents: float
-    rows_held: int
+    forward_equivalents: float  # a forward is 1, with its backward 3
+    rows_held: int  # whose activations one update holds
+    rows_with_grad: int = 0  # of one pass through the network
+    rows_without: int = 0
 
 
 def count(plan: Plan, cycles: int = _CYCLES) -> Counted:
@@ -87,12 +94,13 @@ def count(plan: Plan, cycles: int = _CYCLES) -> Counted:
     recipe = plan.recipe
     if not recipe.losses:
         return Counted(0.0, 0)
-    counting = _Count()
+    counting = _Count(recipe.train.pack)
     still = _NoUpdate(counting)
     cycle = Cycle(recipe, _EmptyScenes(plan), counting, still, still)  # pyright: ignore[reportArgumentType]
     for update in range(cycles):
         cycle.run(update, Draws(recipe.seed))
-    return Counted(counting.row_forwards / cycles / recipe.train.batch_size, counting.most_held)
+    forwards = counting.row_forwards / cycles / recipe.train.batch_size
+    return Counted(forwards, counting.most_held, counting.most[True], counting.most[False])
 
 
 def forward_equivalents(plan: Plan, cycles: int = _CYCLES) -> float:
@@ -100,11 +108,11 @@ def forward_equivalents(plan: Plan, cycles: int = _CYCLES) -> float:
     return count(plan, cycles).forward_equivalents
 
 
-def cost(plan: Plan) -> str:
-    """What the run will cost, in words: updates, forward passes, memory."""
+def cost(plan: Plan, room: int | None = None) -> str:
+    """What the run will cost, in words: updates, forward passes, memory; with `room` bytes, whether it fits them."""
     recipe = plan.recipe
     shapes = trained_shapes(recipe.backbone)
-    numbers = sum(recipe.student.rank * (inputs + outputs) for inputs, outputs in shapes.values())
+    numbers = trained_numbers(plan)
     counted = count(plan)
     updates = recipe.train.steps if recipe.losses else 0
     critic_updates = updates * (recipe.critic.updates if recipe.critic else 0)
@@ -115,26 +123,40 @@ def cost(plan: Plan) -> str:
         "updates": f"{updates:,} of the student, {critic_updates:,} of the critic, {recipe.train.batch_size} rows each",
         "forward passes": f"{counted.forward_equivalents:.1f} a row and cycle ({recipe.train.schedule} schedule; "
         f"a backward counts 2), {forwards:,.0f} in all",
-        "memory": _memory(plan, numbers, counted.rows_held),
     }
-    return "\n".join(f"{name:<15} {fact}" for name, fact in facts.items())
+    lines = [f"{name:<15} {fact}" for name, fact in facts.items()]
+    return "\n".join([*lines, *_memory(plan, counted, room)])
 
 
-def _memory(plan: Plan, numbers: int, rows_held: int) -> str:
-    """The adapters' bytes, and the base's and its activations' where the backbone can tell them."""
-    recipe = plan.recipe
-    trained = 1 if recipe.critic is None else 2
-    copies = 4 * trained + (recipe.student.ema is not None)  # weights, gradients, two moments each; the average
-    copies = copies if recipe.losses else 0
-    shapes = recipe.backbone.shapes()
-    teachers = sum(numbers_held(card.lora, shapes) for card in plan.cards)
-    parts = {"adapters in training": copies * numbers * 4, "teachers": teachers * 4}
-    if not isinstance(recipe.backbone, KnowsFootprint):
-        return f"{_listed(parts)} (float32), beside the base, whose backbone does not tell"
-    footprint = recipe.backbone.footprint()
-    parts = {"base": footprint.weights, **parts, f"activations of {rows_held} rows": footprint.row * rows_held}
-    return f"about {sum(parts.values()) / 2**20:,.0f} MiB for tensors: {_listed(parts)}"
+def _memory(plan: Plan, counted: Counted, room: int | None) -> Iterator[str]:
+    """The predicted memory by phase and part, whether it fits and, if not, what would save how much."""
+    made = phases(plan, counted)
+    if not made:
+        known = {"adapters in training": trained_bytes(plan), "teachers": teachers_bytes(plan)}
+        yield f"{'memory':<15} {_listed(known)}, beside the base, whose backbone does not tell"
+        return
+    peak = max(made, key=lambda phase: phase.total)
+    yield f"{'memory':<15} predicted: {_size(peak.total)} at most, in {peak.name}"
+    for phase in made:
+        yield f"  {phase.name:<13} {_size(phase.total)}: {_listed(phase.parts)}"
+    if room is None:
+        return
+    usable = round(room * USABLE)
+    if peak.total <= usable:
+        yield f"  it fits in {_size(room)}"
+        return
+    yield f"  more than the {_size(usable)} that tensors may fill of {_size(room)}; what helps, the cheapest first:"
+    before = peak.total
+    for saving in savings(plan, counted, usable):
+        yield f"  - {saving.key}: {_size(before - saving.peak)} less, {_size(saving.peak)}"
+        before = saving.peak
+    if before > usable:
+        yield f"  - and still {_size(before - usable)} too much: smaller pictures, or a larger GPU"
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"
 
 
 def _listed(parts: Mapping[str, int]) -> str:
-    return ", ".join(f"{size / 2**20:,.0f} MiB {name}" for name, size in parts.items())
+    return ", ".join(f"{_size(size)} {name}" for name, size in parts.items())

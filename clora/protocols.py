@@ -252,8 +252,8 @@ class Footprint:
 class KnowsFootprint(Protocol):
     """A backbone that can tell its footprint without loading weights, so that `clora validate` can add it up."""
 
-    def footprint(self, rank: int) -> Footprint:
-        """The bytes of the frozen weights as loaded, and of a row's activations under a trained adapter of a rank."""
+    def footprint(self, rank: int, size: tuple[int, int]) -> Footprint:
+        """The bytes of the weights as kept, and of a row: a picture of (height, width), a student of a rank."""
         ...
 
 

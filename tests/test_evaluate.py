@@ -64,4 +64,4 @@ def test_other_words_than_the_teachers_are_sampled_for_themselves(sampled, tmp_p
 
 
 def test_a_recipe_that_trains_nothing_has_no_adapters_in_training():
-    assert "0 MiB adapters in training" in cost(plan_of())
+    assert "adapters in training" not in cost(plan_of())

@@ -61,7 +61,7 @@ class EmojiBackbone:
         """The diffusers folder itself."""
         return self.weights
 
-    def footprint(self, rank: int) -> Footprint:
+    def footprint(self, rank: int, size: tuple[int, int]) -> Footprint:
         """Bytes of the weights in float32, and of a row of MAX_TOKENS words with two pictures; no weights are read."""
         config = self._config()
         width = config["num_attention_heads"] * config["attention_head_dim"]

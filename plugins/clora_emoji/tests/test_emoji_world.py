@@ -105,7 +105,7 @@ def test_velocity_depends_on_source_prompt_and_padding_does_not_matter(base):
 def test_the_footprint_is_what_a_forward_keeps(rank: int) -> None:
     backbone = EmojiBackbone()
     loaded = backbone.load(torch.device("cpu"))
-    footprint = backbone.footprint(rank)
+    footprint = backbone.footprint(rank, (32, 32))
     weights = sum(4 * parameter.numel() for parameter in loaded.network.parameters())
     assert footprint.weights == pytest.approx(weights, rel=0.02)  # the file has a header
 

@@ -1,0 +1,194 @@
+"""Whether a run fits its GPU, said before anything is loaded: its memory by phase and part, and what saves how much.
+
+The numbers are a prediction: sizes of tensors as the run's own code makes them, without what CUDA itself and the
+allocator's gaps take.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from attrs import evolve, frozen
+
+from clora.errors import CloraError
+from clora.lora_files.check import numbers_held
+from clora.lora_files.header import ITEM_BYTES, inspect_header
+from clora.memory.settings import NetworkMemory
+from clora.protocols import FitsMemory, Footprint, KnowsFootprint, trained_shapes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clora.cost import Counted
+    from clora.plan import Plan
+
+GIB = 2**30
+#: the share of a GPU's memory that tensors may fill: the rest is CUDA's own and the allocator's gaps
+USABLE = 0.94
+
+
+@frozen
+class Phase:
+    """What is in the device's memory at once in one phase of a run."""
+
+    name: str
+    parts: Mapping[str, int]  # bytes
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return sum(self.parts.values())
+
+
+@frozen
+class Saving:
+    """A change of the recipe, with the peak that it leads to once those before it are made too."""
+
+    key: str
+    peak: int  # bytes
+
+
+def phases(plan: Plan, counted: Counted) -> list[Phase]:
+    """The phases of a run, each with its parts; empty where the backbone does not tell."""
+    recipe = plan.recipe
+    if not isinstance(recipe.backbone, KnowsFootprint):
+        return []
+    footprint = recipe.backbone.footprint(recipe.student.rank, picture_size(plan))
+    on_base = {"base": footprint.weights, "teachers": teachers_bytes(plan)}
+    made = []
+    if footprint.text or footprint.pictures:
+        made.append(Phase("encoding", {"text encoders": footprint.text, "VAE": footprint.pictures}))
+    rows = recipe.evaluate.batch_size
+    sampling = {f"a forward of {rows} rows": footprint.sampling * rows, "VAE": footprint.pictures}
+    made.append(Phase("sampling", {**on_base, **sampling}))
+    if recipe.losses:
+        made += _training(plan, footprint, counted, on_base)
+    return [Phase(phase.name, {name: size for name, size in phase.parts.items() if size}) for phase in made]
+
+
+def _training(plan: Plan, footprint: Footprint, counted: Counted, on_base: Mapping[str, int]) -> Iterator[Phase]:
+    adapters = {"adapters in training": trained_bytes(plan)}
+    held = footprint.row * counted.rows_held
+    work = max(footprint.backward * counted.rows_with_grad, footprint.sampling * counted.rows_without)
+    activations = {f"activations of {counted.rows_held} rows": held, "working memory": work}
+    yield Phase("training", {**on_base, **adapters, **activations})
+    yield Phase("update", {**on_base, **adapters, "AdamW's own": 4 * trained_numbers(plan)})  # the root of one moment
+
+
+def trained_numbers(plan: Plan) -> int:
+    """How many numbers the student has."""
+    shapes = trained_shapes(plan.recipe.backbone)
+    return sum(plan.recipe.student.rank * (inputs + outputs) for inputs, outputs in shapes.values())
+
+
+def trained_bytes(plan: Plan) -> int:
+    """Bytes of student, critic and moving average in float32; 0 where nothing is trained."""
+    recipe = plan.recipe
+    trained = 1 if recipe.critic is None else 2
+    copies = 4 * trained + (recipe.student.ema is not None)  # weights, gradients, two moments each; the average
+    return 4 * copies * trained_numbers(plan) if recipe.losses else 0
+
+
+def teachers_bytes(plan: Plan) -> int:
+    """Bytes of the teachers on the device at once, in their files' own types; a slot is as large as the largest."""
+    sizes = [_teacher_bytes(card.lora, plan.recipe.backbone.shapes()) for card in plan.cards]
+    slots = plan.recipe.teacher.slots
+    return sum(sizes) if slots is None else min(slots, len(sizes)) * max(sizes, default=0)
+
+
+def _teacher_bytes(lora: Path, shapes: Mapping[str, tuple[int, int]]) -> int:
+    """Bytes of the LoRA that a file becomes; the widest of its types holds them all."""
+    factors = [tensor for tensor in inspect_header(lora).tensors.values() if len(tensor.shape) > 1]  # alphas have none
+    widest = max((ITEM_BYTES[factor.dtype] for factor in factors), default=0)
+    return numbers_held(lora, shapes) * widest
+
+
+def picture_size(plan: Plan) -> tuple[int, int]:
+    """(height, width) of the dataset's pictures, read off one of them."""
+    dataset = plan.recipe.dataset
+    height, width = dataset.images([dataset.general("train")[0].source]).shape[-2:]
+    return height, width
+
+
+def capacity(text: str | None) -> int | None:
+    """A GPU's memory in bytes: what was written (`24GB`), else this machine's own; None where there is none.
+
+    GB is read as GPUs are sold: 2^30 bytes. Raises CloraError for anything else.
+    """
+    if text is not None:
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *(?:GB|GiB|G)", text.strip(), re.IGNORECASE)
+        if found is None or float(found[1]) <= 0:
+            raise CloraError(f"--memory: {text!r} is no amount of memory; write it as 24GB")
+        return round(float(found[1]) * GIB)
+    import torch
+
+    return torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else None
+
+
+def savings(plan: Plan, counted: Counted, room: int) -> list[Saving]:
+    """Changes that lower the peak, from the cheapest on, each on top of those before, until it fits in `room` bytes."""
+    made: list[Saving] = []
+    peak = _peak(plan, counted)
+    for key, change in _changes(plan):
+        if peak <= room:
+            break
+        changed = change(plan)
+        after = _peak(changed, counted)
+        if after < peak:
+            plan, peak = changed, after
+            made.append(Saving(key, peak))
+    return made
+
+
+def _peak(plan: Plan, counted: Counted) -> int:
+    return max((phase.total for phase in phases(plan, counted)), default=0)
+
+
+def _changes(plan: Plan) -> Iterator[tuple[str, Callable[[Plan], Plan]]]:
+    """What a person may write, those that leave the result as it is before those that do not."""
+    recipe, memory = plan.recipe, plan.recipe.backbone.memory if isinstance(plan.recipe.backbone, FitsMemory) else None
+    if memory is not None and not memory.gradient_checkpointing:
+        yield "backbone.memory.gradient_checkpointing: true", _memory(gradient_checkpointing=True)
+    if recipe.evaluate.batch_size > 1:
+        yield "evaluate.batch_size: 1", _section("evaluate", batch_size=1)
+    least = 2 * recipe.train.batch_size  # this step's teachers and the next one's
+    if least < min(recipe.teacher.slots or len(plan.cards), len(plan.cards)):
+        yield f"teacher.slots: {least}", _section("teacher", slots=least)
+    if memory is not None:
+        smaller = ("bf16", "fp8", "nf4")
+        for weights in smaller[smaller.index(memory.weights) + 1 :] if memory.weights in smaller else smaller:
+            yield f"backbone.memory.weights: {weights}", _memory(weights=weights)
+        for number in _quarters(_blocks(plan)):
+            yield f"backbone.memory.offload_blocks: {number}", _memory(offload_blocks=number)
+    for rank in (64, 32, 16):
+        if recipe.losses and rank < recipe.student.rank:
+            yield f"student.rank: {rank} (a smaller student)", _section("student", rank=rank)
+
+
+def _quarters(blocks: int) -> list[int]:
+    return [number for number in dict.fromkeys(round(blocks * i / 4) for i in (1, 2, 3, 4)) if number]
+
+
+def _blocks(plan: Plan) -> int:
+    backbone = plan.recipe.backbone
+    assert isinstance(backbone, KnowsFootprint)
+    return backbone.footprint(plan.recipe.student.rank, picture_size(plan)).blocks
+
+
+def _memory(**keys: object) -> Callable[[Plan], Plan]:
+    def changed(plan: Plan) -> Plan:
+        backbone = plan.recipe.backbone
+        memory: NetworkMemory = evolve(backbone.memory, **keys)
+        return evolve(plan, recipe=evolve(plan.recipe, backbone=evolve(backbone, memory=memory)))
+
+    return changed
+
+
+def _section(name: str, **keys: object) -> Callable[[Plan], Plan]:
+    def changed(plan: Plan) -> Plan:
+        section = evolve(getattr(plan.recipe, name), **keys)
+        return evolve(plan, recipe=evolve(plan.recipe, **{name: section}))
+
+    return changed
