@@ -177,7 +177,8 @@ def test_a_world_takes_such_a_teacher_and_says_what_it_cost(path, tensors, delta
     for linear in network.blocks[0].values():
         linear.weight.data.copy_(base())
     adapted = AdaptedNetwork(network, tuple(SHAPES))
-    world = SimpleNamespace(shapes=SHAPES, adapted=adapted, device=torch.device("cpu"))
+    pace = SimpleNamespace(shared=False)
+    world = SimpleNamespace(shapes=SHAPES, adapted=adapted, device=torch.device("cpu"), pace=pace)
     save_file(tensors, path)
     with pytest.warns(UserWarning, match="made into LoRA of rank"):
         adapted.add("effect", read_adapter(cast(Any, world), path, scale=0.5))

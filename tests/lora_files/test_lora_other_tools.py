@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 import torch
@@ -13,11 +11,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from clora.adapters.adapted import AdaptedNetwork
+from clora.adapters.adapter import Adapter
 from clora.lora_files.blocks import LINEARS
 from clora.lora_files.check import check_lora, coverage, numbers_held
 from clora.lora_files.header import LoraFileError
 from clora.lora_files.reader import read_lora
-from clora.world import read_adapter
 
 Tensors = dict[str, torch.Tensor]
 ATTENTION = [linear for linear in LINEARS if linear.startswith("attn.")]
@@ -79,7 +77,6 @@ def test_the_next_teacher_keeps_nothing_of_the_one_before(tmp_path):
     network = nn.ModuleDict({name: nn.Linear(24, 24, bias=False) for name in shapes})
     base = {name: linear.weight.detach().clone() for name, linear in network.items()}
     adapted = AdaptedNetwork(network, tuple(shapes))
-    world = cast(Any, SimpleNamespace(shapes=shapes, adapted=adapted, device=torch.device("cpu")))
     teachers = {
         "all": lora("q", 4, 8.0, 1) | lora("k", 4, 8.0, 2) | lora("v", 4, 8.0, 3),
         "fewer": lora("k", 7, 1.0, 4),
@@ -90,7 +87,8 @@ def test_the_next_teacher_keeps_nothing_of_the_one_before(tmp_path):
     x = torch.eye(24)
     for under in (["one", "one", "one"], list(teachers)):  # under one name, each replacing the last, and side by side
         for name, (effect, tensors) in zip(under, teachers.items(), strict=True):
-            adapted.add(name, read_adapter(world, tmp_path / f"{effect}.safetensors"))
+            deltas = read_lora(tmp_path / f"{effect}.safetensors", shapes).deltas
+            adapted.add(name, Adapter.of({module: (d.a, d.b, d.scale) for module, d in deltas.items()}))
             with adapted.rows([name] * 24):
                 changed = {module: adapted.linears[module](x).T - base[module] for module in shapes}
                 bare = {module: torch.equal(adapted.linears[module](x), x @ base[module].T) for module in shapes}
