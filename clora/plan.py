@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -50,7 +52,13 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     if problems:
         raise RecipeError(Problem(loaded.mark_of(place), f"{place}: {sentence}") for place, sentence in problems)
     prompts = {card.name: recipe.prompts.effect(card) for card in cards}
-    return Plan(recipe, loaded.digest, loaded.resolved_yaml(), cards, prompts)
+    return Plan(recipe, _digest(loaded, cards, prompts), loaded.resolved_yaml(), cards, prompts)
+
+
+def _digest(loaded: LoadedRecipe, cards: tuple[EffectCard, ...], prompts: Mapping[str, Prompts]) -> str:
+    """The recipe's hash with the bank's words and strengths, which stand in files of their own that people edit."""
+    words = [(card.name, card.scale, prompts[card.name].student, prompts[card.name].teacher) for card in cards]
+    return blake2b(json.dumps([loaded.digest, words]).encode(), digest_size=16).hexdigest()
 
 
 def checked_cards(recipe: Recipe, places: Collection[str]) -> tuple[tuple[EffectCard, ...], list[Finding]]:
