@@ -98,6 +98,11 @@ class DiffusersFolder:
             raise CloraError(f"{self.model}/{part} cannot be loaded: {hub_reason(error, self.model)}") from error
         return loaded if dtype is None else loaded.eval().requires_grad_(False)
 
+    def stored(self, part: str) -> int:
+        """The bytes of a part's safetensors files; 0 for a Hub id, whose weights may not be here yet."""
+        folder = self.folder
+        return 0 if folder is None else sum(file.stat().st_size for file in (folder / part).glob("*.safetensors"))
+
     def digest(self) -> str:
         """A hash of what the model is: a Hub id's commit; a folder's configurations, weights' headers and samples.
 

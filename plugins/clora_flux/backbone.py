@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 from attrs.validators import ge, le, optional
 
-from clora.api import DiffusersFolder, NetworkMemory, Publication
+from clora.api import DiffusersFolder, Footprint, NetworkMemory, Publication
 
 from . import linears
 
@@ -106,6 +106,12 @@ class FluxKontext:
         if self.max_sequence_length != 512:
             call["max_sequence_length"] = self.max_sequence_length
         return Publication(self.model, "flux-1-kontext", "FluxKontextPipeline", call)
+
+    def footprint(self, rank: int, size: tuple[int, int]) -> Footprint:
+        """What it takes in memory with a student of a rank and pictures of (height, width); reads no weights."""
+        from .footprint import footprint
+
+        return footprint(self, rank, size)
 
     def load(self, device: torch.device) -> LoadedFlux:
         """The model on a device; nothing is read before it is needed."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import field, frozen
 from attrs.validators import ge, le
 
-from clora.api import CloraError, DiffusersFolder, NetworkMemory
+from clora.api import CloraError, DiffusersFolder, Footprint, NetworkMemory
 
 from . import linears
 
@@ -114,6 +114,12 @@ class QwenImageEdit:
         """A hash of the model and of the keys that change its output; where blocks wait is none of them."""
         keys = (self.memory.weights, self.side, self.guidance_rescale)
         return "-".join([self.folder.digest(), *map(str, keys)])
+
+    def footprint(self, rank: int, size: tuple[int, int]) -> Footprint:
+        """What it takes in memory with a student of a rank and pictures of (height, width); reads no weights."""
+        from .footprint import footprint
+
+        return footprint(self, rank, size)
 
     def load(self, device: torch.device) -> LoadedQwen:
         """The model on a device; nothing is read before it is needed. Raises CloraError for another kind of model."""
