@@ -32,9 +32,9 @@ def test_a_row_takes_what_was_predicted(tiny_qwen: Callable[[str], Path], editio
     latents, words = torch.zeros(1, 16, SIDE // 8, SIDE // 8), text_tokens(backbone, (SIDE, SIDE))
     conditions = Conditions(torch.zeros(1, words, 32), torch.ones(1, words, dtype=torch.bool), latents)
     with adapted.rows(["student"]), LiveBytes() as live:
-        answer = loaded.velocity(latents, torch.full((1,), 0.5), conditions)
+        loss = loaded.velocity(latents, torch.full((1,), 0.5), conditions).sum()
         assert live.now == pytest.approx(predicted.row, rel=0.1)
-        answer.sum().backward()
+        loss.backward()
     assert live.peak == pytest.approx(predicted.row + predicted.backward, rel=0.1)
 
 
