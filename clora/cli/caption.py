@@ -43,13 +43,21 @@ def run(args: argparse.Namespace) -> int:
         progress.say(f"{effect}: {why}")
     if sorted_.wanted and (missing := list(captioning.captioner.ready())):
         raise CloraError("\n".join(f"captioner: {sentence}" for sentence in missing))
-    outcome = captioning.ask(sorted_.wanted, progress.say, lambda effect, caption: print(f"{effect}: {caption}"))
+    try:
+        outcome = captioning.ask(sorted_.wanted, progress.say, _show)
+    except KeyboardInterrupt:
+        progress.say(f"stopped; what was written to {captioning.file} stays. The same command goes on from here")
+        raise
     print(f"{len(outcome.made)} written to {captioning.file}, {len(sorted_.kept)} kept", flush=True)
     _tell_cost(captioning, progress)
     if failed := [*sorted_.failed, *outcome.failed]:
         lines = [f"{effect}: {why}" for effect, why in failed]
         raise CloraError("\n".join([f"{len(failed)} of {len(cards)} effects got no caption:", *lines]))
     return 0
+
+
+def _show(effect: str, caption: str) -> None:
+    print(f"{effect}: {caption}", flush=True)
 
 
 def _tell_cost(captioning: Captioning, progress: Progress) -> None:

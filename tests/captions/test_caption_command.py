@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from clora_captions.openai import OpenAi
 from clora_emoji.backbone import EmojiBackbone
 from PIL import Image
 
@@ -144,6 +145,22 @@ def test_an_effect_that_fails_does_not_lose_the_others(server, clora, folder):
     assert 'refuses: "I\'m sorry"' in err.splitlines()[-1]
     assert [*read_captions(folder / "captions.yaml")] == ["thermal", "crystal_ball"]
     assert server.asked == ["thermal", "sepia", "sepia", "sepia", "crystal_ball"]
+
+
+def test_ctrl_c_keeps_what_is_written_and_the_same_command_goes_on(server, clora, folder, monkeypatch):
+    def pressed(self, request, pairs):
+        if "sepia" in request:
+            raise KeyboardInterrupt
+        return "redraw the subject in heat"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OpenAi, "caption", pressed)
+        code, out, err = clora("caption", "r.yaml")
+    assert (code, out) == (130, "thermal: redraw the subject in heat\n")
+    assert "stopped; what was written to" in err.splitlines()[-1]
+    code, out, _ = clora("caption", "r.yaml")
+    assert (code, server.asked) == (0, ["sepia", "crystal_ball"])
+    assert out.splitlines()[-1].endswith("captions.yaml, 1 kept")
 
 
 @pytest.mark.parametrize(
