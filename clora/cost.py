@@ -54,7 +54,7 @@ class _EmptyScenes:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.effects = tuple(card.name for card in plan.cards)
+        self.effects = plan.mix
 
     def scene(self, draws: Draws, phase: Phase, schedule: Schedule) -> Scene:
         rows = self.plan.recipe.train.batch_size

@@ -58,4 +58,6 @@ class Measured:
     values: Mapping[str, float]
     lower_is_better: frozenset[str]
     per_effect: Mapping[str, Mapping[str, float]] = field(factory=dict)
+    #: effect -> metric -> one number for each test picture, so that two runs can be compared picture by picture
+    per_picture: Mapping[str, Mapping[str, Sequence[float]]] = field(factory=dict)
     matrices: Mapping[str, Matrix] = field(factory=dict)

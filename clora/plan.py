@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from clora.errors import hint
+from clora.extension import finished_effects, mixed, start_digest, start_problems
 from clora.lora_files.check import check_lora
 from clora.protocols import Checked, ChecksCards, ChecksDataset, Tokenizes
 from clora.recipe.problems import Problem, RecipeError
 from clora.routes import slots_problem
+from clora.runs import digest_of
 from clora.seeding import Draws
 from clora.values import EffectCard, Prompts
 
@@ -34,6 +36,7 @@ class Plan:
     text: str  # the resolved recipe as YAML
     cards: tuple[EffectCard, ...]
     prompts: Mapping[str, Prompts]
+    mix: tuple[str, ...]  # the effects as the router draws them evenly: once each, or more often to weigh more
 
 
 def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
@@ -46,19 +49,39 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     problems += [*_objective(recipe), *_metrics(recipe)]
     cards: tuple[EffectCard, ...] = ()
     if not problems:
-        cards, unknown = _chosen(recipe, tuple(recipe.teachers.cards()))
+        cards, unknown = _chosen(recipe, _all_cards(recipe))
         problems += [*unknown, *_words(recipe, cards), *_pictures(recipe, cards), *_files(recipe, cards, thorough)]
+        problems += _start(recipe, cards) if thorough else ()
         problems += _slots(recipe, cards) if not problems else ()
     if problems:
         raise RecipeError(Problem(loaded.mark_of(place), f"{place}: {sentence}") for place, sentence in problems)
     prompts = {card.name: recipe.prompts.effect(card) for card in cards}
-    return Plan(recipe, _digest(loaded, cards, prompts), loaded.resolved_yaml(), cards, prompts)
+    digest = _digest(loaded, cards, prompts)
+    if recipe.start is None or not thorough:  # a finished extension is used without the run that it began from
+        return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, tuple(prompts))
+    mix = mixed(tuple(prompts), finished_effects(recipe.start.run), recipe.start.replay)
+    digest = digest_of([digest, start_digest(recipe.start)])
+    return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, mix)
 
 
 def _digest(loaded: LoadedRecipe, cards: tuple[EffectCard, ...], prompts: Mapping[str, Prompts]) -> str:
     """The recipe's hash with the bank's words and strengths, which stand in files of their own that people edit."""
     words = [(card.name, card.scale, prompts[card.name].student, prompts[card.name].teacher) for card in cards]
     return blake2b(json.dumps([loaded.digest, words]).encode(), digest_size=16).hexdigest()
+
+
+def _all_cards(recipe: Recipe) -> tuple[EffectCard, ...]:
+    """The effects of the recipe's own bank and of those that an extension adds."""
+    added = [] if recipe.start is None else list(recipe.start.teachers.values())
+    return tuple(card for bank in (recipe.teachers, *added) for card in bank.cards())
+
+
+def _start(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
+    """An extension of a run that cannot be extended so."""
+    if recipe.start is None:
+        return
+    prompts = {card.name: recipe.prompts.effect(card) for card in cards}
+    yield from (("start.run", sentence) for sentence in start_problems(recipe.start, prompts))
 
 
 def checked_cards(recipe: Recipe, places: Collection[str]) -> tuple[tuple[EffectCard, ...], list[Finding]]:
@@ -68,7 +91,7 @@ def checked_cards(recipe: Recipe, places: Collection[str]) -> tuple[tuple[Effect
     ]
     if findings:
         return (), findings
-    return _chosen(recipe, tuple(recipe.teachers.cards()))
+    return _chosen(recipe, _all_cards(recipe))
 
 
 def components(recipe: Recipe) -> list[tuple[str, Any]]:
@@ -85,6 +108,8 @@ def components(recipe: Recipe) -> list[tuple[str, Any]]:
     groups = {"simulations": recipe.simulations, "losses": recipe.losses, "metrics": recipe.metrics}
     if recipe.critic is not None:
         groups["critic.losses"] = recipe.critic.losses
+    if recipe.start is not None:
+        groups["start.teachers"] = recipe.start.teachers
     found = [(place, part) for place, part in single.items() if part is not None]
     return found + [(f"{place}.{name}", part) for place, group in groups.items() for name, part in group.items()]
 

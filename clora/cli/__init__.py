@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "tell what LoRA files hold, and which programs would get them wrong",
     "sample": "make pictures with a run's LoRA",
     "evaluate": "measure a run's LoRA again",
+    "extend": "add effects to a finished LoRA, and say which old ones got worse",
     "export": "write a run's LoRA for other tools, or merge it into its base",
     "compare": "put several runs' results side by side",
 }

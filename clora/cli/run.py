@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clora.cli.recipes import add_recipe_arguments, planned
+
+if TYPE_CHECKING:
+    from clora.catalogue import Catalogue
+    from clora.plan import Plan
+    from clora.runs import RunFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,16 +28,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry the recipe out; Ctrl-C saves a checkpoint, exit code 130."""
     plan, catalogue = planned(args)  # every mistake in the recipe is told before torch starts threads or loads weights
-    from clora.pipeline import Pipeline, make_job, run_folder
-    from clora.progress import Progress
+    from clora.pipeline import run_folder
     from clora.runs import RunFolder
+
+    folder = RunFolder(args.run_dir) if args.run_dir else run_folder(plan, args.runs)
+    return carry_out(plan, catalogue, folder, quiet=args.quiet)
+
+
+def carry_out(
+    plan: Plan, catalogue: Catalogue, folder: RunFolder, *, quiet: bool, judge: Callable[[], int] = lambda: 0
+) -> int:
+    """Every stage of a plan in its folder, on every rank; `judge` has the last word, on the first rank."""
+    from clora.pipeline import Pipeline, make_job
+    from clora.progress import Progress
     from clora.training.loop import Stopped
     from clora.training.ranks import Ranks
 
-    folder = RunFolder(args.run_dir) if args.run_dir else run_folder(plan, args.runs)
     job = make_job(plan, catalogue, folder)
     ranks = Ranks.current()
-    progress = Progress(on=ranks.first and not args.quiet)
+    progress = Progress(on=ranks.first and not quiet)
     try:
         Pipeline(job, catalogue, ranks, progress).run()
     except Stopped:
@@ -38,12 +54,13 @@ def run(args: argparse.Namespace) -> int:
         return 130
     finally:
         ranks.close()
-    if ranks.first:
-        print(headline(folder))
-    return 0
+    if not ranks.first:
+        return 0
+    print(headline(folder))
+    return judge()
 
 
-def headline(folder) -> str:
+def headline(folder: RunFolder) -> str:
     """The results' plain numbers and where to look."""
     results = folder.read_results()
     lines = [f"{name:<28} {value:.4g}" for name, value in results["values"].items()]

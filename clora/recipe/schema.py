@@ -5,6 +5,7 @@ Sections that hold a component (`{use: NAME, ...}`) are typed by the component's
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from attrs import asdict, field, frozen
@@ -113,6 +114,16 @@ class Evaluate:
 
 
 @frozen
+class Start:
+    """A finished run that this one goes on from, to add effects to its LoRA (paper: Table 5); see `clora extend`."""
+
+    run: Path
+    teachers: dict[str, Any] = field(factory=dict)  # banks beside the recipe's own, with the added effects
+    #: share of the effect stream's rows that go to the effects the finished LoRA has
+    replay: float = field(default=0.5, validator=_unit())
+
+
+@frozen
 class Recipe:
     """A whole run. `None` in a component section means that the section was not given or was removed by null."""
 
@@ -133,6 +144,7 @@ class Recipe:
     captioner: Any = None
     student: Student = Student()
     critic: Critic | None = None
+    start: Start | None = None
     teacher: Teacher = Teacher()
     train: Train = Train()
     serve: Serve = Serve()

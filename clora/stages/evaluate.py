@@ -65,12 +65,15 @@ def evaluate(
     general = maker.general() if recipe.evaluate.general_images else None
     evaluation = Evaluation(effects, general)
     results: dict = {"values": {}, "lower_is_better": [], "per_effect": {}, "matrices": {}, "nfe": nfe(plan)}
+    results |= {"per_picture": {}, "pictures": {effect.effect: list(effect.names) for effect in effects}}
     for metric in recipe.metrics.values():
         measured = metric.measure(evaluation)
         results["values"] |= dict(measured.values)
         results["lower_is_better"] += sorted(measured.lower_is_better)
         for name, values in measured.per_effect.items():
             results["per_effect"].setdefault(name, {}).update(values)
+        for name, scores in measured.per_picture.items():
+            results["per_picture"].setdefault(name, {}).update({key: list(column) for key, column in scores.items()})
         results["matrices"] |= {name: asdict(matrix) for name, matrix in measured.matrices.items()}
     write_atomic_with(folder.pictures, lambda path: save_file(to_tensors(evaluation), path))
     write_atomic(folder.results, json.dumps(results, indent=2) + "\n")

@@ -65,7 +65,7 @@ def _measured(results: Mapping[str, Any]) -> Measured:
         name: Matrix(tuple(m["rows"]), tuple(m["columns"]), tuple(tuple(row) for row in m["values"]))
         for name, m in results["matrices"].items()
     }
-    return Measured(results["values"], frozenset(results["lower_is_better"]), results["per_effect"], matrices)
+    return Measured(results["values"], frozenset(results["lower_is_better"]), results["per_effect"], matrices=matrices)
 
 
 def _verdict(plan: Plan, measured: Measured) -> str:

@@ -37,7 +37,7 @@ class Batches:
         self.plan = plan
         self.world = world
         self.targets = targets.to(world.device)
-        self.effects = tuple(card.name for card in plan.cards)
+        self.effects = plan.mix
         self.general = plan.recipe.dataset.general("train")
         self.blank = torch.zeros_like(world.conditioning.latents([self.general[0].source])[0], dtype=torch.float32)
 

@@ -18,7 +18,7 @@ class LookAhead:
 
     def __init__(self, plan: Plan, teachers: TeacherSlots, draws: Draws) -> None:
         self.recipe = plan.recipe
-        self.effects = tuple(card.name for card in plan.cards)
+        self.effects = plan.mix
         self.teachers = teachers
         self.draws = draws
         self.before = teachers.needed

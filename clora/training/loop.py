@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 from attrs import asdict, evolve, field, frozen
 
 from clora.adapters.adapter import Adapter
+from clora.extension import begin
 from clora.files import write_atomic
 from clora.protocols import trained_shapes
+from clora.runs import RunFolder
 from clora.seeding import Draws
 from clora.training.checkpoint import Checkpoints, State
 from clora.training.cycle import Cycle
 from clora.training.lookahead import LookAhead
 from clora.training.optimizer import MovingAverage, Trained, learning_rate
 from clora.values import StepReport
+from clora.world import read_adapter
 
 if TYPE_CHECKING:
     from clora.plan import Plan
@@ -64,6 +67,8 @@ def train(plan: Plan, world: World, batches: Batches, folder: Path, ranks: Ranks
     """
     recipe = plan.recipe
     state = make_state(plan, world, ranks)
+    if recipe.start is not None:
+        begin(state, read_adapter(world, RunFolder(recipe.start.run).lora), recipe.start)
     checkpoints = Checkpoints(folder / "checkpoints", plan.digest, recipe.train.keep_checkpoints)
     done = checkpoints.resume(state)
     log = StepLog(folder / "steps.jsonl", done) if ranks.first else None

@@ -58,6 +58,7 @@ class TruthMetric:
             values=values,
             lower_is_better=frozenset(name for name in (*_LOWER, *_LOWER_GENERAL) if name in values),
             per_effect={n: _per_effect(s, t) for n, s, t in zip(names, students, teachers, strict=True)},
+            per_picture={name: _per_picture(student) for name, student in zip(names, students, strict=True)},
             matrices={"bleed": _bleed(names, students, candidates)},
         )
 
@@ -93,6 +94,12 @@ def _per_effect(student: _Outcome, teacher: _Outcome | None) -> dict[str, float]
         found["teacher_bad_case_rate"] = _mean([teacher.judged.bad])
         found["teacher_distance"] = _mean([teacher.judged.distance])
     return found
+
+
+def _per_picture(student: _Outcome) -> dict[str, list[float]]:
+    """The columns of `_per_effect`, a number for each picture."""
+    found = {"bad_case_rate": student.judged.bad.double().tolist(), "distance": student.judged.distance.tolist()}
+    return found if student.scores is None else found | {"consistency": student.scores.tolist()}
 
 
 def _bleed(names: Sequence[str], students: Sequence[_Outcome], candidates: Sequence[str]) -> Matrix:

@@ -354,7 +354,7 @@ def papers_plan(p_switch: float, schedule: str, **dmd) -> Plan:
         train=Train(schedule=schedule, batch_size=32),
     )
     cards = tuple(EffectCard(name, None, "", "") for name in ("ink", "wax"))
-    return Plan(recipe, "", "", cards, {})
+    return Plan(recipe, "", "", cards, {}, tuple(card.name for card in cards))
 
 
 @pytest.mark.parametrize(("p_switch", "expected"), [(0.0, 42.5), (0.5, 47.0), (1.0, 51.5)])

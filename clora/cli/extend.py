@@ -1,0 +1,95 @@
+"""`clora extend RUN --bank MORE.yaml`: new effects into a finished LoRA, the old ones replayed and measured again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clora.errors import CloraError
+
+if TYPE_CHECKING:
+    from clora.catalogue import Catalogue
+    from clora.plan import Plan
+    from clora.runs import RunFolder
+
+WORSE = 1  # the exit code where an old effect got worse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a finished run's folder")
+    parser.add_argument("--bank", type=Path, required=True, metavar="MANIFEST", help="the added effects")
+    parser.add_argument("--updates-each", type=int, default=100, metavar="N", help="student updates an added effect")
+    parser.add_argument("--replay", type=float, default=0.5, metavar="SHARE", help="share of rows of old effects")
+    parser.add_argument("--with", dest="with_files", action="append", default=[], type=Path, metavar="FILE")
+    parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="where the new run lies (default: beside RUN)")
+    parser.add_argument("--run-dir", dest="out", type=Path, metavar="DIR", help="the new run's own folder")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, export and evaluate the extension; 1 where an old effect got worse."""
+    from clora.runs import RunFolder
+
+    before = RunFolder(args.run_dir)
+    before.info()
+    if not before.lora.exists():
+        raise CloraError(f"{before.lora} is not there: the run has exported nothing yet")
+    if args.updates_each < 1:
+        raise CloraError("--updates-each must be 1 or more")
+    plan, catalogue = _planned(args)
+    from clora.cli.run import carry_out
+    from clora.pipeline import run_folder
+
+    folder = RunFolder(args.out) if args.out else run_folder(plan, args.runs or args.run_dir.parent)
+    return carry_out(plan, catalogue, folder, quiet=args.quiet, judge=lambda: _gate(before, folder))
+
+
+def _planned(args: argparse.Namespace) -> tuple[Plan, Catalogue]:
+    """The finished run's own recipe with the new bank beside its own, whatever else was asked for on top."""
+    from clora.extension import finished_effects
+    from clora.plan import make_plan
+    from clora.plugins import discover
+    from clora.recipe.load import load_recipe
+
+    catalogue = discover()
+    run = args.run_dir.resolve()
+    recipe = run / "recipe.yaml"
+    banks = load_recipe(recipe, (), (), catalogue).recipe.start
+    number = 1 if banks is None else len(banks.teachers) + 1
+    mine = [
+        f"start.run={json.dumps(str(run))}",
+        f"start.replay={args.replay}",
+        f"start.teachers.added_{number}.use=bank",
+        f"start.teachers.added_{number}.manifest={json.dumps(str(args.bank.resolve()))}",
+        f"name={run.name.rsplit('-', 1)[0]}-extended",
+    ]
+    first = load_recipe(recipe, args.with_files, mine, catalogue).recipe
+    assert first.start is not None
+    bank = first.start.teachers[f"added_{number}"]
+    if problems := list(bank.check()):
+        raise CloraError("\n".join(problems))
+    added = [card.name for card in bank.cards()]
+    known = finished_effects(run)
+    if twice := [name for name in added if name in known]:
+        raise CloraError(
+            f"{args.bank}: {', '.join(twice)} is in the finished LoRA already; give the new one another name"
+        )
+    mine.append(f"train.steps={args.updates_each * len(added)}")
+    if first.effects is not None:
+        mine.append(f"effects=[{', '.join((*first.effects, *added))}]")
+    return make_plan(load_recipe(recipe, args.with_files, [*mine, *args.sets], catalogue)), catalogue
+
+
+def _gate(before: RunFolder, after: RunFolder) -> int:
+    from clora.files import write_atomic
+    from clora.regression import as_text, changes
+
+    found = changes(before.read_results(), after.read_results())
+    text = as_text(found)
+    write_atomic(after.path / "evaluate" / "regression.txt", text + "\n")
+    print(text)
+    return WORSE if any(change.worse for change in found) else 0
