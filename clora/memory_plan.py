@@ -71,7 +71,10 @@ def phases(plan: Plan, counted: Counted) -> list[Phase]:
 def _training(plan: Plan, footprint: Footprint, counted: Counted, on_base: Mapping[str, int]) -> Iterator[Phase]:
     adapters = {"adapters in training": trained_bytes(plan)}
     held = footprint.row * counted.rows_held
-    work = max(footprint.backward * counted.rows_with_grad, footprint.sampling * counted.rows_without)
+    with_grad, without = counted.rows_with_grad, counted.rows_without
+    if not plan.recipe.train.pack:  # a pass has no more rows than the batch
+        with_grad, without = (min(rows, plan.recipe.train.batch_size) for rows in (with_grad, without))
+    work = max(footprint.backward * with_grad, footprint.sampling * without)
     activations = {f"activations of {counted.rows_held} rows": held, "working memory": work}
     yield Phase("training", {**on_base, **adapters, **activations})
     yield Phase("update", {**on_base, **adapters, "AdamW's own": 4 * trained_numbers(plan)})  # the root of one moment
@@ -153,6 +156,8 @@ def _changes(plan: Plan) -> Iterator[tuple[str, Callable[[Plan], Plan]]]:
         yield "backbone.memory.gradient_checkpointing: true", _memory(gradient_checkpointing=True)
     if recipe.evaluate.batch_size > 1:
         yield "evaluate.batch_size: 1", _section("evaluate", batch_size=1)
+    if recipe.losses and recipe.train.pack:
+        yield "train.pack: false", _section("train", pack=False)
     least = 2 * recipe.train.batch_size  # this step's teachers and the next one's
     if least < min(recipe.teacher.slots or len(plan.cards), len(plan.cards)):
         yield f"teacher.slots: {least}", _section("teacher", slots=least)
