@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from clora_emoji.backbone import EmojiBackbone
 from safetensors.torch import load_file, save_file
 
 LINEAR = "transformer.transformer_blocks.0.attn.to_q"
@@ -47,6 +48,24 @@ def test_two_effects_whose_triggers_are_the_same_words(told, folder, entry):
     (folder / "bank/bank.yaml").write_text(bank)
     (sentence,) = told()
     assert sentence.endswith(": prompts: effects 'thermal' and 'sepia' have the same trigger '<hot>'")
+
+
+def test_a_trigger_whose_tokens_begin_another_effects_word(told, folder, entry, monkeypatch):
+    """The backbone's own tokenizer is asked where it has one; here one token is one letter."""
+    bank = entry("thermal", trigger="zap") + entry("sepia", caption="tint it zapper brown")
+    (folder / "bank/bank.yaml").write_text(bank)
+    monkeypatch.setattr(EmojiBackbone, "tokens", lambda self, prompt: [ord(sign) for sign in prompt], raising=False)
+    (sentence,) = told()
+    assert sentence.endswith(
+        ": prompts: effect 'thermal': the tokens of its trigger 'zap' stand in the student prompt of 'sepia' too"
+    )
+
+
+def test_effects_without_captions_are_told_in_one_sentence(told, folder):
+    bank = folder / "bank/bank.yaml"
+    bank.write_text("".join(line for line in bank.read_text().splitlines(True) if "caption" not in line))
+    (sentence,) = told()
+    assert "prompts: effects 'thermal', 'sepia' have no caption; write one in the bank's manifest" in sentence
 
 
 def test_an_effect_that_the_bank_lacks(told):

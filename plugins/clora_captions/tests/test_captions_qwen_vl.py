@@ -127,6 +127,14 @@ def test_captions_qwen_vl_answers_by_words_and_pictures_and_always_the_same(load
     assert made_tokens(loaded, monkeypatch, "describe it", [(after, before)])[1] != first
 
 
+def test_captions_qwen_vl_in_half_precision_reads_the_same_pictures(loaded, folder, monkeypatch, pairs):
+    half = captioner(folder, dtype="bfloat16")
+    assert str(half._model().dtype) == "torch.bfloat16"
+    inputs, made = made_tokens(half, monkeypatch, "describe it", pairs)
+    assert (inputs["pixel_values"] == made_tokens(loaded, monkeypatch, "describe it", pairs)[0]["pixel_values"]).all()
+    assert len(made) == 16
+
+
 def test_captions_qwen_vl_gives_pictures_their_own_positions(loaded, monkeypatch, pairs):
     """The positions are Qwen2.5-VL's three-dimensional ones; without them a picture is a line of patches."""
     inputs, _ = made_tokens(loaded, monkeypatch, "describe it", pairs)
