@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from clora.api import Conditions, Part, Schedule, Words, fit_network
+from clora.api import CloraError, Conditions, Part, Schedule, Words, fit_network
 
 from .sizes import fit
 from .tokens import pack, positions, unpack
@@ -113,16 +113,23 @@ class LoadedFlux:
     @torch.no_grad()
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """Pictures [B, 3, H, W] -> latents float32 [B, 16, H/8, W/8], the VAE's mode, shifted and scaled."""
-        vae = self.pictures
-        mode = vae.encode(images.to(self.device, vae.dtype)).latent_dist.mode()  # pyright: ignore[reportAttributeAccessIssue]
-        return ((mode - vae.config["shift_factor"]) * vae.config["scaling_factor"]).float()
+        (height, width), multiple = images.shape[-2:], self.backbone.multiple()
+        if height % multiple or width % multiple:
+            raise CloraError(
+                f"FLUX.1 Kontext takes pictures whose sides are multiples of {multiple}, not {width} x {height}; "
+                "give the dataset such a size"
+            )
+        vae = self.pictures  # picture by picture, so that neither memory nor roundings depend on the batch
+        pictures = (picture.to(self.device, vae.dtype) for picture in images.split(1))
+        modes = torch.cat([vae.encode(picture).latent_dist.mode() for picture in pictures])  # pyright: ignore
+        return ((modes - vae.config["shift_factor"]) * vae.config["scaling_factor"]).float()
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents [B, 16, h, w] -> pictures float32 [B, 3, 8 h, 8 w], clamped to [-1, 1]."""
         vae = self.pictures
         unscaled = latents.to(self.device, vae.dtype) / vae.config["scaling_factor"] + vae.config["shift_factor"]
-        return vae.decode(unscaled, return_dict=False)[0].float().clamp(-1, 1)
+        return torch.cat([vae.decode(row, return_dict=False)[0].float() for row in unscaled.split(1)]).clamp(-1, 1)
 
     def velocity(self, x_sigma: torch.Tensor, sigma: torch.Tensor, conditions: Conditions) -> torch.Tensor:
         """eps - x0 at x_sigma [B, 16, h, w], sigma [B]; the reference picture's tokens follow the made one's."""

@@ -15,6 +15,8 @@ from clora_flux.sizes import size_of
 from clora_flux.tokens import pack, positions, unpack
 from diffusers import FluxKontextPipeline
 
+from clora.api import CloraError
+
 Photo = Callable[[int, int], tuple[Any, torch.Tensor]]
 PROMPTS = ["make it <blue_x7>", "", "Turn the picture into a mosaic, then " * 9]
 
@@ -95,3 +97,15 @@ def test_an_area_may_be_asked_for() -> None:
     assert size_of(304, 200, 64, 16) == (80, 48)  # 304 x 192: 80.5 x 50.9
     assert size_of(288, 128, 96, 16) == (144, 64)
     assert size_of(5, 5000, 64, 16) == (16, 1120)  # never less than one patch
+
+
+def test_a_size_that_does_not_fall_into_patches_is_told(loaded: LoadedFlux) -> None:
+    with pytest.raises(CloraError, match=r"multiples of 16, not 32 x 40"):
+        loaded.encode_images(torch.zeros(1, 3, 40, 32))
+
+
+def test_a_picture_does_not_see_its_batch(loaded: LoadedFlux) -> None:
+    pictures = torch.rand(3, 3, 16, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    latents = loaded.encode_images(pictures)
+    assert loaded.encode_images(pictures[1:2]).equal(latents[1:2])
+    assert loaded.decode(latents[2:]).equal(loaded.decode(latents)[2:])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from attrs import evolve
+from clora_flux import linears
 from clora_flux.backbone import FluxKontext
 from clora_flux.loaded import LoadedFlux
 
@@ -118,3 +119,9 @@ def test_checkpointing_gives_the_same_gradients(component: FluxKontext, weights:
     assert gradients[0].abs().max() > 0
     assert gradients[1].equal(gradients[0])
     assert saved[1] < 0.7 * saved[0]
+
+
+def test_the_published_models_linears() -> None:
+    shapes = linears.shapes({"guidance_embeds": True})
+    assert len(linears.in_blocks(shapes)) == 19 * 14 + 38 * 6
+    assert round(sum(ins * outs for ins, outs in shapes.values()) / 1e9, 1) == 11.9
