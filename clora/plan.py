@@ -52,7 +52,7 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
         cards, unknown = _chosen(recipe, _all_cards(recipe))
         problems += [*unknown, *_words(recipe, cards), *_pictures(recipe, cards), *_files(recipe, cards, thorough)]
         problems += _start(recipe, cards) if thorough else ()
-        problems += _slots(recipe, cards) if not problems else ()
+        problems += [*_slots(recipe, cards), *_sizes(recipe)] if not problems else ()
     if problems:
         raise RecipeError(Problem(loaded.mark_of(place), f"{place}: {sentence}") for place, sentence in problems)
     prompts = {card.name: recipe.prompts.effect(card) for card in cards}
@@ -162,6 +162,12 @@ def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding
             yield "dataset", str(error)
     if not recipe.dataset.general("train"):
         yield "dataset", "the general stream has no pictures"
+
+
+def _sizes(recipe: Recipe) -> Iterable[Finding]:
+    """Pictures that the backbone cannot take."""
+    if isinstance(recipe.backbone, ChecksDataset):
+        yield from (("dataset", sentence) for sentence in recipe.backbone.check_dataset(recipe.dataset))
 
 
 def _slots(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:

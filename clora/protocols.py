@@ -83,7 +83,7 @@ class KeepsCaptions(Protocol):
 
 @runtime_checkable
 class ChecksDataset(Protocol):
-    """A metric that can find, before anything is trained, that it cannot measure the pictures of a dataset."""
+    """A backbone or a metric that can find, before anything is trained, that a dataset's pictures do not suit it."""
 
     def check_dataset(self, dataset: Dataset) -> Iterable[str]:
         """Every reason as one sentence that says what to do instead."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import field, frozen
 from attrs.validators import ge, le
 
-from clora.api import CloraError, DiffusersFolder, Footprint, NetworkMemory
+from clora.api import CloraError, Dataset, DiffusersFolder, Footprint, NetworkMemory, Publication
 
 from . import linears
 
@@ -30,7 +30,15 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 #: the pipelines, by the name that model_index.json has for them: of the first edition, and of 2509 and later
 PIPELINES = ("QwenImageEditPipeline", "QwenImageEditPlusPipeline")
 
+MULTIPLE = 16  # pixels to a token's side: the VAE's 8 times the packing's 2
+
 Edition = Literal["original", "2509", "2511"]
+#: what musubi-tuner writes into the LoRAs that it trains on them
+ARCHITECTURES: Mapping[Edition, str] = {
+    "original": "Qwen-Image-Edit",
+    "2509": "Qwen-Image-Edit-Plus",
+    "2511": "Qwen-Image-Edit-2511",
+}
 
 
 @frozen
@@ -68,7 +76,7 @@ class QwenImageEdit:
     def check(self) -> Iterable[str]:
         """Problems with the model's files, before a weight is loaded."""
         problems = list(self.folder.check(PARTS))
-        yield from (f"backbone qwen_image_edit: {problem}" for problem in problems or self._misfits())
+        yield from problems or self._misfits()
 
     def _misfits(self) -> Iterable[str]:
         """A model of another kind, and parts that do not fit one another."""
@@ -97,6 +105,15 @@ class QwenImageEdit:
             if name in vae and not _are_numbers(vae[name], channels):
                 yield f"{self.model}/vae/config.json: {name} is not a list of {channels} numbers"
 
+    def check_dataset(self, dataset: Dataset) -> Iterable[str]:
+        """Pictures of a size that the VAE and the packing cannot halve four times, told by the first of them."""
+        height, width = dataset.images([dataset.general("train")[0].source]).shape[-2:]
+        if height % MULTIPLE or width % MULTIPLE:
+            yield (
+                f"its pictures are {width} x {height}; Qwen-Image-Edit takes sides that are multiples of {MULTIPLE} "
+                "(the model's own are of 32), so give the dataset such a size"
+            )
+
     def shapes(self) -> Mapping[str, tuple[int, int]]:
         """(in, out) of every linear that can carry an adapter, from config.json alone."""
         config = self.folder.config("transformer")
@@ -114,6 +131,10 @@ class QwenImageEdit:
         """A hash of the model and of the keys that change its output; where blocks wait is none of them."""
         keys = (self.memory.weights, self.side, self.guidance_rescale)
         return "-".join([self.folder.digest(), *map(str, keys)])
+
+    def publication(self) -> Publication:
+        """What a card says of the base: its architecture, and the stock pipeline called without guidance."""
+        return Publication(self.model, ARCHITECTURES[self.edition], self.pipeline, {"true_cfg_scale": 1.0})
 
     def footprint(self, rank: int, size: tuple[int, int]) -> Footprint:
         """What it takes in memory with a student of a rank and pictures of (height, width); reads no weights."""

@@ -9,6 +9,7 @@ import torch
 
 from clora.api import CloraError, Conditions, Part, Schedule, Words, fit_network, guide
 
+from .backbone import MULTIPLE
 from .pictures import CONDITION_SIDE, pack, resized, to_image, to_tensor, unpack
 from .processor import load_processor
 
@@ -22,7 +23,6 @@ T = TypeVar("T")
 
 TRAIN_TIMESTEPS = 1000  # the pipelines count noise levels in thousandths
 BLOCKS = ("transformer_blocks",)
-MULTIPLE = 16  # pixels to a token's side: the VAE's 8 times the packing's 2
 
 
 class LoadedQwen:

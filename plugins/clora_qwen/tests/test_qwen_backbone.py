@@ -6,7 +6,7 @@ import gc
 import json
 import shutil
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from torch import nn
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
-from clora.api import CloraError, Conditions, Draws, NetworkMemory
+from clora.api import CloraError, Conditions, Draws, GeneralItem, NetworkMemory
 
 FP32 = NetworkMemory(weights="fp32")
 CPU = torch.device("cpu")
@@ -94,7 +94,6 @@ def test_another_kind_of_model_is_named_with_what_is_needed(broken: QwenImageEdi
         broken.load(CPU)
     path.write_text(json.dumps(index | {"transformer": ["diffusers", "FluxTransformer2DModel"]}))
     (problem,) = broken.check()
-    assert problem.startswith("backbone qwen_image_edit: ")
     assert "transformer is a FluxTransformer2DModel" in problem
 
 
@@ -135,6 +134,29 @@ def test_files_that_cannot_be_used_are_named(broken: QwenImageEdit, tmp_path: Pa
     assert "offload_blocks" in many
 
 
+class Pictures:
+    """A dataset with one picture of a size."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.size = height, width
+
+    def sources(self, effect: str, split: str) -> tuple[str, ...]:
+        return ("one",)
+
+    def general(self, split: str) -> tuple[GeneralItem, ...]:
+        return (GeneralItem("one", "blue"),)
+
+    def images(self, names: Sequence[str]) -> torch.Tensor:
+        return torch.zeros(len(names), 3, *self.size)
+
+
+def test_a_dataset_of_another_size_is_told_before_the_run(newest: QwenImageEdit) -> None:
+    assert list(newest.check_dataset(Pictures(80, 48))) == []
+    (problem,) = newest.check_dataset(Pictures(80, 50))
+    assert "its pictures are 80 x 50" in problem
+    assert "multiples of 16" in problem
+
+
 def test_tokens_are_those_of_the_words_alone(newest: QwenImageEdit) -> None:
     assert len(newest.tokens("<gold_x7>")) == len("<gold_x7>")
     assert newest.tokens("<|im_end|>") != newest.tokens("im_end")
@@ -150,6 +172,18 @@ def test_the_digest_follows_what_changes_the_output(newest: QwenImageEdit, tiny_
     ):
         assert other.digest() != first
     assert evolve(newest, memory=evolve(FP32, gradient_checkpointing=True)).digest() == first
+
+
+def test_a_card_says_how_the_stock_pipeline_is_called(backbone: QwenImageEdit) -> None:
+    import inspect
+
+    import diffusers
+
+    told = backbone.publication()
+    assert told.base_model == backbone.model
+    assert told.architecture.startswith("Qwen-Image-Edit")
+    call = inspect.signature(getattr(diffusers, told.pipeline).__call__).parameters
+    assert {"image", "prompt", "num_inference_steps", *told.call} <= set(call)
 
 
 def test_parts_leave_the_memory_when_they_are_not_kept(newest: QwenImageEdit) -> None:
