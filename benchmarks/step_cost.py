@@ -19,6 +19,7 @@ from clora.cost import forward_equivalents
 from clora.pipeline import run_folder
 from clora.plan import make_plan
 from clora.plugins import discover
+from clora.progress import Progress
 from clora.recipe.load import load_recipe
 from clora.seeding import Draws
 from clora.stages.prepare import prepare
@@ -36,7 +37,7 @@ def variant(recipe: Path, schedule: str, pack: bool):
     sets = [f"train.schedule={schedule}", f"train.pack={str(pack).lower()}"]
     plan = make_plan(load_recipe(recipe, (), sets, discover()))
     world = World(plan)
-    targets = prepare(plan, world, run_folder(plan, ROOT / "runs"), print)
+    targets = prepare(plan, world, run_folder(plan, ROOT / "runs"), progress=Progress())
     state = make_state(plan, world, Ranks())
     cycle = Cycle(plan.recipe, Batches(plan, world, targets), world.evaluator, state.student, state.critic)
     return cycle, forward_equivalents(plan), plan.recipe.train.batch_size

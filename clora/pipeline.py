@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,12 @@ from clora.progress import Progress
 from clora.protocols import RunInfo
 from clora.recipe.load import load_recipe
 from clora.runs import RunFolder, digest_file, digest_of
-from clora.stages.evaluate import evaluate
+from clora.stages.conditions import encode
+from clora.stages.evaluate import conditions_of_evaluation, evaluate
 from clora.stages.export import export, illustrate
 from clora.stages.prepare import prepare
-from clora.stages.report import report
-from clora.training.batches import Batches
+from clora.stages.report import conditions_of_report, report
+from clora.training.batches import Batches, Targets
 from clora.training.loop import Watchers, train
 from clora.training.ranks import Ranks
 from clora.world import World
@@ -73,7 +75,7 @@ class Pipeline:
     def world(self) -> World:
         """The model, loaded when the first stage needs it."""
         if self._world is None:
-            self._world = World(self.plan, self.ranks)
+            self._world = World(self.plan, self.ranks, self.folder.cache)
         return self._world
 
     def run(self, *, until_export: bool = False) -> RunFolder:
@@ -99,10 +101,28 @@ class Pipeline:
         return self.folder
 
     def _meet(self) -> None:
-        """Return once every rank has come here; one that shares the base evaluates along with those that are late."""
-        if self._world is not None:
-            self._world.pace.finish()
+        """Return once every rank has come here."""
+        if self._world is None:
+            self.ranks.wait()
+        else:
+            self._world.meet(self.ranks)
+
+    def prepare(self) -> Targets | None:
+        """Prepare alone, of this run and of the one it adds at serving; None where nothing is trained."""
+        if self.job.plus is not None:
+            self.progress.say(f"first the recipe that is added at serving: {self.job.plus.plan.recipe.name}")
+            Pipeline(self.job.plus, self.catalogue, self.ranks, self.progress).prepare()
+        if self.ranks.first:
+            self._open()
         self.ranks.wait()
+        if self.plan.recipe.train.shard_base:
+            _ = self.world  # all ranks make it together
+        if self.plan.recipe.serve.adapter == "student":
+            return prepare(self.plan, self.world, self.folder, self.ranks, self.progress)
+        if self.ranks.first:
+            self._encode_for_evaluation()
+        self._meet()
+        return None
 
     def evaluate_again(self) -> None:
         """Evaluate and report anew, whatever was done before."""
@@ -147,18 +167,14 @@ class Pipeline:
             return
         student: Adapter | None = None
         if plan.recipe.serve.adapter == "student":
-            tell = self.progress.say if self.ranks.first else (lambda text: None)
-            if not self.ranks.first:
-                self._meet()  # the first rank fills the cache, the others read it
-            targets = prepare(plan, self.world, self.folder, tell)
-            if self.ranks.first:
-                self._meet()
+            targets = prepare(plan, self.world, self.folder, self.ranks, self.progress)
             batches = Batches(plan, self.world, targets)
             student = train(plan, self.world, batches, self.folder.path, self.ranks, self._watchers())
         if self.ranks.first:
             self.progress.say("export")
             export(plan, self.world, self.folder, student)
             self.folder.mark_done("export", plan.digest, (self.folder.lora,))
+        self.world.forget_trained()
 
     def _watchers(self) -> Watchers:
         steps = self.plan.recipe.train.steps
@@ -180,9 +196,15 @@ class Pipeline:
         if self.folder.stage_done("evaluate", self._inputs()):
             self.progress.say("evaluate: done before")
             return
+        self._encode_for_evaluation()
         plus = None if self.job.plus is None else self.job.plus.folder.lora
         evaluate(self.plan, self.world, self.folder, plus, self.progress.say)
         self.folder.mark_done("evaluate", self._inputs(), (self.folder.results, self.folder.pictures))
+
+    def _encode_for_evaluation(self) -> None:
+        """Nothing where prepare has done so, or where the backbone is in memory whole."""
+        wanted = chain(conditions_of_evaluation(self.plan), conditions_of_report(self.plan))
+        encode(self.world, wanted, Ranks(), self.progress)
 
     def _report(self) -> None:
         if not self.folder.stage_done("report", self._inputs()):

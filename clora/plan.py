@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from clora.recipe.problems import Problem, RecipeError
 from clora.routes import slots_problem
 from clora.runs import digest_of
 from clora.seeding import Draws
-from clora.values import EffectCard, Prompts
+from clora.values import EffectCard, GeneralItem, Prompts
 
 if TYPE_CHECKING:
     from clora.recipe.load import LoadedRecipe
@@ -37,6 +37,18 @@ class Plan:
     cards: tuple[EffectCard, ...]
     prompts: Mapping[str, Prompts]
     mix: tuple[str, ...]  # the effects as the router draws them evenly: once each, or more often to weigh more
+
+    def sources(self, effect: str) -> tuple[str, ...]:
+        """The training pictures of an effect that the run uses."""
+        return tuple(self.recipe.dataset.sources(effect, "train")[: self.recipe.prepare.train_images])
+
+    def general(self) -> Sequence[GeneralItem]:
+        """The general stream's training pictures that the run uses: the same draw for every run, in their order."""
+        items = self.recipe.dataset.general("train")
+        most = self.recipe.prepare.general_images
+        if most is None or most >= len(items):
+            return items
+        return [items[i] for i in sorted(Draws(0).python("prepare/general").sample(range(len(items)), most))]
 
 
 def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:

@@ -28,6 +28,7 @@ class Progress:
         self.spoke = 0.0
         self.first_step: int | None = None
         self.first_time = 0.0
+        self.counting: tuple[str, int, float] | None = None  # what is counted, where it began, when
         self.smooth: dict[str, float] = {}
 
     def say(self, text: str) -> None:
@@ -54,6 +55,24 @@ class Progress:
         )
         if self.live:
             print(f"\r\x1b[2K{line}", end="" if report.step < steps else "\n", file=self.stream, flush=True)
+        else:
+            self.say(line)
+
+    def counted(self, label: str, done: int, total: int) -> None:
+        """A stage's line while it makes one thing after the other: how many are made, rate, time left."""
+        now = time.monotonic()
+        if self.counting is None or self.counting[0] != label or done < self.counting[1]:
+            self.counting, self.spoke = (label, done, now), 0.0
+        _, first, began = self.counting
+        if not self.on or (now - self.spoke < (0.2 if self.live else 10) and 0 < done < total):
+            return
+        self.spoke = now
+        line = f"{label} {done}/{total}"
+        if done > first:
+            rate = (done - first) / max(now - began, 1e-9)
+            line += f"  {rate:.2f}/s  {clock((total - done) / rate)} left"
+        if self.live and done < total:
+            print(f"\r\x1b[2K{line}", end="", file=self.stream, flush=True)
         else:
             self.say(line)
 

@@ -86,6 +86,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def prepare(self) -> Path:
+        """Pictures of what training will aim at."""
+        return self.path / "prepare"
+
+    @property
     def cache(self) -> Path:
         """What runs beside this one share: teachers' outputs, by the hash of all that decides them."""
         return self.path.parent / ".cache"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from clora.flow import Schedule, add_noise, guide, to_x0
-from clora.seeding import Draws
+from clora.seeding import Normal
 
 #: (x_sigma [B, C, H, W], sigma [B]) -> velocity [B, C, H, W]
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -16,7 +16,7 @@ Guided = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 
 @torch.no_grad()
-def few_step(velocity: Velocity, like: torch.Tensor, schedule: Schedule, draws: Draws) -> torch.Tensor:
+def few_step(velocity: Velocity, like: torch.Tensor, schedule: Schedule, draws: Normal) -> torch.Tensor:
     """The student's sampler: predict x0, re-noise to the next level with fresh noise (method: inference, CFG 1).
 
     `like` gives the latents' shape [B, C, H, W], type and device; one forward a step.
@@ -39,7 +39,7 @@ def euler(
     like: torch.Tensor,
     schedule: Schedule,
     guidance_scale: float,
-    draws: Draws,
+    draws: Normal,
     guided: Guided = guide,
 ) -> torch.Tensor:
     """The teacher's sampler: Euler steps along the guided velocity u + w (c - u); returns x0 like `like`.

@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import random
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import evolve, frozen
 
 if TYPE_CHECKING:
     import torch
+
+
+class Normal(Protocol):
+    """Where a sampler's noise comes from."""
+
+    def normal(self, name: str, like: torch.Tensor) -> torch.Tensor:
+        """Standard normal noise with the shape, type and device of `like`."""
+        ...
 
 
 @frozen
@@ -67,3 +75,16 @@ class Draws:
         import torch
 
         return torch.randint(high, (rows,), generator=self.torch(name))
+
+
+@frozen
+class RowDraws:
+    """A sampler's noise in which every row has draws of its own, whatever batch it is in."""
+
+    rows: tuple[Draws, ...]
+
+    def normal(self, name: str, like: torch.Tensor) -> torch.Tensor:
+        """Standard normal noise with the shape, type and device of `like` [B, ...], row by row."""
+        import torch
+
+        return torch.cat([draws.normal(name, row[None]) for draws, row in zip(self.rows, like, strict=True)])

@@ -13,7 +13,7 @@ from clora.flow import Schedule, guide
 from clora.protocols import Guides, KnowsSchedule
 from clora.runs import digest_tensor
 from clora.sampling import Velocity, euler, few_step
-from clora.seeding import Draws
+from clora.seeding import Draws, Normal, RowDraws
 from clora.world import World, read_adapter
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from clora.values import Conditions
 
 #: (prompts [B], picture names [B], draws) -> latents [B, C, h, w]
-Sample = Callable[[Sequence[str], Sequence[str], Draws], torch.Tensor]
+Sample = Callable[[Sequence[str], Sequence[str], Normal], torch.Tensor]
 
 
 def _like(conditions: Conditions) -> torch.Tensor:
@@ -44,7 +44,7 @@ class Server:
         student = self.plan.recipe.student
         schedule = Schedule.shifted(student.steps, student.shift)
 
-        def sample(prompts: Sequence[str], sources: Sequence[str], draws: Draws) -> torch.Tensor:
+        def sample(prompts: Sequence[str], sources: Sequence[str], draws: Normal) -> torch.Tensor:
             conditions = self.world.conditioning.conditions(prompts, sources)
             return few_step(self._velocity(adapter, conditions), _like(conditions), schedule, draws)
 
@@ -69,17 +69,21 @@ class Server:
         """Pictures [B, 3, H, W] in [-1, 1] in the teacher's many guided steps."""
         return self._in_batches(self._teacher_sample(adapter), prompts, sources, draws)
 
+    @torch.no_grad()
     def teacher_latents(
-        self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str], draws: Draws
+        self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str], draws: Sequence[Draws]
     ) -> torch.Tensor:
-        """The same as latents [B, C, h, w], undecoded: what training aims at."""
-        return self._in_batches(self._teacher_sample(adapter), prompts, sources, draws, decode=False)
+        """The same as latents [B, C, h, w], undecoded and in one batch: what training aims at.
+
+        Every row has draws of its own, so that its noise does not depend on the rows beside it.
+        """
+        return self._teacher_sample(adapter)(prompts, sources, RowDraws(tuple(draws))).cpu()
 
     def _teacher_sample(self, adapter: str | None) -> Sample:
         how, backbone = self.plan.recipe.teacher, self.world.backbone
         guided = backbone.guide if isinstance(backbone, Guides) else guide
 
-        def sample(prompts: Sequence[str], sources: Sequence[str], draws: Draws) -> torch.Tensor:
+        def sample(prompts: Sequence[str], sources: Sequence[str], draws: Normal) -> torch.Tensor:
             conditions = self.world.conditioning.conditions(prompts, sources)
             conditional, empty, like = self._velocity(adapter, conditions), None, _like(conditions)
             if how.guidance_scale != 1.0:
@@ -106,15 +110,13 @@ class Server:
         return velocity
 
     @torch.no_grad()
-    def _in_batches(
-        self, sample: Sample, prompts: Sequence[str], sources: Sequence[str], draws: Draws, *, decode: bool = True
-    ) -> torch.Tensor:
+    def _in_batches(self, sample: Sample, prompts: Sequence[str], sources: Sequence[str], draws: Draws) -> torch.Tensor:
         size = self.plan.recipe.evaluate.batch_size
         made = []
         for start in range(0, len(sources), size):
             part = slice(start, start + size)
             latents = sample(prompts[part], sources[part], draws.named(str(start)))
-            made.append((self.world.backbone.decode(latents) if decode else latents).cpu())
+            made.append(self.world.backbone.decode(latents).cpu())
         return torch.cat(made)
 
 
@@ -133,11 +135,13 @@ def edit(
     Several effects are one instruction, or, with `passes`, one sampling after the other.
     """
     world = World(plan)
-    world.adapted.add("served", read_adapter(world, folder.lora))
     world.conditioning.pictures["the given picture"] = world.backbone.fit(picture)[0]
     words = [instruction] if instruction is not None else [plan.prompts[name].student for name in effects]
     draws = Draws(seed).named("sample")
     server, source = Server(plan, world), ["the given picture"]
+    words = words if passes else [chain(words)]
+    world.conditioning.conditions(words[:1], source)  # encoded before the transformer takes the room
+    world.adapted.add("served", read_adapter(world, folder.lora))
     if passes:
         return server.in_passes("served", words, source, draws)[0]
-    return server.few_step("served", [chain(words)], source, draws)[0]
+    return server.few_step("served", words, source, draws)[0]

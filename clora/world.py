@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,9 +15,11 @@ from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter, Factors
 from clora.adapters.eager import eager_lora_linear
 from clora.adapters.evaluator import Evaluator
+from clora.cache_shards import Shards
 from clora.conditioning import Conditioning
 from clora.errors import CloraError
 from clora.lora_files.reader import read_lora
+from clora.protocols import LoadsInParts
 from clora.teacher_loading import Source
 from clora.teacher_slots import TeacherSlots
 from clora.training.sharding import Pace, SharedPace
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clora.plan import Plan
+    from clora.protocols import LoadedBackbone, Part
     from clora.training.ranks import Ranks
 
 
@@ -43,17 +48,23 @@ class World:
     """The backbone with the teachers of a plan on it, and its conditions; the transformer comes when first needed.
 
     Where the recipe wants one base for several `ranks`, every rank makes its world at the same point of the work.
+    Where the backbone loads in parts and a `cache` folder is given, conditions are kept on disk below it.
     """
 
-    def __init__(self, plan: Plan, ranks: Ranks | None = None) -> None:
+    def __init__(self, plan: Plan, ranks: Ranks | None = None, cache: Path | None = None) -> None:
         self.plan = plan
         self.device = device_of(plan.recipe.device)
-        self.backbone = plan.recipe.backbone.load(self.device)
+        self.backbone: LoadedBackbone = plan.recipe.backbone.load(self.device)
+        self._parts = self.backbone if isinstance(self.backbone, LoadsInParts) else None
         self.shapes = plan.recipe.backbone.shapes()
-        self.conditioning = Conditioning(self.backbone, plan.recipe.dataset, self.device)
+        store = None
+        if cache is not None and self._parts is not None:
+            store = Shards(cache / "conditions" / plan.recipe.backbone.digest())
+        self.conditioning = Conditioning(self.backbone, plan.recipe.dataset, self.device, store, self._encoding)
         self._adapted: AdaptedNetwork | None = None
         self._evaluator: Evaluator | None = None
         self._teachers: TeacherSlots | None = None
+        self._aside: dict[str, Adapter] = {}  # the adapters of a transformer that was dropped
         self.pace = Pace()
         if plan.recipe.train.shard_base and ranks is not None and ranks.world > 1:
             self.pace = SharedPace(ranks, self.device, self._idle)
@@ -66,11 +77,14 @@ class World:
             self._adapted = AdaptedNetwork(self.backbone.network, tuple(self.shapes), kernel)
             self.pace.attend(self._adapted.network)
             _ = self.teachers  # from now on it supplies them
+            for name, adapter in self._aside.items():
+                self._adapted.add(name, adapter)
+            self._aside = {}
         return self._adapted
 
     def _idle(self, grad: bool) -> None:
         """Evaluate one row of no consequence, through the student where a gradient is wanted."""
-        conditions = self.conditioning.conditions([""], [self.plan.recipe.dataset.general("train")[0].source])
+        conditions = self.conditioning.conditions([""], [self.plan.general()[0].source])
         x_sigma = torch.zeros_like(conditions.source, dtype=torch.float32)
         with self.adapted.rows(["student" if grad else None]):
             self.backbone.velocity(x_sigma, torch.ones(1, device=self.device), conditions)
@@ -90,6 +104,47 @@ class World:
             slots = self.plan.recipe.teacher.slots
             self._teachers = TeacherSlots(self.adapted, sources, partial(read_factors, self), self.device, slots)
         return self._teachers
+
+    def meet(self, ranks: Ranks) -> None:
+        """Return once every rank has come here; one that shares the base evaluates along with those that are late."""
+        self.pace.finish()
+        ranks.wait()
+
+    def only(self, *parts: Part) -> None:
+        """Drop the other parts of a backbone that loads in parts; its adapters outlive the transformer.
+
+        A base that ranks share stays: each holds a small part of it, and none can drop it alone.
+        """
+        if self._parts is None:
+            return
+        if self.pace.shared:
+            parts = (*parts, "network")
+        if "network" not in parts and self._adapted is not None:
+            self.teachers.rest()
+            supplied = self.teachers.sources
+            self._aside = {name: a for name, a in self._adapted.adapters.items() if name not in supplied}
+            self._adapted = self._evaluator = self._teachers = None
+        self._parts.keep(*parts)
+
+    @contextmanager
+    def _encoding(self) -> Iterator[None]:
+        """Room for the encoders, in which nothing else is loaded. Raises CloraError in the middle of training."""
+        if self._parts is not None:
+            if self._adapted is not None and any(adapter.trains for adapter in self._adapted.adapters.values()):
+                raise CloraError(
+                    "an encoded condition has gone from the cache while the run trained; "
+                    "the same command encodes it again and goes on from the last checkpoint"
+                )
+            self.only("text", "pictures")
+        yield
+        self.only("pictures", "network")  # the text encoder is not left beside the transformer
+
+    def forget_trained(self) -> None:
+        """Take the student and the critic off the base, once they are exported."""
+        if self._adapted is not None:
+            for name in [name for name, adapter in self._adapted.adapters.items() if adapter.trains]:
+                self._adapted.remove(name)
+        self._evaluator = None
 
 
 def read_factors(world: World, source: Source) -> Factors:

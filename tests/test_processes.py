@@ -92,7 +92,7 @@ def trained_beside(plan: Plan, folder: RunFolder, world: int) -> list[torch.Tens
 
     # one after the other: loading patches torch's classes for a moment, which threads would leave patched for good
     worlds = [World(plan) for _ in range(world)]
-    batches = [Batches(plan, mine, prepare(plan, mine, folder, lambda text: None)) for mine in worlds]
+    batches = [Batches(plan, mine, prepare(plan, mine, folder)) for mine in worlds]
 
     def one(rank: int) -> torch.Tensor:
         ranks = Beside(rank, world, given, turn)

@@ -68,6 +68,11 @@ class Adapter:
         if self.flat_grad is not None:
             self.parameter.grad = self.flat_grad
 
+    @property
+    def trains(self) -> bool:
+        """True where it has gradients."""
+        return self.flat_grad is not None
+
     @classmethod
     def fresh(
         cls, shapes: Mapping[str, tuple[int, int]], rank: int, alpha: float, draws: Draws, *, trainable: bool = True
@@ -112,7 +117,7 @@ class Adapter:
         """The same adapter on a device (itself where it is there already): one copy, whatever its number of modules."""
         if self.flat.device == device:
             return self
-        return Adapter(self.slots, self.flat.to(device), trainable=self.flat_grad is not None)
+        return Adapter(self.slots, self.flat.to(device), trainable=self.trains)
 
     def zero_grad(self) -> None:
         """Set all gradients to zero, in place."""

@@ -14,6 +14,7 @@ from clora.errors import CloraError
 #: command -> its line in `clora --help`; the command is the module of this name
 COMMANDS = {
     "run": "carry a recipe out, or go on where it was stopped",
+    "prepare": "make all that a run needs before it trains, to look at first",
     "validate": "check a recipe, its data and its teachers without loading a model",
     "show": "print a recipe with every value and the place that gave it",
     "caption": "have a vision-language model describe every effect that has no caption yet",

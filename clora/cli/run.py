@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_recipe_arguments(parser)
+    add_run_arguments(parser)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """--runs, --run-dir and --quiet, which `prepare` shares."""
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
     parser.add_argument(
         "--run-dir", type=Path, metavar="DIR", help="this run's own folder, instead of NAME-HASH in --runs"
@@ -51,6 +56,9 @@ def carry_out(
         Pipeline(job, catalogue, ranks, progress).run()
     except Stopped:
         progress.say("stopped; a checkpoint is saved. The same command goes on from here")
+        return 130
+    except KeyboardInterrupt:
+        progress.say("stopped; what is made is kept. The same command goes on from here")
         return 130
     finally:
         ranks.close()

@@ -23,7 +23,7 @@ Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 _PLAIN_WORD = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")
 
 #: what a run is called and how the machine carries it out: the outcome is the same
-_NO_MATTER = frozenset({("name",), ("title",), ("teacher", "slots"), ("train", "shard_base")})
+_NO_MATTER = frozenset({("name",), ("title",), ("prepare", "previews"), ("teacher", "slots"), ("train", "shard_base")})
 
 _NOWHERE = Mark("", Path())
 

@@ -54,6 +54,16 @@ class Teacher:
 
 
 @frozen
+class Prepare:
+    """What is made before training: the teachers' outputs, and pictures of them to look at."""
+
+    batch_size: int = field(default=8, validator=ge(1))  # pictures at a time; what is made is kept after each batch
+    previews: int = field(default=8, validator=ge(0))  # pictures per effect below RUN/prepare; 0 for none
+    train_images: int | None = field(default=None, validator=optional(ge(1)))  # at most so many per effect; null: all
+    general_images: int | None = field(default=None, validator=optional(ge(1)))  # of the general stream; null: all
+
+
+@frozen
 class Train:
     """The training loop (paper: 5,000 student updates, AdamW 1e-4, betas 0, 0.999, clip 10)."""
 
@@ -146,6 +156,7 @@ class Recipe:
     critic: Critic | None = None
     start: Start | None = None
     teacher: Teacher = Teacher()
+    prepare: Prepare = Prepare()
     train: Train = Train()
     serve: Serve = Serve()
     export: Export = Export()

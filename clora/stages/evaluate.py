@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from clora.serving import Server
 from clora.world import World, read_adapter
 
 if TYPE_CHECKING:
+    from clora.conditioning import Condition
     from clora.plan import Plan
     from clora.values import EffectCard, GeneralItem
 
@@ -38,14 +40,10 @@ def load_served(plan: Plan, world: World, folder: RunFolder, plus: Path | None) 
     """Put what the run serves on the base, read from its files; `plus` is a LoRA added to all of it."""
     extra = None if plus is None else read_adapter(world, plus)
     if plan.recipe.serve.adapter == "teachers":
-        names = {card.name: card.name for card in plan.cards}
         if extra is None:
-            return Served(names, None)
+            return Served({card.name: card.name for card in plan.cards}, None)
         world.adapted.add("plus", extra)
-        for name in names:
-            world.teachers.need([name])
-            world.adapted.add(f"{name}+plus", stack(world.adapted.adapters[name], extra))
-        return Served({name: f"{name}+plus" for name in names}, "plus")
+        return Served({card.name: f"{card.name}+plus" for card in plan.cards}, "plus")
     served = read_adapter(world, folder.lora)
     world.adapted.add("served", served if extra is None else stack(served, extra))
     return Served({card.name: "served" for card in plan.cards}, "served")
@@ -78,6 +76,22 @@ def evaluate(
     write_atomic_with(folder.pictures, lambda path: save_file(to_tensors(evaluation), path))
     write_atomic(folder.results, json.dumps(results, indent=2) + "\n")
     return evaluation, results
+
+
+def conditions_of_evaluation(plan: Plan) -> Iterator[Condition]:
+    """What the pictures below are made from."""
+    recipe = plan.recipe
+    for card in plan.cards:
+        words = plan.prompts[card.name]
+        prompts = {words.student if recipe.serve.prompts == "student" else words.teacher}
+        if recipe.evaluate.teacher:
+            prompts |= {card.teacher_prompt, ""}
+        if recipe.serve.sampler == "teacher":
+            prompts.add("")
+        for name in recipe.dataset.sources(card.name, "test")[: recipe.evaluate.images]:
+            yield from ((prompt, name) for prompt in sorted(prompts))
+    for item in general_items(plan):
+        yield from ((item.instruction, item.source), ("", item.source))
 
 
 def nfe(plan: Plan) -> str:
@@ -120,7 +134,8 @@ class Maker:
         if teacher is not None and self._samples_as_teachers and (served, prompt) == (card.name, card.teacher_prompt):
             student = teacher  # what is served is the teacher itself: the same pictures to the last digit
         else:
-            student = self._sample(served, [prompt] * len(names), names, draws)
+            with self._standing(card, served):
+                student = self._sample(served, [prompt] * len(names), names, draws)
         truths: dict[str, torch.Tensor] = {}
         if isinstance(recipe.dataset, Truth):
             truths = {other.name: recipe.dataset.truth(other.name, names) for other in self.plan.cards}
@@ -150,6 +165,20 @@ class Maker:
             base=base,
             truth=truth,
         )
+
+    @contextmanager
+    def _standing(self, card: EffectCard, served: str) -> Iterator[None]:
+        """Within it a teacher stands on the base together with what is added to it; others are there when asked for."""
+        if served != f"{card.name}+plus":
+            yield
+            return
+        adapted = self.world.adapted
+        with self.world.teachers.held([card.name]):
+            adapted.add(served, stack(adapted.adapters[card.name], adapted.adapters["plus"]))
+        try:
+            yield
+        finally:
+            adapted.remove(served)
 
     def _sample(self, adapter: str | None, prompts: Sequence[str], names: Sequence[str], draws: Draws) -> torch.Tensor:
         sampler = self.server.teacher if self._samples_as_teachers else self.server.few_step

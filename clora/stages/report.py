@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from clora.training.loop import read_steps
 from clora.values import StepReport
 
 if TYPE_CHECKING:
+    from clora.conditioning import Condition
     from clora.plan import Plan
     from clora.world import World
 
@@ -116,18 +117,37 @@ def _compositions(
     plan: Plan, world: Callable[[], World], folder: RunFolder, plus: Path | None
 ) -> tuple[Composition, ...]:
     """Neighbouring effects of the bank, at once and in two passes, where one adapter serves all of them."""
-    if plan.recipe.serve.adapter == "teachers" or plan.recipe.serve.sampler != "few_step" or len(plan.cards) < 2:
+    pairs = _composed(plan)
+    if not pairs:
         return ()
     loaded = world()
     served = load_served(plan, loaded, folder, plus)
-    pairs = [(a.name, b.name) for a, b in pairwise(plan.cards)][::2][:_COMPOSITIONS]
     return tuple(_composition(plan, loaded, served.effect[a], (a, b)) for a, b in pairs)
+
+
+def _composed(plan: Plan) -> list[tuple[str, str]]:
+    """The pairs of effects whose compositions are shown."""
+    if plan.recipe.serve.adapter == "teachers" or plan.recipe.serve.sampler != "few_step":
+        return []
+    return [(a.name, b.name) for a, b in pairwise(plan.cards)][::2][:_COMPOSITIONS]
+
+
+def _composition_sources(plan: Plan, effect: str) -> tuple[str, ...]:
+    return tuple(plan.recipe.dataset.sources(effect, "test")[: _SUBJECTS // 2])
+
+
+def conditions_of_report(plan: Plan) -> Iterator[Condition]:
+    """What the compositions are made from; the second of two passes edits what the first has made."""
+    for effects in _composed(plan):
+        each = [plan.prompts[name].student for name in effects]
+        for name in _composition_sources(plan, effects[0]):
+            yield from ((prompt, name) for prompt in (*each, chain(each)))
 
 
 def _composition(plan: Plan, world: World, adapter: str, effects: Sequence[str]) -> Composition:
     first, second = effects
     dataset = plan.recipe.dataset
-    names = tuple(dataset.sources(first, "test")[: _SUBJECTS // 2])
+    names = _composition_sources(plan, first)
     each = [plan.prompts[name].student for name in effects]
     instruction = chain(each)
     roles: dict[str, Any] = {"source": dataset.images(names)}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from attrs import frozen
 
+from clora.kept import Kept
 from clora.routes import route_of
 from clora.values import Batch, Phase, Prompts, RoleConditions, Row, Scene
 
@@ -18,16 +18,35 @@ if TYPE_CHECKING:
     from clora.world import World
 
 
-@frozen
+#: bytes of the teachers' outputs kept on the device
+KEPT_BYTES = 1 << 28
+
+
 class Targets:
-    """The teachers' own outputs: for every effect the source pictures' names and the latents [N, C, H, W]."""
+    """The teachers' own outputs, by effect and source picture; read when needed, and kept up to so many bytes.
 
-    names: Mapping[str, tuple[str, ...]]
-    latents: Mapping[str, torch.Tensor]
+    `read` gives the latents [C, h, w] of (effect, source).
+    """
 
-    def to(self, device: torch.device) -> Targets:
-        """The same targets on a device."""
-        return Targets(self.names, {name: latents.to(device) for name, latents in self.latents.items()})
+    def __init__(
+        self,
+        names: Mapping[str, tuple[str, ...]],
+        read: Callable[[str, str], torch.Tensor],
+        device: torch.device,
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:
+        self.names = names
+        self.device = device
+        self._read = read
+        self._kept = Kept(kept_bytes)
+
+    def latents(self, effect: str, source: str) -> torch.Tensor:
+        """The teacher's output for one picture, [C, h, w] on the device."""
+        record = self._kept.get((effect, source))
+        if record is None:
+            record = {"latents": self._read(effect, source).to(self.device)}
+            self._kept.add((effect, source), record)
+        return record["latents"]
 
 
 class Batches:
@@ -36,9 +55,9 @@ class Batches:
     def __init__(self, plan: Plan, world: World, targets: Targets) -> None:
         self.plan = plan
         self.world = world
-        self.targets = targets.to(world.device)
+        self.targets = targets
         self.effects = plan.mix
-        self.general = plan.recipe.dataset.general("train")
+        self.general = plan.general()
         self.blank = torch.zeros_like(world.conditioning.latents([self.general[0].source])[0], dtype=torch.float32)
 
     def batch(self, draws: Draws) -> Batch:
@@ -55,8 +74,8 @@ class Batches:
             item = self.general[int(u * len(self.general))]
             return item.source, self.plan.recipe.prompts.general(item), self.blank
         names = self.targets.names[row.effect]
-        i = int(u * len(names))
-        return names[i], self.plan.prompts[row.effect], self.targets.latents[row.effect][i]
+        source = names[int(u * len(names))]
+        return source, self.plan.prompts[row.effect], self.targets.latents(row.effect, source)
 
     def scene(self, draws: Draws, phase: Phase, schedule: Schedule) -> Scene:
         """The scene of a step, over all rows of its batch."""

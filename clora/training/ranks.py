@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from attrs import frozen
 
 from clora.errors import CloraError
+
+T = TypeVar("T")
 
 #: how torchrun and accelerate, Intel MPI, Open MPI and MVAPICH tell a process how many there are
 _WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -46,6 +50,10 @@ class Ranks:
     def first(self) -> bool:
         """True on the process that writes files and speaks."""
         return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This rank's part of some work: neighbours stay together."""
+        return items[self.rank * len(items) // self.world : (self.rank + 1) * len(items) // self.world]
 
     def average(self, flat: torch.Tensor) -> None:
         """Replace a flat tensor by its mean over all ranks, in place: one all-reduce."""

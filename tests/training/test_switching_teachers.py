@@ -75,7 +75,7 @@ def trained(plan: Plan, folder: RunFolder) -> Told:
     """Train and export with the targets of the cache beside the folder."""
     folder.path.mkdir(parents=True)
     world = World(plan)
-    targets = prepare(plan, world, folder, lambda text: None)
+    targets = prepare(plan, world, folder)
     told = Told(world)
     told.listen()
     student = train(plan, world, Batches(plan, world, targets), folder.path, Ranks(), Watchers())
@@ -119,7 +119,7 @@ def test_a_teacher_file_that_vanishes_during_training_is_told(tmp_path: Path) ->
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
     world = World(plan)
-    batches = Batches(plan, world, prepare(plan, world, folder, lambda text: None))
+    batches = Batches(plan, world, prepare(plan, world, folder))
     world.teachers.need(["thermal", "solarise"])
     for name in ("duotone_ocean", "scan_lines"):
         world.teachers.sources[name] = Source(tmp_path / f"gone/{name}.safetensors")
