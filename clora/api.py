@@ -9,6 +9,7 @@ from clora.hookspecs import hookimpl
 from clora.memory.fit import fit_network
 from clora.memory.footprint import Blueprint, network_footprint
 from clora.memory.settings import NetworkMemory
+from clora.memory.sharing import sharing
 from clora.picture_files import PictureError, picture_size, read_picture
 from clora.protocols import (
     Backbone,
@@ -153,6 +154,7 @@ __all__ = [
     "picture_size",
     "read_captions",
     "read_picture",
+    "sharing",
     "shift",
     "to_noise",
     "to_x0",

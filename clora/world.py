@@ -74,8 +74,10 @@ class World:
         """The transformer with its adapters."""
         if self._adapted is None:
             kernel = self.plan.recipe.kernels or eager_lora_linear
-            self._adapted = AdaptedNetwork(self.backbone.network, tuple(self.shapes), kernel)
-            self.pace.attend(self._adapted.network)
+            with self.pace.loading():
+                network = self.backbone.network
+            self._adapted = AdaptedNetwork(network, tuple(self.shapes), kernel)
+            self.pace.attend(network)
             _ = self.teachers  # from now on it supplies them
             for name, adapter in self._aside.items():
                 self._adapted.add(name, adapter)

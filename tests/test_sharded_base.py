@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 
@@ -145,3 +146,79 @@ def test_every_rank_keeps_its_share_and_may_evaluate_as_often_as_it_likes(tmp_pa
     )
     output = ended(started([str(script)]))
     assert output.count("kept 0.5\n") == 2, output
+
+
+def test_a_large_models_backbone_comes_in_shares_and_is_checkpointed(
+    tmp_path: Path, tiny_qwen: Callable[[str], Path]
+) -> None:
+    script = tmp_path / "qwen.py"
+    script.write_text(
+        dedent(
+            f"""
+            import torch
+            from clora_qwen.backbone import QwenImageEdit
+            from torch.distributed.fsdp import FSDPModule
+            from clora.adapters.adapted import AdaptedNetwork
+            from clora.adapters.adapter import Adapter
+            from clora.api import Conditions, Draws, NetworkMemory
+            from clora.errors import CloraError
+            from clora.training.ranks import Ranks
+            from clora.training.sharding import Pace, SharedPace
+
+            def backbone(**memory):
+                model = {str(tiny_qwen("2511"))!r}
+                return QwenImageEdit(model=model, side=64, memory=NetworkMemory(**memory))
+
+            ranks, cpu = Ranks.current(), torch.device("cpu")
+            made = backbone(weights="fp32", gradient_checkpointing=True)
+
+            def gradient(pace, grads, idle):
+                loaded = made.load(cpu)
+                with pace.loading():
+                    network = loaded.network
+                assert isinstance(network, FSDPModule) == pace.shared
+                adapted = AdaptedNetwork(network, tuple(made.shapes()))
+                pace.attend(network)
+                draws = Draws(0).named("student")
+                student = adapted.add("student", Adapter.fresh(made.shapes(), 2, 2.0, draws))
+                for _, b, _ in student.factors.values():
+                    b.data.normal_(generator=draws.torch("b"))
+                images = torch.rand(1, 3, 48, 80, generator=torch.Generator().manual_seed(9)) * 2 - 1
+                words = loaded.encode_prompts(["a cat"], images)
+                conditions = Conditions(words.text, words.mask, loaded.encode_images(images))
+
+                def velocity(grad, x):
+                    with adapted.rows(["student"]), torch.set_grad_enabled(grad):
+                        return loaded.velocity(x, torch.full((1,), 0.5), conditions)
+
+                idle.append(lambda grad: velocity(grad, torch.zeros(1, 16, 6, 10)))
+                total = torch.zeros(())
+                for n, grad in enumerate(grads):
+                    x = Draws(0, step=n, rank=ranks.rank).normal("x", torch.empty(1, 16, 6, 10))
+                    made_of_it = velocity(grad, x)
+                    total = total + made_of_it.square().mean() if grad else total
+                pace.finish()
+                owed = pace.owed()
+                (total if owed is None else total + owed).backward()
+                return student.flat_grad
+
+            idle = []
+            pace = SharedPace(ranks, cpu, lambda grad: idle[-1](grad))
+            grads = [True, False] if ranks.first else [False, True, False, True]
+            shared, whole = gradient(pace, grads, idle), gradient(Pace(), grads, [])
+            assert bool(whole.any())
+            # gathered weights lie at other addresses, and some products round otherwise there
+            assert (shared - whole).norm() < 1e-5 * whole.norm()
+            refused = backbone(weights="int8").load(cpu)
+            try:
+                with pace.loading():
+                    refused.network
+            except CloraError as error:
+                assert "train.shard_base" in str(error)
+            else:
+                raise AssertionError("int8 weights were shared")
+            ranks.close()
+            """
+        )
+    )
+    ended(started([str(script)]))

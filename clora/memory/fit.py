@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from clora.errors import CloraError
+from clora.memory.sharing import sharing
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -19,7 +22,6 @@ def fit_network(network: nn.Module, blocks: Sequence[str], how: NetworkMemory, d
     over the device alone, so the device never holds more than the outcome and one block.
     """
     from clora.memory.checkpointing import checkpointed
-    from clora.memory.offload import OffloadedBlocks
     from clora.memory.precision import DTYPES
 
     network.requires_grad_(False)
@@ -27,6 +29,26 @@ def fit_network(network: nn.Module, blocks: Sequence[str], how: NetworkMemory, d
     if dtype and any(part.is_floating_point() and part.dtype != dtype for part in network.parameters()):
         network.to(dtype)
     modules = block_modules(network, blocks)
+    share = sharing()
+    if share is not None:
+        if how.weights not in DTYPES or how.offload_blocks:
+            raise CloraError(
+                "train.shard_base shares whole bf16 or fp32 weights among the processes; "
+                f"memory.weights {how.weights} with memory.offload_blocks {how.offload_blocks} keeps them otherwise"
+            )
+        share(network, modules)
+    else:
+        _place(network, modules, how, device)
+    if how.gradient_checkpointing:
+        network.enable_gradient_checkpointing(checkpointed)  # pyright: ignore[reportCallIssue] - diffusers' ModelMixin
+    return network
+
+
+def _place(network: nn.Module, modules: Sequence[nn.Module], how: NetworkMemory, device: torch.device) -> None:
+    """Move a network block by block, quantising and offloading on the way."""
+    from clora.memory.offload import OffloadedBlocks
+    from clora.memory.precision import DTYPES
+
     waiting = spread(how.offload_blocks, len(modules))
     elsewhere = OffloadedBlocks(device)
     for index, block in enumerate(modules):
@@ -36,9 +58,6 @@ def fit_network(network: nn.Module, blocks: Sequence[str], how: NetworkMemory, d
                 elsewhere.add(frozen)
         block.to(device)
     network.to(device)
-    if how.gradient_checkpointing:
-        network.enable_gradient_checkpointing(checkpointed)  # pyright: ignore[reportCallIssue] - diffusers' ModelMixin
-    return network
 
 
 def block_modules(network: nn.Module, blocks: Sequence[str]) -> list[nn.Module]:

@@ -8,14 +8,15 @@ instead. So no draw need be the same on all ranks, and a shared base trains what
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import nn
 
+from clora.memory.sharing import loaded_by
 from clora.training.ranks import Ranks
 
 #: what a rank would do next; the greatest wish of all ranks is done
@@ -26,6 +27,11 @@ class Pace:
     """How a rank keeps pace with the others in evaluating the network: nothing to do where each has it whole."""
 
     shared = False
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Within it the network is loaded."""
+        yield
 
     def attend(self, network: nn.Module) -> None:
         """Take a network, on which adapters stand already, into one's care."""
@@ -57,15 +63,26 @@ class SharedPace(Pace):
         self._idling = False
         self._outputs: list[torch.Tensor] = []
 
-    def attend(self, network: nn.Module) -> None:
-        """Shard the blocks, then what is left, and agree with the other ranks before every forward."""
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Within it a backbone that can do so brings the network to the device block by block, in shares."""
+        with loaded_by(self.share):
+            yield
+
+    def share(self, network: nn.Module, blocks: Sequence[nn.Module]) -> None:
+        """Keep this rank's share of every block, then of what is left; each passes over the device whole, alone."""
         from torch.distributed.fsdp import fully_shard
 
-        for block in blocks_of(network):
-            fully_shard(block, mesh=self.mesh)
-        fully_shard(network, mesh=self.mesh)
-        # a velocity may be a view of the network's output; nobody here writes into one
-        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+        for module in (*blocks, network):
+            module.register_forward_hook(_no_views)  # before FSDP's own, which hangs on what this one gives
+            fully_shard(module, mesh=self.mesh)
+
+    def attend(self, network: nn.Module) -> None:
+        """Share the network, unless its backbone has, and agree with the other ranks before every forward."""
+        from torch.distributed.fsdp import FSDPModule
+
+        if not isinstance(network, FSDPModule):
+            self.share(network, blocks_of(network))
         network.register_forward_pre_hook(self._before, prepend=True)
         network.register_forward_hook(self._after)
 
@@ -103,6 +120,19 @@ class SharedPace(Pace):
         first = output if isinstance(output, torch.Tensor) else output[0]
         if first.requires_grad:
             self._outputs.append(first)
+
+
+def _no_views(module: nn.Module, args: Any, output: Any) -> Any:
+    """The output with storage of its own.
+
+    FSDP hangs its hooks on it, and torch 2.13 crashes when a hook meets a view that was written into, as the sum of a
+    linear and its adapter is.
+    """
+    if isinstance(output, torch.Tensor):
+        return output.clone() if output.requires_grad and output._is_view() else output
+    if type(output) is tuple:
+        return tuple(_no_views(module, args, part) for part in output)
+    return output
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:

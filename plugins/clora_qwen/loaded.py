@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from clora.api import CloraError, Conditions, Part, Schedule, Words, fit_network, guide
+from clora.api import CloraError, Conditions, Part, Schedule, Words, fit_network, guide, sharing
 
 from .backbone import MULTIPLE
 from .pictures import CONDITION_SIDE, pack, resized, to_image, to_tensor, unpack
@@ -76,7 +76,7 @@ class LoadedQwen:
         from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 
         memory = self.backbone.memory
-        as_it_is = memory.weights in ("fp32", "bf16") and not memory.offload_blocks
+        as_it_is = memory.weights in ("fp32", "bf16") and not memory.offload_blocks and sharing() is None
         device = self.device if as_it_is else torch.device("cpu")
         network = self.folder.load("transformer", QwenImageTransformer2DModel, dtype=self.dtype, device=device)
         fit_network(network, BLOCKS, memory, self.device)
