@@ -14,35 +14,19 @@ from attrs import frozen
 from clora_qwen.backbone import QwenImageEdit
 from clora_qwen.loaded import LoadedQwen
 from clora_qwen.pictures import pack, to_image, unpack
-from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 from diffusers.schedulers import scheduling_flow_match_euler_discrete as scheduling
 from PIL import Image
 
 from clora.api import Conditions, Draws, NetworkMemory, Schedule
 from clora.sampling import euler, few_step
 
-SIDE = 128
+Drawn = Callable[..., Image.Image]
+SIDE = 128  # of small_pictures
 FP32 = NetworkMemory(weights="fp32")
 
 
-@pytest.fixture(autouse=True)
-def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stock pipelines at an area of 128 x 128 for their 1024 x 1024; the text encoder's 384 x 384 stays."""
-    for module in (pipeline_qwenimage_edit, pipeline_qwenimage_edit_plus):
-        real = module.calculate_dimensions
-
-        def smaller(area: int, ratio: float, real: Callable[..., Any] = real) -> Any:
-            return real(SIDE * SIDE if area == 1024 * 1024 else area, ratio)
-
-        monkeypatch.setattr(module, "calculate_dimensions", smaller)
-
-
-def drawn(width: int, height: int, seed: int = 0) -> Image.Image:
-    """A picture with smooth and sharp parts."""
-    random = np.random.default_rng(seed)
-    coarse = random.integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
-    return Image.fromarray((smooth + random.integers(-20, 20, smooth.shape)).clip(0, 255).astype(np.uint8))
+pytestmark = pytest.mark.usefixtures("small_pictures")
 
 
 def as_tensor(image: Image.Image) -> torch.Tensor:
@@ -83,7 +67,7 @@ class Both:
 
 
 @pytest.fixture(params=["original", "2509", "2511"])
-def both(request: pytest.FixtureRequest, tiny_qwen: Callable[[str], Path]) -> Both:
+def both(request: pytest.FixtureRequest, tiny_qwen: Callable[[str], Path], drawn: Drawn) -> Both:
     import tiny_qwen as tiny
 
     folder = tiny_qwen(request.param)
@@ -95,7 +79,7 @@ def both(request: pytest.FixtureRequest, tiny_qwen: Callable[[str], Path]) -> Bo
 
 
 @pytest.mark.parametrize("size", [(313, 200), (90, 260), (64, 64), (400, 60)])
-def test_a_picture_is_fitted_and_encoded_as_the_pipeline_does(both: Both, size: tuple[int, int]) -> None:
+def test_a_picture_is_fitted_and_encoded_as_the_pipeline_does(both: Both, drawn: Drawn, size: tuple[int, int]) -> None:
     image = drawn(*size)
     asked, _ = both.watched()
     both.pipe(image, "blue", num_inference_steps=2, true_cfg_scale=1.0, output_type="latent")
