@@ -152,8 +152,8 @@ class PlainProcessor:
         return read
 
 
-def pipeline(folder: Path) -> Any:
-    """The stock pipeline of a folder, float32 on the CPU; its processor is the stock one where torchvision is there."""
+def pipeline(folder: Path, dtype: Any = None) -> Any:
+    """The stock pipeline of a folder on the CPU, float32 if no type is given; without torchvision our own processor."""
     import diffusers
     import torch
     from transformers import AutoImageProcessor, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLProcessor
@@ -167,14 +167,15 @@ def pipeline(folder: Path) -> Any:
         processor = local(Qwen2VLProcessor, "processor")
     else:
         processor = PlainProcessor(local(AutoImageProcessor, "processor"), words)
-    encoder = local(Qwen2_5_VLForConditionalGeneration, "text_encoder", dtype=torch.float32)
+    dtype = dtype or torch.float32
+    encoder = local(Qwen2_5_VLForConditionalGeneration, "text_encoder", dtype=dtype)
     made = getattr(diffusers, json.loads((folder / "model_index.json").read_text())["_class_name"])(
         scheduler=local(diffusers.FlowMatchEulerDiscreteScheduler, "scheduler"),
-        vae=local(diffusers.AutoencoderKLQwenImage, "vae"),
+        vae=local(diffusers.AutoencoderKLQwenImage, "vae", torch_dtype=dtype),
         text_encoder=encoder,
         tokenizer=words,
         processor=processor,
-        transformer=local(diffusers.QwenImageTransformer2DModel, "transformer"),
+        transformer=local(diffusers.QwenImageTransformer2DModel, "transformer", torch_dtype=dtype),
     )
     made.set_progress_bar_config(disable=True)
     return made

@@ -67,15 +67,26 @@ class Both:
 
 
 @pytest.fixture(params=["original", "2509", "2511"])
-def both(request: pytest.FixtureRequest, tiny_qwen: Callable[[str], Path], drawn: Drawn) -> Both:
+def edition(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=[torch.float32])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param
+
+
+@pytest.fixture
+def both(edition: str, dtype: torch.dtype, tiny_qwen: Callable[[str], Path], drawn: Drawn) -> Both:
     import tiny_qwen as tiny
 
-    folder = tiny_qwen(request.param)
-    backbone = QwenImageEdit(model=str(folder), memory=FP32, side=SIDE)
+    folder = tiny_qwen(edition)
+    memory = NetworkMemory(weights="fp32" if dtype == torch.float32 else "bf16")
+    backbone = QwenImageEdit(model=str(folder), memory=memory, side=SIDE)
     loaded = backbone.load(torch.device("cpu"))
     image = to_image(loaded.fit(as_tensor(drawn(313, 200)))[0])
     assert image.size == (160, 96)
-    return Both(tiny.pipeline(folder), loaded, image, request.param)
+    return Both(tiny.pipeline(folder, dtype), loaded, image, edition)
 
 
 @pytest.mark.parametrize("size", [(313, 200), (90, 260), (64, 64), (400, 60)])
@@ -91,6 +102,7 @@ def test_a_picture_is_fitted_and_encoded_as_the_pipeline_does(both: Both, drawn:
     assert torch.equal(source, seen)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], indirect=True)
 def test_the_network_meets_what_the_pipeline_gives_it(both: Both) -> None:
     asked, answered = both.watched()
     both.pipe(
@@ -110,6 +122,7 @@ def test_the_network_meets_what_the_pipeline_gives_it(both: Both) -> None:
         with torch.no_grad():
             velocity = both.loaded.velocity(x_sigma, call["timestep"], conditions)
         assert torch.equal(pack(velocity), answer[:, :half])
+        assert answer.dtype == both.loaded.dtype
 
 
 def test_words_are_the_pipelines_own(both: Both) -> None:
