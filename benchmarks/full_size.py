@@ -1,0 +1,272 @@
+"""Seconds and memory of one training cycle on a Qwen-Image transformer with random weights, full size or scaled down.
+
+    python benchmarks/full_size.py [--layers 60 --heads 24 --side 1024 --rank 128 --weights fp8 ...]
+
+Four ways to run the same losses, each in a process of its own: forwards packed on one base, forwards one by one on one
+base, one by one on three bases (student, critic and teacher each with its own, as the public code has them), and that
+code's plain schedule, which rolls the student out to the last step in every update. What is drawn is the same in all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from attrs import evolve
+from machine import write_rows
+
+from clora.adapters.adapted import AdaptedNetwork
+from clora.adapters.adapter import Adapter
+from clora.adapters.evaluator import Evaluator
+from clora.api import (
+    Blueprint,
+    Conditions,
+    Draws,
+    Forward,
+    NetworkMemory,
+    RoleConditions,
+    Route,
+    Scene,
+    fit_network,
+    network_footprint,
+)
+from clora.plan import Plan, make_plan
+from clora.plugins import discover
+from clora.recipe.load import load_recipe
+from clora.training.cycle import Cycle
+from clora.training.optimizer import Trained
+from clora.training.ranks import Ranks
+
+ROOT = Path(__file__).parents[1]
+VARIANTS = ("packed", "one_by_one", "three_bases", "plain_schedule")
+WORDS, TEXT, HEAD = 300, 3584, 128
+BLOCKS = ("transformer_blocks",)
+TEACHERS = ("one", "two")
+
+
+class Model:
+    """The transformer on random weights, as far as training asks for a backbone."""
+
+    def __init__(self, args: argparse.Namespace, device: torch.device) -> None:
+        self.how = memory(args)
+        network = build(args).to(self.how.dtype).eval()
+        self.network = fit_network(network, BLOCKS, self.how, device)
+
+    def velocity(self, x_sigma: torch.Tensor, sigma: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+        """The answer [B, 16, h, w]; the source's tokens follow those of the picture being made."""
+        rows, channels, height, width = x_sigma.shape
+        tokens = torch.cat([packed(x_sigma), packed(conditions.source)], 1).to(self.how.dtype)
+        predicted = self.network(
+            hidden_states=tokens,
+            timestep=sigma.to(self.how.dtype),
+            encoder_hidden_states=conditions.text.to(self.how.dtype),
+            img_shapes=[[(1, height // 2, width // 2)] * 2] * rows,
+            return_dict=False,
+        )[0][:, : tokens.shape[1] // 2]
+        grid = predicted.view(rows, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
+        return grid.reshape(x_sigma.shape).to(x_sigma.dtype)
+
+
+def packed(latents: torch.Tensor) -> torch.Tensor:
+    """Latents [B, C, h, w] -> tokens [B, h/2 w/2, 4 C]."""
+    rows, channels, height, width = latents.shape
+    grid = latents.view(rows, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return grid.reshape(rows, height * width // 4, 4 * channels)
+
+
+def memory(args: argparse.Namespace) -> NetworkMemory:
+    """The `memory:` keys that the command line asks for."""
+    return NetworkMemory(args.weights, args.checkpointing, args.offload)
+
+
+def build(args: argparse.Namespace) -> torch.nn.Module:
+    """Qwen-Image's transformer with so many layers and heads of 128."""
+    from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
+
+    return QwenImageTransformer2DModel(num_layers=args.layers, num_attention_heads=args.heads, out_channels=16)
+
+
+def shapes_of(args: argparse.Namespace) -> dict[str, tuple[int, int]]:
+    """(in, out) of the linears of every block."""
+    with torch.device("meta"):
+        parts = build(args).named_modules()
+    linears = {name: part for name, part in parts if isinstance(part, torch.nn.Linear)}
+    return {n: (p.in_features, p.out_features) for n, p in linears.items() if n.startswith(BLOCKS)}
+
+
+class Scenes:
+    """Batches of random pictures and words on the recipe's routes."""
+
+    def __init__(self, plan: Plan, side: int, device: torch.device) -> None:
+        self.plan, self.device = plan, device
+        self.source = torch.randn(1, 16, side // 8, side // 8, device=device)
+        self.text = torch.randn(1, WORDS, TEXT, device=device)
+
+    def scene(self, draws: Draws, phase, schedule) -> Scene:
+        """The scene of a step."""
+        rows = self.plan.recipe.train.batch_size
+        route: Route = self.plan.recipe.router.route(draws.named("router"), rows, TEACHERS)
+        text, source = self.text.expand(rows, -1, -1), self.source.expand(rows, -1, -1, -1)
+        words = Conditions(text, torch.ones(rows, WORDS, dtype=torch.bool, device=self.device), source)
+        roles, here = RoleConditions(words, words, words), tuple(range(rows))
+        return Scene(phase, draws, schedule, self.plan.recipe.student.shift, route, here, roles, source)
+
+
+class ThreeBases:
+    """Answers each role's forwards on the base that it has for itself, one by one."""
+
+    def __init__(self, evaluators: dict[str, Evaluator]) -> None:
+        self.evaluators = evaluators
+
+    def __call__(self, forwards: Sequence[Forward]) -> list[torch.Tensor]:
+        return [self.evaluators.get(f.role, self.evaluators["teacher"])([f])[0] for f in forwards]
+
+
+class ToTheEnd:
+    """A simulation that goes on to the schedule's last step, whatever step was drawn: the public code's loop."""
+
+    def __init__(self, inner, steps: int) -> None:
+        self.inner, self.steps = inner, steps
+
+    def check_schedule(self, schedule) -> list[str]:
+        return []
+
+    def simulate(self, scene: Scene):
+        asking, answer, asked = self.inner.simulate(scene), None, []
+        while True:
+            try:
+                asked.append(asking.send(answer))
+            except StopIteration as done:
+                for _ in range(self.steps - len(asked)):
+                    yield tuple(evolve(forward, grad=False) for forward in asked[-1])
+                return done.value
+            answer = yield asked[-1]
+
+
+class PlainCycle(Cycle):
+    """A cycle whose critic never reads the student's own rollout."""
+
+    def _update_critic(self, update, scene, scenes, ready):
+        return super()._update_critic(update, scene, scenes, {})
+
+
+def cycle_of(args: argparse.Namespace, device: torch.device) -> Cycle:
+    """A ready cycle in one of the four ways."""
+    sets = ["train.batch_size=1", f"student.rank={args.rank}", "student.steps=8", "critic.updates=5", "train.pack=true"]
+    sets += [f"train.schedule={args.schedule if args.variant != 'plain_schedule' else 'independent'}"]
+    plan = make_plan(load_recipe(ROOT / "recipes/collection.yaml", (), sets, discover()))
+    shapes, made = shapes_of(args), {}
+    for name in ("student", "critic", *TEACHERS):
+        fresh = Adapter.fresh(shapes, args.rank, args.rank, Draws(0).named(name), trainable=name not in TEACHERS)
+        made[name] = fresh.to(device)
+
+    def evaluator(names: Sequence[str], pack: bool) -> Evaluator:
+        model = Model(args, device)
+        adapted = AdaptedNetwork(model.network, tuple(shapes))
+        for name in names:
+            adapted.add(name, made[name])
+        return Evaluator(model, adapted, pack=pack)  # pyright: ignore[reportArgumentType]
+
+    if args.variant == "three_bases":
+        alone = {role: evaluator((role,), False) for role in ("student", "critic")}
+        answers = ThreeBases({**alone, "teacher": evaluator(TEACHERS, False)})
+    else:
+        answers = evaluator(tuple(made), args.variant == "packed")
+    recipe = plan.recipe
+    student = Trained(made["student"], recipe.train.lr, recipe.train, Ranks())
+    critic = Trained(made["critic"], recipe.train.lr, recipe.train, Ranks())
+    kind = Cycle
+    if args.variant == "plain_schedule":
+        kind, backward = PlainCycle, ToTheEnd(recipe.simulations["backward"], recipe.student.steps)
+        recipe = evolve(recipe, simulations={**recipe.simulations, "backward": backward})
+    return kind(recipe, Scenes(plan, args.side, device), answers, student, critic)  # pyright: ignore
+
+
+def measured(args: argparse.Namespace) -> dict[str, object]:
+    """One variant in this process: seconds of a cycle and the most memory that it took."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    discover()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    cycle = cycle_of(args, device)
+    seconds, forwards = [], []
+    for update in range(args.cycles + 1):
+        started, counted = time.perf_counter(), rows_of(cycle)
+        cycle.run(update, Draws(0))
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if update:  # the first warms caches up
+            seconds.append(time.perf_counter() - started)
+            forwards.append(rows_of(cycle) - counted)
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return {
+        "median_seconds": round(statistics.median(seconds), 3),
+        "mean_seconds": round(statistics.mean(seconds), 3),
+        "mean_forward_equivalents": round(statistics.mean(forwards), 1),
+        "peak_mib": round(peak / 2**20),
+        "memory_is": "cuda allocated" if device.type == "cuda" else "RSS beyond the imports",
+    }
+
+
+def rows_of(cycle: Cycle) -> float:
+    """Row forwards made so far."""
+    parts = cycle.evaluator.evaluators.values() if isinstance(cycle.evaluator, ThreeBases) else [cycle.evaluator]
+    return sum(part.row_forwards for part in parts)
+
+
+def predicted(args: argparse.Namespace) -> int:
+    """What `clora validate` would say of the packed way: base, adapters, three rows held and at work."""
+    shapes, tokens = shapes_of(args), 2 * (args.side // 16) ** 2
+
+    def forward(network: torch.nn.Module) -> torch.Tensor:
+        sizes, side = {"device": "meta", "dtype": memory(args).dtype}, args.side // 16
+        text, made = torch.empty(1, WORDS, TEXT, **sizes), torch.empty(1, tokens, 64, **sizes)
+        shape = [[(1, side, side)] * 2]
+        return network(made, text, timestep=torch.empty(1, **sizes), img_shapes=shape, return_dict=False)[0]
+
+    told = network_footprint(Blueprint(lambda: build(args), forward, BLOCKS, memory(args), shapes, args.rank))
+    numbers = args.rank * sum(inputs + outputs for inputs, outputs in shapes.values())
+    adapters = 4 * numbers * (2 * 4 + len(TEACHERS))
+    return told.weights + adapters + 3 * (told.row + told.backward)
+
+
+def main() -> None:
+    """Run every variant in a process of its own and write results/full_size.csv."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("layers", 60), ("heads", 24), ("side", 1024), ("rank", 128), ("cycles", 4), ("offload", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--weights", default="bf16", choices=("fp32", "bf16", "fp8", "int8", "nf4"))
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--schedule", default="independent", choices=("independent", "shared"))
+    parser.add_argument("--variant", choices=VARIANTS)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/full_size.csv")
+    args = parser.parse_args()
+    if args.variant:
+        print(json.dumps(measured(args)))
+        return
+    keys = ("layers", "heads", "side", "rank", "weights", "checkpointing", "offload", "schedule", "cycles")
+    rows: list[dict[str, object]] = []
+    told = round(predicted(args) / 2**20)
+    for variant in args.variants:
+        command = [sys.executable, __file__, *sys.argv[1:], "--variant", variant]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"{variant}: {done.stderr.strip().splitlines()[-1]}")
+        numbers = json.loads(done.stdout.splitlines()[-1])
+        rows.append({"variant": variant, **{key: getattr(args, key) for key in keys}, **numbers, "predicted_mib": ""})
+        rows[-1]["predicted_mib"] = told if variant == "packed" else ""
+        print(rows[-1], flush=True)
+    write_rows(args.out, rows)
+
+
+if __name__ == "__main__":
+    main()
