@@ -77,7 +77,8 @@ def _training(plan: Plan, footprint: Footprint, counted: Counted, on_base: Mappi
     work = max(footprint.backward * with_grad, footprint.sampling * without)
     activations = {f"activations of {counted.rows_held} rows": held, "working memory": work}
     yield Phase("training", {**on_base, **adapters, **activations})
-    yield Phase("update", {**on_base, **adapters, "AdamW's own": 4 * trained_numbers(plan)})  # the root of one moment
+    own = 0 if plan.recipe.train.offload_optimizer else 4 * trained_numbers(plan)  # the root of one moment
+    yield Phase("update", {**on_base, **adapters, "AdamW's own": own})
 
 
 def trained_numbers(plan: Plan) -> int:
@@ -90,7 +91,8 @@ def trained_bytes(plan: Plan) -> int:
     """Bytes of student, critic and moving average in float32; 0 where nothing is trained."""
     recipe = plan.recipe
     trained = 1 if recipe.critic is None else 2
-    copies = 4 * trained + (recipe.student.ema is not None)  # weights, gradients, two moments each; the average
+    each = 2 if recipe.train.offload_optimizer else 4  # weights and gradients, two moments
+    copies = each * trained + (recipe.student.ema is not None)  # the average
     return 4 * copies * trained_numbers(plan) if recipe.losses else 0
 
 
@@ -161,6 +163,8 @@ def _changes(plan: Plan) -> Iterator[tuple[str, Callable[[Plan], Plan]]]:
     least = 2 * recipe.train.batch_size  # this step's teachers and the next one's
     if least < min(recipe.teacher.slots or len(plan.cards), len(plan.cards)):
         yield f"teacher.slots: {least}", _section("teacher", slots=least)
+    if recipe.losses and not recipe.train.offload_optimizer:
+        yield "train.offload_optimizer: true", _section("train", offload_optimizer=True)
     if memory is not None:
         smaller = ("bf16", "fp8", "nf4")
         for weights in smaller[smaller.index(memory.weights) + 1 :] if memory.weights in smaller else smaller:

@@ -78,6 +78,8 @@ class Train:
     decay: float = field(default=0.0, validator=_unit())
     schedule: Literal["independent", "shared"] = "independent"
     pack: bool = True
+    #: AdamW's moments wait in CPU memory and it works there: half of the adapters' memory, a copy to and fro an update
+    offload_optimizer: bool = False
     #: several processes share one base instead of holding one each: less memory, a gather before every block
     shard_base: bool = False
     checkpoint_every: int = field(default=100, validator=ge(1))

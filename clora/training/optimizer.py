@@ -26,6 +26,14 @@ def learning_rate(base: float, step: int, train: Train) -> float:
     return rate
 
 
+def _in_cpu_memory(flat: torch.Tensor) -> torch.nn.Parameter:
+    """A copy of the weights, and room for their gradient, where a GPU can reach them fast."""
+    made = [torch.empty(flat.shape, dtype=flat.dtype, pin_memory=flat.is_cuda) for _ in range(2)]
+    copy = torch.nn.Parameter(made[0].copy_(flat))
+    copy.grad = made[1]
+    return copy
+
+
 class Trained:
     """A trainable adapter with its optimizer."""
 
@@ -34,9 +42,9 @@ class Trained:
         self.lr = lr
         self.train = train
         self.ranks = ranks
-        self.optimizer = torch.optim.AdamW(
-            [adapter.parameter], lr=lr, betas=train.betas, weight_decay=train.weight_decay
-        )
+        #: what the optimizer works on: the weights themselves, or a copy of them in CPU memory
+        self.master = _in_cpu_memory(adapter.flat) if train.offload_optimizer else adapter.parameter
+        self.optimizer = torch.optim.AdamW([self.master], lr=lr, betas=train.betas, weight_decay=train.weight_decay)
 
     def wanted(self, here: bool) -> bool:
         """True if any rank has gradients to give, `here` saying whether this one has; then all must update together."""
@@ -59,13 +67,25 @@ class Trained:
             grad.mul_(self.train.grad_clip / norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.lr, step, self.train)
-        self.optimizer.step()
+        self._step(grad)
         self.adapter.zero_grad()
         return norm
 
+    def _step(self, grad: torch.Tensor) -> None:
+        """AdamW's step, where its moments are."""
+        if self.master is self.adapter.parameter:
+            self.optimizer.step()
+            return
+        assert self.master.grad is not None
+        with torch.no_grad():
+            self.master.copy_(self.adapter.flat)
+            self.master.grad.copy_(grad)
+            self.optimizer.step()
+            self.adapter.flat.copy_(self.master)
+
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that an exact resume needs, as flat tensors."""
-        kept = self.optimizer.state[self.adapter.parameter]
+        kept = self.optimizer.state[self.master]
         return {
             "flat": self.adapter.flat,
             **{key: kept[key] for key in ("step", "exp_avg", "exp_avg_sq") if key in kept},
@@ -74,11 +94,11 @@ class Trained:
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Take over a state that `state` gave."""
         self.adapter.flat.copy_(state["flat"])
-        device = self.adapter.flat.device
+        device = self.master.device
         # AdamW keeps its step counter on the CPU, its moments beside the weights
         moments = {key: value if key == "step" else value.to(device) for key, value in state.items() if key != "flat"}
         if moments:
-            self.optimizer.state[self.adapter.parameter] = moments
+            self.optimizer.state[self.master] = moments
 
 
 class MovingAverage:

@@ -168,3 +168,33 @@ def test_an_average_without_decay_is_the_adapter_itself():
     source.flat.fill_(2.0)
     average.update(source, 1)
     assert torch.equal(average.adapter.flat, source.flat)
+
+
+def test_an_optimizer_in_cpu_memory_is_the_same_to_the_bit():
+    here, there = trained(), trained(offload_optimizer=True)
+    for step in range(5):
+        for one in (here, there):
+            give(one.adapter, gradients(step, 20.0 if step == 2 else 1.0))  # one of them is clipped
+        assert here.update(step) == there.update(step)
+        assert torch.equal(here.adapter.flat, there.adapter.flat)
+        assert not there.adapter.flat_grad.any()
+    assert there.master.data_ptr() != there.adapter.flat.data_ptr()
+
+
+def test_an_optimizer_in_cpu_memory_resumes_exactly():
+    first, second = trained(offload_optimizer=True), trained(offload_optimizer=True)
+    give(first.adapter, gradients(0))
+    first.update(0)
+    second.restore({name: tensor.clone() for name, tensor in first.state().items()})
+    for one in (first, second):
+        give(one.adapter, gradients(1))
+        one.update(1)
+    assert torch.equal(first.adapter.flat, second.adapter.flat)
+
+
+def test_gradients_that_are_not_finite_leave_the_copy_alone():
+    one = trained(offload_optimizer=True)
+    before = one.adapter.flat.clone()
+    give(one.adapter, gradients(0, math.inf))
+    assert not math.isfinite(one.update(0))
+    assert torch.equal(one.adapter.flat, before)
