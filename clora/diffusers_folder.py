@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from attrs import frozen
 
 from clora.errors import CloraError, hint
-from clora.hub_files import hub_commit, hub_file, hub_reason
+from clora.hub_files import hub_commit, hub_file, hub_folder, hub_reason
 from clora.lora_files.header import LoraFileError, inspect_header
 
 if TYPE_CHECKING:
@@ -97,6 +97,11 @@ class DiffusersFolder:
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise CloraError(f"{self.model}/{part} cannot be loaded: {hub_reason(error, self.model)}") from error
         return loaded if dtype is None else loaded.eval().requires_grad_(False)
+
+    def part(self, part: str) -> Path:
+        """A part's own folder, whole; of a Hub id it is downloaded. Raises CloraError where it cannot be."""
+        folder = self.folder
+        return hub_folder(self.model, self.revision, part) if folder is None else folder / part
 
     def stored(self, part: str) -> int:
         """The bytes of a part's safetensors files; 0 for a Hub id, whose weights may not be here yet."""

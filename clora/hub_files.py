@@ -22,6 +22,18 @@ def hub_file(model: str, revision: str | None, name: str) -> Path:
     return path
 
 
+def hub_folder(model: str, revision: str | None, name: str) -> Path:
+    """A folder of a model at that commit, downloaded once. Raises CloraError with the reason where it cannot be."""
+    from huggingface_hub import snapshot_download
+
+    commit = hub_commit(model, revision)
+    try:
+        root = snapshot_download(model, revision=commit, allow_patterns=[f"{name}/*.json", f"{name}/*.safetensors"])
+    except (OSError, ValueError) as error:
+        raise CloraError(f"{model}: {name} cannot be had from the Hub: {hub_reason(error, model)}") from error
+    return Path(root) / name
+
+
 def _download(model: str, revision: str | None, name: str, subfolder: str | None = None) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError

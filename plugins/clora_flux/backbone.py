@@ -14,6 +14,8 @@ from clora.api import DiffusersFolder, Footprint, NetworkMemory, Publication
 from . import linears
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from .loaded import LoadedFlux
@@ -106,6 +108,10 @@ class FluxKontext:
         if self.max_sequence_length != 512:
             call["max_sequence_length"] = self.max_sequence_length
         return Publication(self.model, "flux-1-kontext", "FluxKontextPipeline", call)
+
+    def weight_files(self) -> Path:
+        """The transformer's folder; of a Hub id it is downloaded."""
+        return self.folder.part("transformer")
 
     def footprint(self, rank: int, size: tuple[int, int]) -> Footprint:
         """What it takes in memory with a student of a rank and pictures of (height, width); reads no weights."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
@@ -14,6 +14,8 @@ from clora.api import CloraError, Dataset, DiffusersFolder, Footprint, NetworkMe
 from . import linears
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from .loaded import LoadedQwen
@@ -132,15 +134,22 @@ class QwenImageEdit:
         keys = (self.memory.weights, self.side, self.guidance_rescale)
         return "-".join([self.folder.digest(), *map(str, keys)])
 
-    def publication(self) -> Publication:
-        """What a card says of the base: its architecture, and the stock pipeline called without guidance."""
-        return Publication(self.model, ARCHITECTURES[self.edition], self.pipeline, {"true_cfg_scale": 1.0})
-
     def footprint(self, rank: int, size: tuple[int, int]) -> Footprint:
         """What it takes in memory with a student of a rank and pictures of (height, width); reads no weights."""
         from .footprint import footprint
 
         return footprint(self, rank, size)
+
+    def publication(self) -> Publication:
+        """What a card, ModelSpec and ComfyUI say of the base: the stock pipeline without guidance, and a workflow."""
+        from .workflow import workflow
+
+        made = partial(workflow, self.edition)
+        return Publication(self.model, ARCHITECTURES[self.edition], self.pipeline, {"true_cfg_scale": 1.0}, made)
+
+    def weight_files(self) -> Path:
+        """The transformer's folder; of a Hub id it is downloaded."""
+        return self.folder.part("transformer")
 
     def load(self, device: torch.device) -> LoadedQwen:
         """The model on a device; nothing is read before it is needed. Raises CloraError for another kind of model."""
