@@ -63,7 +63,8 @@ def _built(plan: Blueprint, cut: Sequence[int] | None = None) -> nn.Module:
     from clora.memory.fit import fit_network
 
     with torch.device("meta"):
-        network = plan.build().to(plan.memory.dtype).eval()
+        # torch's own `to`: that of diffusers' models warns about an empty list of modules
+        network = torch.nn.Module.to(plan.build(), plan.memory.dtype).eval()
     how = plan.memory
     if cut is not None:
         for name, count in zip(plan.blocks, cut, strict=True):
