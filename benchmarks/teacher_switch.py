@@ -3,10 +3,10 @@
     python benchmarks/teacher_switch.py [--layers 60] [--rank 128] [--step-seconds 1] [--switches 8]
 
 The teachers are random LoRAs in bfloat16 for the linears of Qwen-Image's blocks (60 of them with 14 linears: 2.36 GB at
-rank 128). The step that loading may hide behind is a plain product of two float32 matrices of 1024 x 1024, repeated
-as often as takes --step-seconds when nothing else runs; its share that loading costs is in `step_seconds`. Every switch
-goes to a teacher that is not on the device. The ways take turns, so that a machine whose speed drifts slows all of them
-alike; medians. Once with the files in the page cache, once (`cold`) dropped from it before every step.
+rank 128). The step that loading may hide behind is a plain product of two float32 matrices of 1024 x 1024, repeated as
+often as takes about --step-seconds; `no switch` is that step alone, and what loading costs it beside the stall is the
+difference. Every switch goes to a teacher that is not on the device. The ways take turns, so that a machine whose speed
+drifts slows all of them alike; medians. Once with the files in the page cache, once (`cold`) dropped before every step.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from attrs import define, field
@@ -111,6 +112,17 @@ class Slots:
         return self.slots.take_stall()
 
 
+class NoSwitch:
+    """One teacher for good."""
+
+    def begin(self, now: str, after: str) -> None:
+        """Nothing is loaded."""
+
+    def switch(self, to: str) -> float:
+        """No wait."""
+        return 0.0
+
+
 @define
 class TensorByTensor:
     """Parameters that stand on the device, and one copy into each at the switch."""
@@ -131,6 +143,10 @@ class TensorByTensor:
             self.parameters[name].copy_(tensor)
         synchronise(self.device)
         return time.perf_counter() - started
+
+
+#: the ways to come to the next teacher
+Way: TypeAlias = Slots | TensorByTensor | NoSwitch
 
 
 def synchronise(device: torch.device) -> None:
@@ -168,7 +184,8 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shapes = shapes_of(args.layers)
     sources = write_teachers(folder, shapes, args.rank, 4)
-    ways: dict[str, Slots | TensorByTensor] = {
+    ways: dict[str, Way] = {
+        "no switch": NoSwitch(),
         "loaded ahead": Slots(sources, shapes, device, look_ahead=True),
         "loaded at the switch": Slots(sources, shapes, device, look_ahead=False),
         "tensor by tensor": TensorByTensor(sources, device),
@@ -182,7 +199,6 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
         measured = take_turns(ways, sources, lambda: step(times), args.switches, cold=cold)
         for way, (stalls, steps) in measured.items():
             found = {
-                "compute_seconds": args.step_seconds,
                 "median_stall_seconds": round(statistics.median(stalls), 4),
                 "worst_stall_seconds": round(max(stalls), 4),
                 "median_step_seconds": round(statistics.median(steps), 3),
@@ -194,7 +210,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
 
 
 def take_turns(
-    ways: Mapping[str, Slots | TensorByTensor],
+    ways: Mapping[str, Way],
     sources: Mapping[str, Source],
     step: Callable[[], None],
     switches: int,
