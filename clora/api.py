@@ -1,7 +1,7 @@
 """All that a plugin may import from clora; nothing else is public."""
 
 from clora.captions.file import CaptionsError, WrittenCaption, read_captions
-from clora.diffusers_folder import DiffusersFolder
+from clora.diffusers_folder import DiffusersFolder, ModelPlace
 from clora.errors import CloraError, hint
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix, Measured
 from clora.flow import Schedule, add_noise, guide, over, shift, to_noise, to_x0, unshift, velocity_target
@@ -112,6 +112,7 @@ __all__ = [
     "Matrix",
     "Measured",
     "Metric",
+    "ModelPlace",
     "NetworkMemory",
     "Part",
     "Phase",

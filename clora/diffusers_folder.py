@@ -6,11 +6,12 @@ Nothing in it runs code: parts are loaded by classes that the caller names, and 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NewType, TypeVar
 
 from attrs import frozen
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+
+#: a component's key of this type is a Hub id or a folder, which is relative to the recipe that it stands in
+ModelPlace = NewType("ModelPlace", str)
 
 #: the configuration of parts that have no weights; every other part has config.json
 CONFIGS = {
@@ -37,6 +41,12 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 #: of each weights file, so many pieces of so many bytes, evenly spread, are hashed beside its header
 PIECES, PIECE = 16, 64 << 10
+
+
+def placed(text: str, folder: Path) -> ModelPlace:
+    """The absolute path of what looks like one or is a folder seen from `folder`; anything else is a Hub id."""
+    path = folder / Path(text).expanduser()
+    return ModelPlace(os.path.normpath(path) if text.startswith((".", "/", "~")) or path.is_dir() else text)
 
 
 @frozen

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clora.diffusers_folder import DiffusersFolder
+from clora.diffusers_folder import DiffusersFolder, placed
 from clora.errors import CloraError
 from clora.hub_files import hub_commit, hub_file
 
@@ -50,6 +50,15 @@ def shard(model: Path) -> Path:
     index = model / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
     return index
+
+
+def test_a_folder_is_relative_to_the_recipe_and_an_id_stays_an_id(model: Path) -> None:
+    recipes = model.parent / "recipes"
+    recipes.mkdir()
+    assert placed("../model", recipes) == placed("model", model.parent) == placed(str(model), recipes) == str(model)
+    assert placed("Qwen/Qwen-Image-Edit-2511", recipes) == "Qwen/Qwen-Image-Edit-2511"
+    assert placed("../nowhere", recipes) == str(model.parent / "nowhere")  # told as a folder that is missing
+    assert placed("model", recipes) == "model"
 
 
 def test_a_whole_model_has_no_problems_and_its_parts_load(model: Path) -> None:

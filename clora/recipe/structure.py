@@ -12,6 +12,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 import attrs
 from attrs import frozen
 
+from clora.diffusers_folder import ModelPlace, placed
 from clora.errors import hint, nearest
 from clora.recipe.fields import Key, draft, keys_of
 from clora.recipe.problems import Problem
@@ -74,10 +75,12 @@ class Structurer:
         text = as_text(node)
         if expected is Path and text:
             return Path(os.path.normpath(node.mark.folder / Path(text).expanduser()))
+        if expected is ModelPlace and text:
+            return placed(text, node.mark.folder)
         value = _SCALARS[expected](node) if expected in _SCALARS else None
         if value is not None:
             return value
-        if expected is not Path and expected not in _SCALARS:
+        if expected not in (Path, ModelPlace) and expected not in _SCALARS:
             self.fail(node.mark, f"{dotted(path)}: a recipe cannot give a value of type {described(expected)}")
         self.fail(node.mark, f"{dotted(path)}: expected {described(expected)}, {found(node)}{advice(expected, node)}")
 

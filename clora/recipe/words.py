@@ -10,10 +10,19 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
 
+from clora.diffusers_folder import ModelPlace
 from clora.recipe.scalars import FOREIGN_BOOLS, as_int, as_text, natural
 from clora.recipe.tree import Node, Text
 
-_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path", type(None): "null"}
+_NAMES = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    ModelPlace: "a folder or a Hub id",
+    type(None): "null",
+}
 _PLURALS = {int: "integers", float: "numbers", str: "texts", Path: "paths"}
 _BOUNDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
 #: how attrs words the failure of its number validators

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 from attrs.validators import ge, le, optional
 
-from clora.api import DiffusersFolder, Footprint, NetworkMemory, Publication
+from clora.api import DiffusersFolder, Footprint, ModelPlace, NetworkMemory, Publication
 
 from . import linears
 
@@ -41,7 +41,7 @@ class FluxKontext:
     transformer's; the other parts have its type.
     """
 
-    model: str = "black-forest-labs/FLUX.1-Kontext-dev"
+    model: ModelPlace = field(default="black-forest-labs/FLUX.1-Kontext-dev", converter=ModelPlace)
     revision: str | None = None
     guidance: float | None = field(default=2.5, validator=optional(ge(0.0)))
     max_sequence_length: int = field(default=512, validator=[ge(1), le(512)])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import field, frozen
 from attrs.validators import ge, le
 
-from clora.api import CloraError, Dataset, DiffusersFolder, Footprint, NetworkMemory, Publication
+from clora.api import CloraError, Dataset, DiffusersFolder, Footprint, ModelPlace, NetworkMemory, Publication
 
 from . import linears
 
@@ -52,7 +52,7 @@ class QwenImageEdit:
     transformer's; the other parts are in float32 where its weights are, else in bfloat16.
     """
 
-    model: str = "Qwen/Qwen-Image-Edit-2511"
+    model: ModelPlace = field(default="Qwen/Qwen-Image-Edit-2511", converter=ModelPlace)
     revision: str | None = None
     side: int = field(default=1024, validator=[ge(32), le(4096)])
     guidance_rescale: bool = True

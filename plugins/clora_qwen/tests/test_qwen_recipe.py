@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -59,7 +60,7 @@ def recipe(backbone: QwenImageEdit, tmp_path: Path, drawn: Callable[..., Image.I
         title: two cycles on a tiny Qwen-Image-Edit
         backbone:
           use: qwen_image_edit
-          model: {backbone.model}
+          model: {os.path.relpath(backbone.model, tmp_path)}
           side: 128
           memory: {{weights: fp32, gradient_checkpointing: true}}
         dataset: {{use: pictures, effects: {{ink: ink, wool: wool}}, general: general, size: [48, 64]}}
