@@ -31,6 +31,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "vae": ("AutoencoderKL",),
 }
 
+PUBLISHED = ModelPlace("black-forest-labs/FLUX.1-Kontext-dev")
+
 
 @frozen
 class FluxKontext:
@@ -41,7 +43,7 @@ class FluxKontext:
     transformer's; the other parts have its type.
     """
 
-    model: ModelPlace = field(default="black-forest-labs/FLUX.1-Kontext-dev", converter=ModelPlace)
+    model: ModelPlace = PUBLISHED
     revision: str | None = None
     guidance: float | None = field(default=2.5, validator=optional(ge(0.0)))
     max_sequence_length: int = field(default=512, validator=[ge(1), le(512)])

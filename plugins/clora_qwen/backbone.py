@@ -42,6 +42,8 @@ ARCHITECTURES: Mapping[Edition, str] = {
     "2511": "Qwen-Image-Edit-2511",
 }
 
+PUBLISHED = ModelPlace("Qwen/Qwen-Image-Edit-2511")
+
 
 @frozen
 class QwenImageEdit:
@@ -52,7 +54,7 @@ class QwenImageEdit:
     transformer's; the other parts are in float32 where its weights are, else in bfloat16.
     """
 
-    model: ModelPlace = field(default="Qwen/Qwen-Image-Edit-2511", converter=ModelPlace)
+    model: ModelPlace = PUBLISHED
     revision: str | None = None
     side: int = field(default=1024, validator=[ge(32), le(4096)])
     guidance_rescale: bool = True
