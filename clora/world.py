@@ -108,8 +108,12 @@ class World:
         return self._teachers
 
     def meet(self, ranks: Ranks) -> None:
-        """Return once every rank has come here; one that shares the base evaluates along with those that are late."""
-        self.pace.finish()
+        """Return once every rank has come here; one that shares the base evaluates along with those that are late.
+
+        A rank that works on its own, such as the first while it evaluates, meets nobody: the others still follow it.
+        """
+        if ranks.world > 1:
+            self.pace.finish()
         ranks.wait()
 
     def only(self, *parts: Part) -> None:

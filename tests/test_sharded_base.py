@@ -19,6 +19,9 @@ from clora.recipe.load import load_recipe
 from clora.routes import first_step, route_of
 from clora.runs import RunFolder
 from clora.seeding import Draws
+from clora.training.ranks import Ranks
+from clora.training.sharding import Pace
+from clora.world import World
 
 RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
 SETS = (
@@ -222,3 +225,18 @@ def test_a_large_models_backbone_comes_in_shares_and_is_checkpointed(
         )
     )
     ended(started([str(script)]))
+
+
+def test_a_rank_that_works_on_its_own_does_not_send_the_others_away() -> None:
+    """The first rank evaluates while the others follow; what it calls must not tell them that all is done."""
+
+    class Following(Pace):
+        finished = 0
+
+        def finish(self) -> None:
+            self.finished += 1
+
+    world = World(plan_with())
+    world.pace = pace = Following()
+    world.meet(Ranks())
+    assert pace.finished == 0
