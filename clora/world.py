@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,8 +16,8 @@ from clora.adapters.eager import eager_lora_linear
 from clora.adapters.evaluator import Evaluator
 from clora.cache_shards import Shards
 from clora.conditioning import Conditioning
+from clora.converted import read_teacher
 from clora.errors import CloraError
-from clora.lora_files.reader import read_lora
 from clora.protocols import LoadsInParts
 from clora.teacher_loading import Source
 from clora.teacher_slots import TeacherSlots
@@ -53,6 +52,7 @@ class World:
 
     def __init__(self, plan: Plan, ranks: Ranks | None = None, cache: Path | None = None) -> None:
         self.plan = plan
+        self.cache = cache
         self.device = device_of(plan.recipe.device)
         self.backbone: LoadedBackbone = plan.recipe.backbone.load(self.device)
         self._parts = self.backbone if isinstance(self.backbone, LoadsInParts) else None
@@ -161,10 +161,9 @@ def read_factors(world: World, source: Source) -> Factors:
     linears = world.adapted.linears
     # no rank has a whole weight where the base is shared, and none may gather one alone
     weights = None if world.pace.shared else lambda module: linears[module].base.weight
-    file = read_lora(source.path, world.shapes, weights=weights)
-    for note in file.notes():
-        warnings.warn(f"{source.path}: {note}", stacklevel=2)
-    return {name: (delta.a, delta.b, delta.scale * source.scale) for name, delta in file.deltas.items()}
+    cache = None if world.cache is None else world.cache / "teachers"
+    deltas = read_teacher(source.path, world.shapes, weights, cache, world.plan.recipe.backbone.digest())
+    return {name: (delta.a, delta.b, delta.scale * source.scale) for name, delta in deltas.items()}
 
 
 def read_adapter(world: World, path: Path, scale: float = 1.0) -> Adapter:

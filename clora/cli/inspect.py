@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--with", dest="with_files", action="append", default=[], type=Path, metavar="FILE", help="lay a recipe on top"
     )
+    parser.add_argument(
+        "--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="set one of the recipe's values"
+    )
     parser.add_argument("--modules", action="store_true", help="a line for every linear, and every problem")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
@@ -89,8 +92,8 @@ def as_json(found: Survey) -> dict[str, Any]:
 
 def _fits(args: argparse.Namespace) -> Fits:
     """The backbone of the arguments. Raises CloraError where there is none of that name, or it finds a mistake."""
-    if args.with_files and args.recipe is None:
-        raise CloraError("--with lays a recipe on that of --recipe, and there is none")
+    if (args.with_files or args.sets) and args.recipe is None:
+        raise CloraError("--with and --set change the recipe of --recipe, and there is none")
     if args.backbone is None and args.recipe is None:
         return Fits("", None)
     from clora.plugins import discover
@@ -100,7 +103,7 @@ def _fits(args: argparse.Namespace) -> Fits:
         from clora.recipe.load import load_recipe
 
         name = f"{args.recipe.name}'s backbone"
-        return _checked(name, load_recipe(args.recipe, args.with_files, (), catalogue).recipe.backbone)
+        return _checked(name, load_recipe(args.recipe, args.with_files, args.sets, catalogue).recipe.backbone)
     name = str(args.backbone)
     try:
         return _checked(name, catalogue.find("backbone", name).cls())

@@ -1,0 +1,51 @@
+"""LoKr, LoHa and DoRA teachers as the LoRAs they become, kept on disk: decomposing takes minutes, reading does not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clora.lora_files.header import LoraFileError
+from clora.lora_files.reader import LoraDelta, read_lora
+from clora.lora_files.writer import write_lora
+from clora.runs import digest_of
+
+if TYPE_CHECKING:
+    import torch
+
+
+def read_teacher(
+    path: Path,
+    shapes: Mapping[str, tuple[int, int]],
+    weights: Callable[[str], torch.Tensor] | None,
+    cache: Path | None,
+    backbone: str,
+) -> Mapping[str, LoraDelta]:
+    """A teacher's deltas; one that is no plain LoRA is decomposed once for each state of its file and of the backbone.
+
+    `backbone` is its digest, for a DoRA depends on it. Warns what a decomposition loses, when it is made. Raises
+    LoraFileError where the file does not fit.
+    """
+    kept = None if cache is None else cache / f"{path.stem}-{_state(path, backbone)}.safetensors"
+    if kept is not None and kept.exists():
+        try:
+            return read_lora(kept, shapes).deltas
+        except LoraFileError:
+            pass  # damaged: made again below
+    file = read_lora(path, shapes, weights=weights)
+    for note in file.notes():
+        warnings.warn(f"{path}: {note}", stacklevel=2)
+    if kept is not None and file.conversions:
+        write_lora(kept, file.deltas)
+    return file.deltas
+
+
+def _state(path: Path, backbone: str) -> str:
+    """A hash of which file this is, in its present state; not of its gigabytes."""
+    try:
+        state = path.stat()
+    except OSError:
+        return digest_of([str(path), backbone])  # the reader says what is wrong with it
+    return digest_of([str(path.resolve()), state.st_size, state.st_mtime_ns, backbone])
