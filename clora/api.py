@@ -1,11 +1,12 @@
 """All that a plugin may import from clora; nothing else is public."""
 
 from clora.captions.file import CaptionsError, WrittenCaption, read_captions
-from clora.diffusers_folder import DiffusersFolder, ModelPlace
+from clora.diffusers_folder import DiffusersFolder, ModelPlace, weights_problems
 from clora.errors import CloraError, hint
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix, Measured
 from clora.flow import Schedule, add_noise, guide, over, shift, to_noise, to_x0, unshift, velocity_target
 from clora.hookspecs import hookimpl
+from clora.hub_files import hub_download, hub_reason
 from clora.memory.fit import fit_network
 from clora.memory.footprint import Blueprint, network_footprint
 from clora.memory.settings import NetworkMemory
@@ -17,6 +18,7 @@ from clora.protocols import (
     Checked,
     ChecksCards,
     ChecksDataset,
+    ChecksEvaluation,
     Component,
     CountsTokens,
     Dataset,
@@ -85,6 +87,7 @@ __all__ = [
     "Checked",
     "ChecksCards",
     "ChecksDataset",
+    "ChecksEvaluation",
     "CloraError",
     "Component",
     "Conditions",
@@ -152,6 +155,8 @@ __all__ = [
     "guide",
     "hint",
     "hookimpl",
+    "hub_download",
+    "hub_reason",
     "network_footprint",
     "over",
     "picture_size",
@@ -163,4 +168,5 @@ __all__ = [
     "to_x0",
     "unshift",
     "velocity_target",
+    "weights_problems",
 ]

@@ -147,7 +147,7 @@ class DiffusersFolder:
         try:
             self.config(part)
             if self.folder is not None and part not in CONFIGS:
-                return _weights_problems(self.folder / part)
+                return weights_problems(self.folder / part)
         except CloraError as error:
             return [str(error)]
         return []
@@ -166,8 +166,8 @@ def _wrong_classes(index: Mapping[str, Any], classes: Mapping[str, Sequence[str]
     return problems
 
 
-def _weights_problems(folder: Path) -> list[str]:
-    """What is wrong with the weights of one part, by the headers of its files."""
+def weights_problems(folder: Path) -> list[str]:
+    """What is wrong with the weights in a folder, by the headers of its safetensors files; nothing else is read."""
     if not folder.is_dir():
         return [f"{folder}: there is no such folder"]
     try:

@@ -11,14 +11,14 @@ from clora.errors import CloraError
 @cache
 def hub_commit(model: str, revision: str | None) -> str:
     """The commit that a revision (None: the main branch) is now; one process keeps to it. Raises CloraError."""
-    return _download(model, revision, "model_index.json").parent.name
+    return hub_download(model, revision, "model_index.json").parent.name
 
 
 @cache
 def hub_file(model: str, revision: str | None, name: str) -> Path:
     """A small file of a model at that commit, downloaded once. Raises CloraError with the reason where it cannot be."""
     *folders, leaf = name.split("/")
-    path = _download(model, hub_commit(model, revision), leaf, subfolder="/".join(folders) or None)
+    path = hub_download(model, hub_commit(model, revision), leaf, subfolder="/".join(folders) or None)
     return path
 
 
@@ -34,7 +34,8 @@ def hub_folder(model: str, revision: str | None, name: str) -> Path:
     return Path(root) / name
 
 
-def _download(model: str, revision: str | None, name: str, subfolder: str | None = None) -> Path:
+def hub_download(model: str, revision: str | None, name: str, subfolder: str | None = None) -> Path:
+    """A small file of a model, by the Hub's cache: its folder is named after the commit. Raises CloraError."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 

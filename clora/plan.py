@@ -12,7 +12,7 @@ from attrs import frozen
 from clora.errors import hint
 from clora.extension import finished_effects, mixed, start_digest, start_problems
 from clora.lora_files.check import check_lora
-from clora.protocols import Checked, ChecksCards, ChecksDataset, Tokenizes
+from clora.protocols import Checked, ChecksCards, ChecksDataset, ChecksEvaluation, Tokenizes
 from clora.recipe.problems import Problem, RecipeError
 from clora.routes import slots_problem
 from clora.runs import digest_of
@@ -139,10 +139,14 @@ def _objective(recipe: Recipe) -> Iterable[Finding]:
 
 
 def _metrics(recipe: Recipe) -> Iterable[Finding]:
-    """Metrics that could not measure this dataset's pictures once they are made."""
+    """Metrics that could not measure this dataset's pictures once they are made, or not beside one another."""
     for name, metric in recipe.metrics.items():
         if isinstance(metric, ChecksDataset):
             yield from ((f"metrics.{name}", sentence) for sentence in metric.check_dataset(recipe.dataset))
+        if isinstance(metric, ChecksEvaluation):
+            others = [other for key, other in recipe.metrics.items() if key != name]
+            found = metric.check_evaluation(recipe.evaluate.teacher, others)
+            yield from ((f"metrics.{name}", sentence) for sentence in found)
 
 
 def _chosen(recipe: Recipe, cards: tuple[EffectCard, ...]) -> tuple[tuple[EffectCard, ...], list[Finding]]:

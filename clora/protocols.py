@@ -90,6 +90,18 @@ class ChecksDataset(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksEvaluation(Protocol):
+    """A metric that can find, before anything is trained, that the recipe will not give it the pictures it needs."""
+
+    def check_evaluation(self, teacher: bool, others: Sequence[Metric]) -> Iterable[str]:
+        """Every reason as one sentence that says what to do instead.
+
+        `teacher`: whether each effect's own teacher's pictures are made; `others`: the recipe's other metrics.
+        """
+        ...
+
+
 class Teachers(Protocol):
     """A bank of effect LoRAs."""
 

@@ -14,6 +14,7 @@ from clora.report.numbers import duration, label, plain, shown, size
 from clora.report.pictures import sheet, strip
 
 _OVERVIEW = ("source", "truth", "student")
+_OVERVIEW_WITHOUT_TRUTH = ("source", "teacher", "student")
 _MANY = 16  # effects from which on their pictures in the first screen are smaller
 
 
@@ -59,7 +60,8 @@ def _overview(data: ReportData, anchors: Mapping[str, str]) -> Markup:
     tiles = []
     shown_grids = {name: grid for name, grid in data.effect_grids.items() if grid.subjects and grid.roles}
     for i, (name, grid) in enumerate(shown_grids.items()):
-        roles = {role: pictures for role, pictures in grid.roles.items() if role in _OVERVIEW}
+        wanted = _OVERVIEW if "truth" in grid.roles else _OVERVIEW_WITHOUT_TRUTH
+        roles = {role: pictures for role, pictures in grid.roles.items() if role in wanted}
         # Another subject for every effect: one that happens to suit or not to suit would tell little.
         subject = i % len(grid.subjects)
         first = strip(Grid(grid.subjects, roles or grid.roles), subject, f"{name} on {grid.subjects[subject]}")

@@ -1,4 +1,4 @@
-"""Metrics of effects whose truth is known: bad cases, bleed, subject consistency and what the general stream keeps."""
+"""Metrics of effects: against the known truth, against the teacher's own pictures, and by an image encoder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ if TYPE_CHECKING:
 
 @hookimpl
 def clora_metrics() -> list[Component]:
-    """Register the metric `truth`."""
+    """Register the metrics `truth`, `to_teacher` and `similarity`."""
     from clora.api import Component
+    from clora_effectbench.similarity import SimilarityMetric
+    from clora_effectbench.to_teacher import ToTeacherMetric
     from clora_effectbench.truth import TruthMetric
 
-    return [Component("truth", TruthMetric)]
+    return [
+        Component("truth", TruthMetric),
+        Component("to_teacher", ToTeacherMetric),
+        Component("similarity", SimilarityMetric),
+    ]

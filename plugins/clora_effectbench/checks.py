@@ -1,4 +1,4 @@
-"""What the metric `truth` needs of an evaluation, said plainly when it is not there."""
+"""What the metrics need of an evaluation, said plainly when it is not there."""
 
 from __future__ import annotations
 
@@ -41,23 +41,24 @@ def _check_effect(pictures: EffectPictures, names: Sequence[str]) -> None:
         differences = {"lacks": missing, "adds": unlisted}
         told = "; ".join(f"{word} {', '.join(found)}" for word, found in differences.items() if found)
         raise ValueError(f"{where} must know the same truths as the others: it {told}")
-    _check_pictures(where, "student output", pictures.student, pictures.source)
+    check_pictures(where, "student output", pictures.student, pictures.source)
     if pictures.teacher is not None:
-        _check_pictures(where, "teacher output", pictures.teacher, pictures.source)
+        check_pictures(where, "teacher output", pictures.teacher, pictures.source)
     for name, truth in pictures.truths.items():
-        _check_pictures(where, f"truth of {name!r}", truth, pictures.source)
+        check_pictures(where, f"truth of {name!r}", truth, pictures.source)
 
 
 def _check_general(general: GeneralPictures) -> None:
     where = "metric truth: the general pictures"
     if general.truth is None:
         raise ValueError(f"{where} have no truth; this metric needs a dataset that knows the right answer")
-    _check_pictures(where, "student output", general.student, general.source)
-    _check_pictures(where, "base output", general.base, general.source)
-    _check_pictures(where, "truth", general.truth, general.source)
+    check_pictures(where, "student output", general.student, general.source)
+    check_pictures(where, "base output", general.base, general.source)
+    check_pictures(where, "truth", general.truth, general.source)
 
 
-def _check_pictures(where: str, what: str, pictures: torch.Tensor, source: torch.Tensor) -> None:
+def check_pictures(where: str, what: str, pictures: torch.Tensor, source: torch.Tensor) -> None:
+    """Raise ValueError for pictures that are not [N, 3, H, W], of another shape than their sources, or not finite."""
     if pictures.ndim != 4 or len(pictures) == 0:
         raise ValueError(f"{where}: the {what} must be [N, 3, H, W] with N > 0, not {list(pictures.shape)}")
     if pictures.shape != source.shape:

@@ -1,4 +1,4 @@
-"""The squared distance between pictures and the choice of the nearest candidate, picture by picture."""
+"""The squared distance between pictures, smaller pictures for it, and the choice of the nearest candidate."""
 
 from __future__ import annotations
 
@@ -23,6 +23,23 @@ def squared_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         (x.double() - y.double()).square().flatten(1).mean(1) for x, y in zip(a.split(rows), b.split(rows), strict=True)
     ]
     return torch.cat(parts)
+
+
+def shrunk(pictures: torch.Tensor, size: int) -> torch.Tensor:
+    """Pictures [N, 3, H, W] with at most `size` pixels on their shorter side, each the mean of the area it covers.
+
+    What two samplings never share, grain and shifts of a pixel or two, averages out; what an effect does stays.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    height, width = pictures.shape[-2:]
+    shorter = min(height, width)
+    if shorter <= size:
+        return pictures
+    small = (round(height * size / shorter), round(width * size / shorter))
+    rows = max(1, _CHUNK // max(1, pictures[0].numel()))
+    return torch.cat([interpolate(part.float(), small, mode="area") for part in pictures.split(rows)])
 
 
 @frozen

@@ -202,4 +202,4 @@ def test_the_plugin_registers_it_without_torch():
 
     code = "import sys, clora_effectbench as p; print([c.name for c in p.clora_metrics()], 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['truth'] False"
+    assert done.stdout.strip() == "['truth', 'to_teacher', 'similarity'] False"
