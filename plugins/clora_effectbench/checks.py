@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from clora.api import CloraError
+
 if TYPE_CHECKING:
     import torch
 
@@ -16,7 +18,8 @@ SOURCE = "source"
 def candidates_of(evaluation: Evaluation) -> tuple[str, ...]:
     """What an output may turn out to be: the evaluated effects in their order, then others whose truth is known.
 
-    Raises ValueError where pictures or truths are missing, differ in shape between candidates or are not finite.
+    Raises ValueError where pictures or truths are missing or differ in shape between candidates, CloraError where they
+    are not finite.
     """
     if not evaluation.effects:
         raise ValueError("metric truth: the evaluation holds no effect")
@@ -58,11 +61,14 @@ def _check_general(general: GeneralPictures) -> None:
 
 
 def check_pictures(where: str, what: str, pictures: torch.Tensor, source: torch.Tensor) -> None:
-    """Raise ValueError for pictures that are not [N, 3, H, W], of another shape than their sources, or not finite."""
+    """Raise ValueError for pictures [N, 3, H, W] of another shape than their sources, CloraError where not finite."""
     if pictures.ndim != 4 or len(pictures) == 0:
         raise ValueError(f"{where}: the {what} must be [N, 3, H, W] with N > 0, not {list(pictures.shape)}")
     if pictures.shape != source.shape:
         raise ValueError(f"{where}: the {what} is {list(pictures.shape)}, its sources are {list(source.shape)}")
     # Every comparison with NaN is false, which would count a broken picture as a success.
     if not pictures.isfinite().all():
-        raise ValueError(f"{where}: the {what} holds numbers that are not finite")
+        raise CloraError(
+            f"{where}: the {what} holds numbers that are not finite; a student that does so diverged, which a lower "
+            "`train.lr` may help, and a teacher that does so is scaled too far"
+        )

@@ -140,7 +140,7 @@ def test_grain_and_a_shift_by_a_pixel_cost_less_where_areas_are_compared():
         ({"teacher": None}, CloraError, "'b': the student is compared with its teachers' pictures"),
         ({"teacher": random(0)}, CloraError, "the teacher of 'b' leaves every test picture as it is"),
         ({"student": random(0)[:2]}, ValueError, "student output is [2, 3, 6, 6]"),
-        ({"student": random(0) * math.nan}, ValueError, "student output holds numbers that are not finite"),
+        ({"student": random(0) * math.nan}, CloraError, "student output holds numbers that are not finite"),
         ({"effect": "source"}, ValueError, "no effect may be called 'source'"),
     ],
 )

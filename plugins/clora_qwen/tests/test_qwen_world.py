@@ -120,6 +120,7 @@ def test_every_stage_has_left_what_it_makes(finished: Finished) -> None:
     assert all(np.isfinite(list(step["losses"].values())).all() for step in steps)
     results = json.loads((finished.run / "evaluate/results.json").read_text())
     assert set(results["pictures"]) == set(EFFECTS)
+    assert all(set(results["per_picture"][effect]) == {"to_teacher", "undone_rate"} for effect in EFFECTS)
     assert (finished.run / "report.html").stat().st_size > 10_000
     made = {path.relative_to(finished.export).as_posix() for path in finished.export.rglob("*") if path.is_file()}
     assert made >= {
