@@ -96,10 +96,10 @@ def users_folder(folder: Path, teachers: int) -> Path:
     for part, size in STORED.items():
         (weights,) = (model / part).glob("*.safetensors")
         _hollow(weights, {"weight": ("U8", [size])})
-    shapes = QwenImageEdit(model=str(model))
+    backbone = QwenImageEdit(model=str(model))
     factors = {}
-    for module in shapes.targets():
-        inputs, outputs = shapes.shapes()[module]
+    for module in backbone.targets():
+        inputs, outputs = backbone.shapes()[module]
         factors[f"transformer.{module}.lora_A.weight"] = ("BF16", [RANK, inputs])
         factors[f"transformer.{module}.lora_B.weight"] = ("BF16", [outputs, RANK])
     entries = []
@@ -113,9 +113,8 @@ def users_folder(folder: Path, teachers: int) -> Path:
     _jsonl(folder / "effects.jsonl", [line | {"effect": entry["name"]} for entry in entries for line in lines])
     _jsonl(folder / "general.jsonl", [line | {"instruction": "make it darker"} for line in lines])
     text = (ROOT / WORLD).read_text()
-    text = text.replace("model: Qwen/Qwen-Image-Edit-2511", "model: model").replace(
-        "effects: effects ", "effects: effects.jsonl "
-    )
+    for published, hollow in (("Qwen/Qwen-Image-Edit-2511", "model"), ("effects: effects ", "effects: effects.jsonl ")):
+        text = text.replace(published, hollow, 1)
     (folder / "world.yaml").write_text(text)
     return folder / "world.yaml"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from clora.cost import cost
 from clora.plan import Plan, make_plan
@@ -65,3 +66,28 @@ def test_other_words_than_the_teachers_are_sampled_for_themselves(sampled, tmp_p
 
 def test_a_recipe_that_trains_nothing_has_no_adapters_in_training():
     assert "adapters in training" not in cost(plan_of())
+
+
+class Fails:
+    """A metric that cannot measure."""
+
+    def measure(self, evaluation):
+        raise RuntimeError("no")
+
+
+def test_pictures_outlive_an_evaluation_that_is_cut_short(sampled, tmp_path):
+    plan, folder = plan_of("serve.prompts=student"), RunFolder(tmp_path / "runs/one")
+    folder.path.mkdir(parents=True)
+    world = World(plan)
+    failing = evolve(plan, recipe=evolve(plan.recipe, metrics={"fails": Fails()}))
+    with pytest.raises(RuntimeError, match="no"):
+        evaluate(failing, world, folder, None, lambda text: None)
+    assert folder.pictures.exists()
+    made = len(sampled)
+    again = evaluate(plan, world, folder, None, lambda text: None)[0]
+    assert len(sampled) == made  # nothing was sampled twice
+    assert {path.name for path in folder.pictures.parent.iterdir()} == {"pictures.safetensors", "results.json"}
+    other = RunFolder(tmp_path / "others/one")
+    fresh = evaluate(plan, world, other, None, lambda text: None)[0]
+    for one, two in zip(again.effects, fresh.effects, strict=True):
+        assert one.student.equal(two.student)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,13 +56,16 @@ def evaluate(
     """Make the pictures, measure, write `evaluate/`; returns both."""
     recipe = plan.recipe
     served = load_served(plan, world, folder, plus)
-    maker = Maker(plan, world, served, folder)
+    files = [file for file in (folder.lora, plus) if file is not None and file.exists()]
+    maker = Maker(plan, world, served, folder, digest_of([digest_file(file) for file in files]))
     effects = []
     for i, card in enumerate(plan.cards):
         tell(f"evaluate {i + 1}/{len(plan.cards)}: {card.name}")
         effects.append(maker.effect(card))
     general = maker.general() if recipe.evaluate.general_images else None
     evaluation = Evaluation(effects, general)
+    # before a metric has a chance to fail
+    write_atomic_with(folder.pictures, lambda path: save_file(to_tensors(evaluation), path))
     results: dict = {"values": {}, "lower_is_better": [], "per_effect": {}, "matrices": {}, "nfe": nfe(plan)}
     results |= {"per_picture": {}, "pictures": {effect.effect: list(effect.names) for effect in effects}}
     for metric in recipe.metrics.values():
@@ -73,8 +77,8 @@ def evaluate(
         for name, scores in measured.per_picture.items():
             results["per_picture"].setdefault(name, {}).update({key: list(column) for key, column in scores.items()})
         results["matrices"] |= {name: asdict(matrix) for name, matrix in measured.matrices.items()}
-    write_atomic_with(folder.pictures, lambda path: save_file(to_tensors(evaluation), path))
     write_atomic(folder.results, json.dumps(results, indent=2) + "\n")
+    shutil.rmtree(maker.parts, ignore_errors=True)
     return evaluation, results
 
 
@@ -103,9 +107,14 @@ def nfe(plan: Plan) -> str:
 
 
 class Maker:
-    """Makes the evaluation's pictures; the teachers' and the base's are shared by runs through the cache."""
+    """Makes the evaluation's pictures, each effect's once; the teachers' and the base's are shared by runs.
 
-    def __init__(self, plan: Plan, world: World, served: Served, folder: RunFolder) -> None:
+    `weights` is a hash of the files that are served.
+    """
+
+    def __init__(self, plan: Plan, world: World, served: Served, folder: RunFolder, weights: str) -> None:
+        self.weights = weights
+        self.parts = folder.pictures.parent / "parts"  # what an interrupted evaluation has made
         self.plan = plan
         self.world = world
         self.served = served
@@ -135,7 +144,7 @@ class Maker:
             student = teacher  # what is served is the teacher itself: the same pictures to the last digit
         else:
             with self._standing(card, served):
-                student = self._sample(served, [prompt] * len(names), names, draws)
+                student = self._sample(card.name, served, [prompt] * len(names), names, draws)
         truths: dict[str, torch.Tensor] = {}
         if isinstance(recipe.dataset, Truth):
             truths = {other.name: recipe.dataset.truth(other.name, names) for other in self.plan.cards}
@@ -161,7 +170,7 @@ class Maker:
         return GeneralPictures(
             instructions=tuple(instructions),
             source=source,
-            student=base if bare else self._sample(self.served.general, instructions, names, draws),
+            student=base if bare else self._sample("general", self.served.general, instructions, names, draws),
             base=base,
             truth=truth,
         )
@@ -180,9 +189,15 @@ class Maker:
         finally:
             adapted.remove(served)
 
-    def _sample(self, adapter: str | None, prompts: Sequence[str], names: Sequence[str], draws: Draws) -> torch.Tensor:
+    def _sample(
+        self, label: str, adapter: str | None, prompts: Sequence[str], names: Sequence[str], draws: Draws
+    ) -> torch.Tensor:
+        """What is served, from this run's own parts where an interrupted evaluation has left it."""
         sampler = self.server.teacher if self._samples_as_teachers else self.server.few_step
-        return sampler(adapter, prompts, names, draws)
+        recipe = self.plan.recipe
+        pictures = digest_tensor(recipe.dataset.images(names))
+        key = digest_of([self.plan.digest, self.weights, adapter, list(prompts), pictures])
+        return _kept(self.parts / f"{label}-{key}.safetensors", lambda: sampler(adapter, prompts, names, draws))
 
     def _reference(
         self, label: str, adapter: str | None, prompts: Sequence[str], names: Sequence[str], draws: Draws, weights: str
@@ -192,14 +207,19 @@ class Maker:
         pictures = digest_tensor(recipe.dataset.images(names))
         key = digest_of([recipe.backbone.digest(), weights, list(prompts), pictures, recipe.teacher.sampling()])
         path = self.folder.cache / "references" / f"{label}-{key}.safetensors"
-        if path.exists():
-            try:
-                return load_file(path)["pictures"]
-            except (SafetensorError, KeyError, OSError):
-                pass  # damaged: made again below
-        made = self.server.teacher(adapter, prompts, names, draws).contiguous()
-        write_atomic_with(path, lambda temporary: save_file({"pictures": made}, temporary))
-        return made
+        return _kept(path, lambda: self.server.teacher(adapter, prompts, names, draws))
+
+
+def _kept(path: Path, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """The pictures of a file, made and written where it is not there or damaged."""
+    if path.exists():
+        try:
+            return load_file(path)["pictures"]
+        except (SafetensorError, KeyError, OSError):
+            pass
+    made = make().contiguous()
+    write_atomic_with(path, lambda temporary: save_file({"pictures": made}, temporary))
+    return made
 
 
 def general_items(plan: Plan) -> list[GeneralItem]:
