@@ -112,7 +112,7 @@ def cycles(folder: Path, ranks: Ranks, together: Sequence[int] = ()) -> dict[str
     """Every update's gradient and losses; with `together` those of these ranks' rows as one batch."""
     plan = plan_here()
     world = World(plan)
-    batches: Any = Batches(plan, world, prepare(plan, world, RunFolder(folder), lambda text: None))
+    batches: Any = Batches(plan, world, prepare(plan, world, RunFolder(folder)))
     draws: Any = Draws(plan.recipe.seed, rank=ranks.rank)
     if together:
         batches = Doubled(batches)
@@ -138,7 +138,7 @@ def main(folder: Path, out: Path) -> None:
         ranks.wait()  # the first fills the cache
     else:
         plan = plan_here()
-        prepare(plan, World(plan), RunFolder(folder), lambda text: None)
+        prepare(plan, World(plan), RunFolder(folder))
         ranks.wait()
     made = cycles(folder, ranks)
     if ranks.first:
