@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import struct
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,6 +85,7 @@ def _gib(size: int) -> float:
 
 def users_folder(folder: Path, teachers: int) -> Path:
     """A model, LoRAs and pictures as a person has them, files of the published sizes without numbers in them."""
+    sys.path.insert(0, str(ROOT / "tests"))
     import tiny_qwen
     from clora_qwen.backbone import QwenImageEdit
     from PIL import Image
