@@ -23,6 +23,7 @@ def fit_network(network: nn.Module, blocks: Sequence[str], how: NetworkMemory, d
     """
     from clora.memory.checkpointing import checkpointed
     from clora.memory.precision import DTYPES
+    from clora.memory.settings import ATTENTION
 
     network.requires_grad_(False)
     dtype = DTYPES.get(how.weights)
@@ -39,6 +40,8 @@ def fit_network(network: nn.Module, blocks: Sequence[str], how: NetworkMemory, d
         share(network, modules)
     else:
         _place(network, modules, how, device)
+    if how.attention != "sdpa":
+        network.set_attention_backend(ATTENTION[how.attention])  # pyright: ignore[reportCallIssue] - the same
     if how.gradient_checkpointing:
         network.enable_gradient_checkpointing(checkpointed)  # pyright: ignore[reportCallIssue] - diffusers' ModelMixin
     return network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
 
 #: how the weights of the blocks' linears are kept; fp8, int8 and nf4 are multiplied out where they are used
 Weights = Literal["fp32", "bf16", "fp8", "int8", "nf4"]
+Attention = Literal["sdpa", "cudnn", "efficient", "math", "flash", "flash_3", "xformers"]
+#: diffusers' names of them; those that fetch kernels from the Hub are left out, for that would run code from there
+ATTENTION = {
+    "sdpa": "native", "cudnn": "_native_cudnn", "efficient": "_native_efficient", "math": "_native_math",
+    "flash": "flash", "flash_3": "_flash_3", "xformers": "xformers",
+}  # fmt: skip
+#: the package that an attention comes from, where it is not torch itself
+PACKAGES = {"flash": "flash_attn", "flash_3": "flash_attn_interface", "xformers": "xformers"}
 
 
 @frozen
@@ -24,6 +33,8 @@ class NetworkMemory:
     gradient_checkpointing: bool = False
     #: how many transformer blocks wait in CPU memory and are copied to the GPU just before they run
     offload_blocks: int = field(default=0, validator=ge(0))
+    #: how attention is computed; flash and flash_3 take no mask: the rows of a pass must have texts of one length
+    attention: Attention = "sdpa"
     #: refused for now, with the reason
     compile: bool = False
 
@@ -41,5 +52,8 @@ class NetworkMemory:
                 "memory.compile: torch.compile would compile every block anew for every teacher and every mix of rows, "
                 "and give up after eight of them; leave it false"
             )
+        package = PACKAGES.get(self.attention)
+        if package is not None and find_spec(package) is None:
+            yield f"memory.attention: {self.attention} needs the package {package}, which is not installed"
         if self.offload_blocks > blocks:
             yield f"memory.offload_blocks: the network has {blocks} blocks, {self.offload_blocks} cannot wait elsewhere"
