@@ -33,6 +33,18 @@ def digest_file(path: Path) -> str:
     return hasher.hexdigest()
 
 
+def digest_once(path: Path, cache: Path) -> str:
+    """`digest_file`, read again only once the file's size or time has changed: a bank has a hundred gigabytes."""
+    state = path.stat()
+    kept = cache / "digests" / digest_of([str(path.resolve()), state.st_size, state.st_mtime_ns])
+    try:
+        return kept.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        digest = digest_file(path)
+        write_atomic(kept, digest)
+        return digest
+
+
 def _read(path: Path) -> dict[str, Any]:
     """A JSON file that holds a mapping. Raises CloraError where it is damaged."""
     try:

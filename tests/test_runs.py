@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from hashlib import blake2b
+from pathlib import Path
 
 import pytest
 
 from clora.errors import CloraError
-from clora.runs import RunFolder, digest_file, digest_of
+from clora.runs import RunFolder, digest_file, digest_of, digest_once
 
 
 @pytest.fixture
@@ -120,3 +122,17 @@ def test_check_writable_leaves_nothing_and_tells_a_refusal(folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CloraError, match="cannot write"):
         RunFolder(tmp_path / "file" / "run").check_writable()
+
+
+def test_a_large_file_is_hashed_once_for_each_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, cache = tmp_path / "teacher.safetensors", tmp_path / "cache"
+    file.write_bytes(b"one")
+    read: list[Path] = []
+    monkeypatch.setattr("clora.runs.digest_file", lambda path: (read.append(path), digest_file(path))[1])
+    first = digest_once(file, cache)
+    assert first == digest_file(file) == digest_once(file, cache)
+    assert len(read) == 1
+    file.write_bytes(b"two")
+    os.utime(file, ns=(5, 5))
+    assert digest_once(file, cache) == digest_file(file) != first
+    assert len(read) == 2

@@ -18,7 +18,7 @@ from clora.adapters.adapter import stack
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures
 from clora.files import write_atomic, write_atomic_with
 from clora.protocols import Truth
-from clora.runs import RunFolder, digest_file, digest_of, digest_tensor
+from clora.runs import RunFolder, digest_file, digest_of, digest_once, digest_tensor
 from clora.seeding import Draws
 from clora.serving import Server
 from clora.world import World, read_adapter
@@ -137,7 +137,12 @@ class Maker:
         teacher = None
         if recipe.evaluate.teacher:
             teacher = self._reference(
-                f"{card.name}", card.name, [card.teacher_prompt] * len(names), names, draws, digest_file(card.lora)
+                card.name,
+                card.name,
+                [card.teacher_prompt] * len(names),
+                names,
+                draws,
+                digest_once(card.lora, self.folder.cache),
             )
         served = self.served.effect[card.name]
         if teacher is not None and self._samples_as_teachers and (served, prompt) == (card.name, card.teacher_prompt):

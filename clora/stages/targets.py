@@ -16,7 +16,7 @@ from attrs import frozen
 
 from clora.cache_shards import Shards
 from clora.errors import CloraError
-from clora.runs import RunFolder, digest_file, digest_of
+from clora.runs import RunFolder, digest_of, digest_once
 from clora.seeding import Draws
 from clora.serving import Server
 from clora.training.batches import Targets
@@ -48,7 +48,7 @@ class Bank:
     @classmethod
     def at(cls, plan: Plan, world: World, cache: Path) -> Bank:
         """The bank below a cache folder."""
-        folders = {card.name: cache / "targets" / f"{card.name}-{_digest(plan, card)}" for card in plan.cards}
+        folders = {card.name: cache / "targets" / f"{card.name}-{_digest(plan, card, cache)}" for card in plan.cards}
         return cls(plan, world, {effect: Shards(folder) for effect, folder in folders.items()})
 
     def key(self, source: str) -> str:
@@ -141,12 +141,12 @@ def _make(bank: Bank, chunks: Sequence[Chunk], progress: Progress | None) -> Non
         progress.counted("teacher outputs", done, total)
 
 
-def _digest(plan: Plan, card: EffectCard) -> str:
+def _digest(plan: Plan, card: EffectCard, cache: Path) -> str:
     """All that decides a teacher's outputs but for the pictures."""
     return digest_of(
         {
             "backbone": plan.recipe.backbone.digest(),
-            "lora": digest_file(card.lora),
+            "lora": digest_once(card.lora, cache),
             "scale": card.scale,
             "prompt": card.teacher_prompt,
             "teacher": plan.recipe.teacher.sampling(),
