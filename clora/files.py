@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from clora.errors import CloraError
 
@@ -58,6 +59,11 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _beside(path: Path, ending: str) -> Path:
+    """A hidden name beside a path that no other thread, process or machine takes."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.{ending}")
+
+
 def write_atomic_with(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a temporary file beside `path`, then put it in place in one step.
 
@@ -65,7 +71,7 @@ def write_atomic_with(path: Path, write: Callable[[Path], None]) -> None:
     """
     with told_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = _beside(path, "tmp")
         try:
             write(temporary)
             with temporary.open("rb") as written:
@@ -90,9 +96,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` make a folder's files under a temporary name, then put the whole folder in place in one step."""
     with told_plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary, old = _beside(path, "tmp"), _beside(path, "old")
         temporary.mkdir()
         try:
             fill(temporary)
@@ -101,7 +105,6 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
                     os.fsync(written.fileno())
             sync_folder(temporary)
             if path.exists():  # moved aside whole: a kill while it is removed must not leave a torn one in place
-                shutil.rmtree(old, ignore_errors=True)
                 path.rename(old)
             temporary.rename(path)
         finally:
