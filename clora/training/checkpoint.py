@@ -71,6 +71,8 @@ class Checkpoints:
             (folder / "state.json").write_text(json.dumps({"step": step, "digest": self.digest}))
 
         write_folder(path, fill)
+        for torn in self.folder.glob(".*.tmp"):  # what a kill has left of one that was being written
+            shutil.rmtree(torn, ignore_errors=True)
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self.folder / f"{old:06d}", ignore_errors=True)
         return path

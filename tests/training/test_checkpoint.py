@@ -97,6 +97,8 @@ def test_a_half_written_checkpoint_is_none(checkpoints):
     (torn / "state.safetensors").write_bytes(b"half")
     assert checkpoints.steps() == [1]
     assert checkpoints.resume(fresh_state()) == 1
+    checkpoints.save(2, fresh_state())
+    assert not torn.exists()  # it would hold its gigabytes for ever
 
 
 def test_a_failed_save_keeps_the_older_ones(checkpoints, monkeypatch):
