@@ -305,6 +305,9 @@ class Publication:
     pipeline: str = ""  # the class of diffusers that loads the LoRA; "" where no stock class does
     call: Mapping[str, Any] = field(factory=dict)  # what its call needs beside picture, prompt and steps
     workflow: Workflow | None = None
+    #: lines of Python that bring the Pillow picture `source` to the size of its edit, where the pipeline would not
+    sizing: Sequence[str] = ()
+    call_sizes: Mapping[str, str] = field(factory=dict)  # and what its call then needs, as Python over `source`
 
 
 @runtime_checkable

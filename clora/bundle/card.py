@@ -74,7 +74,15 @@ def _files(publication: Publication | None) -> str:
 
 def _code(plan: Plan, publication: Publication) -> str:
     first = next(iter(plan.prompts.values())).student
-    call = "".join(f", {key}={value!r}" for key, value in publication.call.items())
+    source = "\n".join(['source = load_image("source.png")', *publication.sizing])
+    arguments = {
+        "image": "source",
+        "prompt": "prompt",
+        "num_inference_steps": str(plan.recipe.student.steps),
+        **{key: repr(value) for key, value in publication.call.items()},
+        **publication.call_sizes,
+    }
+    call = "\n".join(f"    {key}={value}," for key, value in arguments.items())
     return f"""## In diffusers
 
 ```python
@@ -86,9 +94,11 @@ bundle = "."  # this folder, or its name on a hub
 pipe = {publication.pipeline}.from_pretrained({publication.base_model!r}, torch_dtype=torch.bfloat16)
 pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(bundle, subfolder="scheduler")
 pipe.load_lora_weights(bundle, weight_name="{WEIGHTS}")
-source = load_image("source.png")
+{source}
 prompt = {first!r}
-picture = pipe(image=source, prompt=prompt, num_inference_steps={plan.recipe.student.steps}{call}).images[0]
+picture = pipe(
+{call}
+).images[0]
 picture.save("edited.png")
 ```"""
 

@@ -105,11 +105,18 @@ class FluxKontext:
         return "-".join([self.folder.digest(), *map(str, keys)])
 
     def publication(self) -> Publication:
-        """What a card says of the base: the stock pipeline's call with the same guidance and length of text."""
-        call = {} if self.guidance is None else {"guidance_scale": self.guidance}
+        """What a card says of the base: the stock pipeline's call with the same guidance, length of text and size."""
+        from .sizes import code
+
+        call: dict[str, Any] = {} if self.guidance is None else {"guidance_scale": self.guidance}
         if self.max_sequence_length != 512:
             call["max_sequence_length"] = self.max_sequence_length
-        return Publication(self.model, "flux-1-kontext", "FluxKontextPipeline", call)
+        if self.side is not None:
+            call["_auto_resize"] = False  # it would make a megapixel of any source
+        # left alone it makes a square of 1024 x 1024, whatever the source
+        sizes = {"height": "source.height", "width": "source.width", "max_area": "source.height * source.width"}
+        sizing = code(self.side, self.multiple())
+        return Publication(self.model, "flux-1-kontext", "FluxKontextPipeline", call, sizing=sizing, call_sizes=sizes)
 
     def weight_files(self) -> Path:
         """The transformer's folder; of a Hub id it is downloaded."""

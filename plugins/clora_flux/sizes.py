@@ -22,6 +22,24 @@ def size_of(height: int, width: int, side: int | None, multiple: int) -> tuple[i
     return max(high // multiple, 1) * multiple, max(wide // multiple, 1) * multiple
 
 
+def code(side: int | None, multiple: int) -> list[str]:
+    """The lines of Python that do `fit`'s work on a Pillow picture `source`, for a model card."""
+    aspect = f"aspect = (source.width // {multiple}) / (source.height // {multiple})"
+    if side is None:
+        sizes = [
+            "from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS as preferred",
+            aspect,
+            "_, width, height = min((abs(aspect - w / h), w, h) for w, h in preferred)",
+        ]
+    else:
+        sizes = [
+            aspect,
+            f"width = max(round({side} * aspect**0.5) // {multiple}, 1) * {multiple}",
+            f"height = max(round({side} / aspect**0.5) // {multiple}, 1) * {multiple}",
+        ]
+    return ["from PIL import Image", *sizes, "source = source.resize((width, height), Image.Resampling.LANCZOS)"]
+
+
 def fit(picture: torch.Tensor, side: int | None, multiple: int) -> torch.Tensor:
     """A picture [1, 3, H, W] in [-1, 1], taken as 8 bits and resized by Pillow's Lanczos as the pipeline does."""
     import numpy as np

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 from clora_flux.backbone import FluxKontext
+from clora_flux.sizes import code, fit
 from clora_flux.tokens import pack
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline
+from diffusers.pipelines.flux import pipeline_flux_kontext
 from diffusers.schedulers import scheduling_flow_match_euler_discrete as scheduling
 from PIL import Image
 from safetensors import safe_open
@@ -77,7 +80,7 @@ def recipe(component: FluxKontext, tmp_path: Path) -> Path:
 
 
 def test_a_recipe_runs_and_its_lora_samples_the_same_in_the_stock_pipeline(
-    recipe: Path, component: FluxKontext, tmp_path: Path
+    recipe: Path, component: FluxKontext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs, out = tmp_path / "runs", tmp_path / "made.png"
     assert main(["run", str(recipe), "--runs", str(runs)]) == 0
@@ -110,6 +113,48 @@ def test_a_recipe_runs_and_its_lora_samples_the_same_in_the_stock_pipeline(
     assert np.abs(ours - theirs).max() <= 1  # levels of 255
     assert np.abs(ours - without).mean() > 1
     assert set(read_lora(run / "export/lora.safetensors").deltas) == set(component.targets())
+
+    large = Image.open(image).resize((99, 64), Image.Resampling.BICUBIC)
+    large.save(tmp_path / "large.png")
+    words = ["sample", str(run), "--effect", "ink", "--image", str(tmp_path / "large.png"), "--out", str(out)]
+    assert main([*words, "--seed", "7"]) == 0
+    monkeypatch.chdir(run / "export")
+    theirs = np.asarray(_cards_picture(run / "export", large), dtype=float)
+    ours = np.asarray(Image.open(out).convert("RGB"), dtype=float)
+    assert ours.shape == theirs.shape == (32, 48, 3)
+    assert np.abs(ours - theirs).max() <= 1
+
+
+@pytest.mark.parametrize("side", [None, 40, 512])
+@pytest.mark.parametrize("size", [(64, 96), (96, 33), (1000, 1003), (300, 1999)])
+def test_the_cards_code_resizes_as_the_backbone_does(side: int | None, size: tuple[int, int]) -> None:
+    height, width = size
+    pixels = torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    names = {"source": Image.fromarray(pixels.numpy())}
+    exec("\n".join(code(side, 16)), names)
+    ours = fit(pixels.permute(2, 0, 1)[None].float() / 127.5 - 1, side, 16)
+    theirs = torch.from_numpy(np.array(names["source"])).permute(2, 0, 1)[None].float() / 127.5 - 1
+    assert torch.equal(ours, theirs)
+
+
+def _cards_picture(export: Path, source: Image.Image) -> Image.Image:
+    """What the Python of README.md makes of a picture, in float32, with the noise of `clora sample --seed 7`."""
+    (python,) = re.findall(r"```python\n(.*?)```", (export / "README.md").read_text(), re.DOTALL)
+    source.save(export / "source.png")
+    draws, like = Draws(7).named("sample").named("0"), torch.empty(1, 16, 4, 6)
+    fresh = iter([*(pack(draws.normal(f"noise/{i}", like)) for i in range(1, 4)), torch.zeros(1)])
+    real = FluxKontextPipeline.from_pretrained
+
+    def precise(name: str, **_: Any) -> Any:
+        return real(name)
+
+    with (
+        patch.object(FluxKontextPipeline, "from_pretrained", precise),
+        patch.object(pipeline_flux_kontext, "randn_tensor", side_effect=lambda *a, **k: draws.normal("noise/0", like)),
+        patch.object(scheduling, "randn_tensor", side_effect=lambda *a, **k: next(fresh)),
+    ):
+        exec(compile(python, "README.md", "exec"), {})
+    return Image.open(export / "edited.png").convert("RGB")
 
 
 def _prompt(lora: Path, effect: str) -> str:
