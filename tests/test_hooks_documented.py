@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clora import hookspecs
+from clora import api, hookspecs, protocols
 
 ROOT = Path(__file__).parents[1]
 HOOKS = {name: f for name, f in vars(hookspecs).items() if name.startswith("clora_") and inspect.isfunction(f)}
@@ -23,6 +23,14 @@ def test_hook_is_documented_with_its_signature(name: str) -> None:
 def test_every_hook_registers_a_kind_or_observes() -> None:
     observers = {"clora_run_started", "clora_step_finished", "clora_checkpoint_saved", "clora_run_finished"}
     assert set(HOOKS) == set(hookspecs.KINDS.values()) | observers
+
+
+def test_every_optional_protocol_is_documented_and_exported() -> None:
+    optional = [name for name, cls in vars(protocols).items() if getattr(cls, "_is_runtime_protocol", False)]
+    assert len(optional) > 10
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert [name for name in optional if f"`{name}`" not in text] == []
+    assert [name for name in optional if name not in api.__all__] == []
 
 
 def test_every_hook_has_one_sentence() -> None:

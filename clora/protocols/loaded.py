@@ -1,0 +1,89 @@
+"""An edit model in memory, and the arithmetic of its adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+
+    from clora.flow import Schedule
+    from clora.values import Conditions, Words
+
+
+class LoadedBackbone(Protocol):
+    """An edit model in memory."""
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The transformer, frozen: the same object until it is dropped."""
+        ...
+
+    def fit(self, picture: torch.Tensor) -> torch.Tensor:
+        """A picture [1, 3, H, W] of any size as one that the model edits, [1, 3, h, w]."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> Words:
+        """Words [B], read together with their source pictures [B, 3, H, W] where the model does so."""
+        ...
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1] -> latents [B, C, h, w]."""
+        ...
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents [B, C, h, w] -> pictures [B, 3, H, W], clamped to [-1, 1]."""
+        ...
+
+    def velocity(self, x_sigma: torch.Tensor, sigma: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+        """The network's velocity eps - x0 at x_sigma [B, C, h, w], sigma [B]."""
+        ...
+
+
+#: what an edit model is made of: text encoders, the pictures' VAE, the transformer
+Part = Literal["text", "pictures", "network"]
+
+
+@runtime_checkable
+class LoadsInParts(Protocol):
+    """A loaded backbone too large to be in memory whole: parts are loaded when needed and dropped when told."""
+
+    def keep(self, *parts: Part) -> None:
+        """Drop every part that is not named; a dropped part is loaded again when it is next needed."""
+        ...
+
+
+@runtime_checkable
+class Guides(Protocol):
+    """A loaded backbone with a guidance of its own, such as one that keeps the norm of the conditional velocity."""
+
+    def guide(self, conditional: torch.Tensor, unconditional: torch.Tensor, guidance_scale: float) -> torch.Tensor:
+        """The guided velocity [B, C, h, w]."""
+        ...
+
+
+@runtime_checkable
+class KnowsSchedule(Protocol):
+    """A loaded backbone that knows the noise levels its own pipeline would use (`teacher.shift: null`)."""
+
+    def schedule(self, steps: int, latents: torch.Tensor) -> Schedule:
+        """The levels for latents shaped like these, [B, C, h, w]."""
+        ...
+
+
+class LoraKernel(Protocol):
+    """The computation of one LoRA linear whose batch rows may use different adapters."""
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        segments: Sequence[tuple[int, torch.Tensor | None, torch.Tensor | None, float]],
+    ) -> torch.Tensor:
+        """x [B, ..., in] -> [B, ..., out].
+
+        `segments` covers the rows in order: (row count, A [r, in] or None, B [out, r] or None, scale).
+        """
+        ...
