@@ -25,12 +25,12 @@ class Change:
     before: float
     after: float
     worsening: float
-    standard_error: float
+    standard_error: float | None  # None for a single picture, which says nothing of chance
 
     @property
     def worse(self) -> bool:
         """True where the worsening is beyond chance and large enough to matter."""
-        return self.worsening > ERRORS * self.standard_error and self.worsening > SHARE * abs(self.before)
+        return self.worsening > ERRORS * (self.standard_error or 0.0) and self.worsening > SHARE * abs(self.before)
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
@@ -58,10 +58,11 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
 
 def _change(effect: str, metric: str, old: Sequence[float], new: Sequence[float], lower: bool) -> Change:
     """The paired difference of means and its standard error."""
+    count = len(old)
     worse = [(b - a) if lower else (a - b) for a, b in zip(old, new, strict=True)]
-    mean = sum(worse) / len(worse)
-    spread = sum((w - mean) ** 2 for w in worse) / max(1, len(worse) - 1)
-    return Change(effect, metric, sum(old) / len(old), sum(new) / len(new), mean, sqrt(spread / len(worse)))
+    mean = sum(worse) / count
+    error = sqrt(sum((w - mean) ** 2 for w in worse) / (count - 1) / count) if count > 1 else None
+    return Change(effect, metric, sum(old) / count, sum(new) / count, mean, error)
 
 
 def as_text(found: Sequence[Change]) -> str:
@@ -69,9 +70,18 @@ def as_text(found: Sequence[Change]) -> str:
     widths = [max(len(getattr(change, key)) for change in found) for key in ("effect", "metric")]
     lines = [
         f"{c.effect:<{widths[0]}}  {c.metric:<{widths[1]}}  {c.before:9.4f} -> {c.after:9.4f}"
-        f"  ± {c.standard_error:.4f}{'  WORSE' if c.worse else ''}"
+        f"  ± {_error(c)}{'  WORSE' if c.worse else ''}"
         for c in found
     ]
     worse = list(dict.fromkeys(change.effect for change in found if change.worse))
     verdict = f"got worse: {', '.join(worse)}" if worse else "no effect got worse"
-    return "\n".join([*lines, f"{verdict} (beyond {ERRORS:g} standard errors and {SHARE:.0%})"])
+    lines.append(f"{verdict} (beyond {ERRORS:g} standard errors and {SHARE:.0%})")
+    if any(change.standard_error is None for change in found):
+        lines.append(
+            "?: one test picture alone cannot tell chance from change; `evaluate.images` is how many there are"
+        )
+    return "\n".join(lines)
+
+
+def _error(change: Change) -> str:
+    return "?     " if change.standard_error is None else f"{change.standard_error:.4f}"

@@ -114,6 +114,13 @@ def test_worse_is_beyond_chance_and_not_small() -> None:
     assert "got worse: gone" in as_text(list(found.values()))
 
 
+def test_of_one_picture_there_is_no_chance_to_know() -> None:
+    found = changes(results(ink=[0.1]), results(ink=[0.2]))
+    assert [(change.standard_error, change.worse) for change in found] == [(None, True), (None, True)]
+    assert "± ?" in as_text(found)
+    assert "one test picture alone" in as_text(found)
+
+
 def test_other_pictures_and_missing_numbers_are_told() -> None:
     before, after = results(ink=[0.1, 0.2]), results(ink=[0.1, 0.2])
     after["pictures"]["ink"] = ["p0", "another"]
