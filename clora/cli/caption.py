@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"{len(outcome.made)} written to {captioning.file}, {len(sorted_.kept)} kept", flush=True)
     _tell_cost(captioning, progress)
     if failed := [*sorted_.failed, *outcome.failed]:
-        lines = [f"{effect}: {why}" for effect, why in failed]
+        reasons = dict.fromkeys(why for _, why in failed)
+        lines = [f"{', '.join(effect for effect, w in failed if w == why)}: {why}" for why in reasons]
         raise CloraError("\n".join([f"{len(failed)} of {len(cards)} effects got no caption:", *lines]))
     return 0
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clora.cli.recipes import add_layer_arguments
 from clora.errors import CloraError
 
 if TYPE_CHECKING:
@@ -20,11 +21,24 @@ WORSE = 1  # the exit code where an old effect got worse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="a finished run's folder")
-    parser.add_argument("--bank", type=Path, required=True, metavar="MANIFEST", help="the added effects")
-    parser.add_argument("--updates-each", type=int, default=100, metavar="N", help="student updates an added effect")
-    parser.add_argument("--replay", type=float, default=0.5, metavar="SHARE", help="share of rows of old effects")
-    parser.add_argument("--with", dest="with_files", action="append", default=[], type=Path, metavar="FILE")
-    parser.add_argument("--set", dest="sets", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--bank", type=Path, required=True, metavar="MANIFEST", help="the added effects, as in any bank"
+    )
+    parser.add_argument(
+        "--updates-each",
+        type=int,
+        default=100,
+        metavar="N",
+        help="student updates for each added effect (default: 100)",
+    )
+    parser.add_argument(
+        "--replay",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="share of the effects' rows that replay old ones (default: 0.5)",
+    )
+    add_layer_arguments(parser)
     parser.add_argument("--runs", type=Path, metavar="DIR", help="where the new run lies (default: beside RUN)")
     parser.add_argument("--run-dir", dest="out", type=Path, metavar="DIR", help="the new run's own folder")
     parser.add_argument("--quiet", action="store_true", help="no progress")

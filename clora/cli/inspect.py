@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from clora.cli.recipes import add_layer_arguments
 from clora.errors import CloraError
 
 if TYPE_CHECKING:
@@ -33,12 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     base = parser.add_mutually_exclusive_group()
     base.add_argument("--backbone", metavar="NAME", help="hold them against this backbone, as its plugin has it")
     base.add_argument("--recipe", type=Path, metavar="RECIPE", help="hold them against a recipe's backbone")
-    parser.add_argument(
-        "--with", dest="with_files", action="append", default=[], type=Path, metavar="FILE", help="lay a recipe on top"
-    )
-    parser.add_argument(
-        "--set", dest="sets", action="append", default=[], metavar="KEY=VALUE", help="set one of the recipe's values"
-    )
+    add_layer_arguments(parser)
     parser.add_argument("--modules", action="store_true", help="a line for every linear, and every problem")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """RECIPE, --with and --set."""
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe's YAML file")
+    add_layer_arguments(parser)
+
+
+def add_layer_arguments(parser: argparse.ArgumentParser) -> None:
+    """--with and --set."""
     parser.add_argument(
         "--with", dest="with_files", action="append", default=[], type=Path, metavar="FILE", help="lay a recipe on top"
     )

@@ -39,7 +39,7 @@ def write_previews(plan: Plan, world: World, folder: RunFolder, targets: Targets
         if not written:
             world.only("pictures")
         pairs = [_pair(world, targets, card.name, name) for name in names]
-        files = [folder.prepare / file_name(card.name) / f"{i + 1:03}-{file_name(n)}.png" for i, n in enumerate(names)]
+        files = [folder.prepare / file_name(card.name) / f"{i + 1:03}-{_stem(n)}.png" for i, n in enumerate(names)]
         for file, pair in zip(files, pairs, strict=True):
             write_picture(file, pair)
         write_picture(sheet, _sheet(pairs))
@@ -51,6 +51,11 @@ def write_previews(plan: Plan, world: World, folder: RunFolder, targets: Targets
 def file_name(name: str) -> str:
     """A name as one part of a path: nothing in it leads elsewhere."""
     return re.sub(r"[^\w.-]+", "_", name).strip(".")[-100:] or "_"
+
+
+def _stem(name: str) -> str:
+    """A picture's name as a file's, without the suffix that it has where it is a file."""
+    return re.sub(r"\.(png|jpe?g|webp|bmp|tiff?)$", "", file_name(name), flags=re.IGNORECASE)
 
 
 @torch.no_grad()
