@@ -55,7 +55,20 @@ def _save(tensors: dict[str, torch.Tensor], path: Path, header: dict[str, str]) 
     path.touch()
     mode = path.stat().st_mode
     save_file(tensors, path, metadata=header)
+    _sort_header(path)
     path.chmod(mode)
+
+
+def _sort_header(path: Path) -> None:
+    """Put the metadata in order: safetensors writes it in another one each time, and equal LoRAs are equal files."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(ordered) <= size:
+            file.seek(8)
+            file.write(ordered.ljust(size))
 
 
 def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

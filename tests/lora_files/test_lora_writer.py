@@ -54,6 +54,15 @@ def test_names_and_metadata_are_those_of_the_layouts(tmp_path):
     assert set(inspect_header(path).tensors) == {f"diffusion_model.{m}.lora_{x}.weight" for m in SHAPES for x in "AB"}
 
 
+def test_equal_loras_are_equal_files(tmp_path):
+    metadata = {f"key {i}": 'é "quoted" \\ \n\x01' for i in range(9)}
+    for i in range(3):
+        write_lora(tmp_path / f"{i}.safetensors", deltas(), dict(sorted(metadata.items(), reverse=i == 1)))
+    first, *others = [(tmp_path / f"{i}.safetensors").read_bytes() for i in range(3)]
+    assert others == [first, first]
+    assert read_lora(tmp_path / "0.safetensors", SHAPES).metadata.items() >= metadata.items()
+
+
 def test_the_scale_is_folded_in_before_the_type_is_narrowed(tmp_path):
     path = tmp_path / "out.safetensors"
     write_lora(path, deltas(torch.float64), dtype=torch.bfloat16)
