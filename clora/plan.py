@@ -51,6 +51,11 @@ class Plan:
         return [items[i] for i in sorted(Draws(0).python("prepare/general").sample(range(len(items)), most))]
 
 
+#: where these are wrong nothing can be said of effects, pictures and teachers' files
+_SUBJECT = frozenset(("backbone", "dataset", "teachers", "prompts", "start"))
+MOST_OF_A_FILE = 4  # mistakes told of one teacher's file
+
+
 def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     """Check everything that needs no model and return the plan; unless `thorough`, teachers' headers alone are read.
 
@@ -60,7 +65,7 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     problems = [(place, sentence) for place, part in components(recipe) for sentence in _checked(part)]
     problems += [*_objective(recipe), *_metrics(recipe)]
     cards: tuple[EffectCard, ...] = ()
-    if not problems:
+    if _SUBJECT.isdisjoint(place.split(".")[0] for place, _ in problems):
         cards, unknown = _chosen(recipe, _all_cards(recipe))
         problems += [*unknown, *_words(recipe, cards), *_pictures(recipe, cards), *_files(recipe, cards, thorough)]
         problems += _start(recipe, cards) if thorough else ()
@@ -198,4 +203,8 @@ def _files(recipe: Recipe, cards: tuple[EffectCard, ...], data: bool) -> Iterabl
     """Teacher files that do not fit the backbone or hold numbers that are not finite."""
     shapes = recipe.backbone.shapes()
     for card in cards:
-        yield from (("teachers", f"{card.name}: {sentence}") for sentence in check_lora(card.lora, shapes, data=data))
+        told = check_lora(card.lora, shapes, data=data)
+        if len(told) > MOST_OF_A_FILE:  # a file of two formats has one for each of a thousand factors
+            more = len(told) - MOST_OF_A_FILE
+            told = [*told[:MOST_OF_A_FILE], f"{card.lora}: {more} more; `clora inspect` with --modules tells them all"]
+        yield from (("teachers", f"{card.name}: {sentence}") for sentence in told)

@@ -118,3 +118,21 @@ def test_a_teacher_file_with_a_mistake(told, folder, spoil, words):
     (sentence,) = told()
     assert sentence.startswith("r.yaml:2:1: teachers: sepia: bank/sepia.safetensors: ")
     assert all(word in sentence for word in words), sentence
+
+
+def test_a_file_of_two_formats_is_told_in_a_few_lines(told, folder):
+    path = folder / "bank/sepia.safetensors"
+    tensors = load_file(path)
+    save_file(
+        {**tensors, **{name.replace("transformer.", "diffusion_model.", 1): t for name, t in tensors.items()}}, path
+    )
+    *some, last = told()
+    assert len(some) == 4
+    assert all("are both the same factor of" in sentence for sentence in some)
+    assert last.endswith(f"{len(tensors) - 4} more; `clora inspect` with --modules tells them all")
+
+
+def test_a_mistake_elsewhere_hides_no_teacher_file(told, folder):
+    (folder / "bank/sepia.safetensors").write_bytes(b"")
+    found = told("critic: {losses: null}\n")
+    assert [sentence.split(": ")[1] for sentence in found] == ["critic", "teachers"]
