@@ -1,0 +1,151 @@
+"""The LoRA linear on a CPU: the adapter goes into the weight where many rows share it, else beside it in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.nn.functional import linear
+
+from clora_triton.call import Call, Grads, Needs
+
+
+def merges(call: Call) -> bool:
+    """True where one product with W + scale B A is cheaper than one with W and two with the factors.
+
+    The sum costs out x in x r multiplications, the factors' way (out + in) x r for every row, and a pass over y more.
+    Only where one adapter serves all rows: B = 0 then gives the frozen linear's own bits, which products over parts of
+    the rows need not have. Half precision would round the adapter away, so it never does.
+    """
+    if call.x.dtype not in (torch.float32, torch.float64) or call.x.device.type != "cpu":
+        return False
+    if len(call.rows) != 1 or call.which[0] < 0:
+        return False
+    outputs, inputs = call.weight.shape
+    return call.vectors * (outputs + inputs) > 2 * outputs * inputs
+
+
+class Packed:
+    """Adds to the base's output in place, segment by segment, or merges; an `Implementation`."""
+
+    def forward(self, call: Call, keep: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(y [B, ..., out], s [vectors, rank] where it is to be kept)."""
+        if merges(call):
+            return linear(call.x, _merged(call), call.bias), _shrunk(call) if keep else None
+        y = linear(call.x, call.weight, call.bias)
+        s = _shrunk(call)
+        flat = y.view(-1, y.shape[-1])
+        for i, _, at in _segments(call):
+            b = call.b[i].to(y.dtype)
+            flat[at].addmm_(s[at, : b.shape[1]], b.T, alpha=call.scales[i])
+        return y, s if keep else None
+
+    def backward(self, call: Call, dy: torch.Tensor, s: torch.Tensor | None, needs: Needs) -> Grads:
+        """The gradients that are needed; s is made again where it was not kept."""
+        if _matrix(dy) is None:  # every product reads it
+            dy = dy.contiguous()
+        g = dy.view(-1, dy.shape[-1])
+        if s is None and any(needs.b):
+            s = _shrunk(call)
+        apart = needs.x and not merges(call)
+        dx = g @ (call.weight if apart else _merged(call)) if needs.x else None
+        da: list[torch.Tensor | None] = [None] * len(call.a)
+        db: list[torch.Tensor | None] = [None] * len(call.b)
+        for i, here, at in _segments(call):
+            scale = call.scales[i]
+            if apart or needs.a[i]:
+                ds = g[at] @ call.b[i].to(g.dtype)
+                if apart and dx is not None:
+                    dx[at].addmm_(ds, call.a[i].to(g.dtype), alpha=scale)
+                if needs.a[i]:
+                    da[i] = _outer(ds, call.x[here], scale, da[i])
+            if needs.b[i] and s is not None:
+                db[i] = _outer(s[at, : call.a[i].shape[0]], dy[here], scale, db[i])
+        return Grads(
+            None if dx is None else dx.view(call.x.shape),
+            _outer(g, call.x, 1.0, None).to(g.dtype) if needs.weight else None,
+            g.sum(0) if needs.bias else None,
+            _final(da, call.a, needs.a),
+            # s^T dy is quicker than dy^T s, whose few columns would be written row by row
+            _final([None if d is None else d.T for d in db], call.b, needs.b),
+        )
+
+
+def _merged(call: Call) -> torch.Tensor:
+    """W + scale B A of the only segment's adapter."""
+    i, dtype = call.which[0], call.weight.dtype
+    return torch.addmm(call.weight, call.b[i].to(dtype), call.a[i].to(dtype), alpha=call.scales[i])
+
+
+def _shrunk(call: Call) -> torch.Tensor:
+    """x A^T of every row's adapter, [vectors, rank]; zero where no adapter fills it."""
+    full = all(i >= 0 and call.a[i].shape[0] == call.rank for i in call.which)
+    s = (torch.empty if full else torch.zeros)(call.vectors, call.rank, dtype=call.x.dtype, device=call.x.device)
+    for i, here, at in _segments(call):
+        a = call.a[i].to(s.dtype)
+        for part, rows in _planes(call.x[here]):
+            torch.mm(part, a.T, out=s[at][rows, : a.shape[0]])
+    return s
+
+
+def _outer(left: torch.Tensor, x: torch.Tensor, scale: float, into: torch.Tensor | None) -> torch.Tensor:
+    """scale left^T x added to `into`, at least float32; left [vectors, m] and x [B, ..., n], where it lies."""
+    if x.dtype not in (torch.float32, torch.float64):
+        left, x = left.float(), x.float()
+    for part, rows in _planes(x):
+        if into is None:
+            into = torch.empty(left.shape[1], x.shape[-1], dtype=x.dtype, device=x.device)
+            torch.addmm(into, left[rows].T, part, beta=0, alpha=scale, out=into)
+        else:
+            into.addmm_(left[rows].T, part, alpha=scale)
+    return torch.zeros(left.shape[1], x.shape[-1], dtype=x.dtype, device=x.device) if into is None else into
+
+
+def _final(
+    found: list[torch.Tensor | None], factors: Sequence[torch.Tensor], needed: Sequence[bool]
+) -> list[torch.Tensor | None]:
+    """Contiguous gradients in the factors' types; zero for an adapter that no row used."""
+    grads: list[torch.Tensor | None] = []
+    for grad, factor, wanted in zip(found, factors, needed, strict=True):
+        if not wanted:
+            grads.append(None)
+        else:
+            grads.append(torch.zeros_like(factor) if grad is None else grad.to(factor.dtype).contiguous())
+    return grads
+
+
+def _segments(call: Call) -> Iterator[tuple[int, slice, slice]]:
+    """(adapter, its rows of x, the same as rows of a matrix) of every segment that has both an adapter and rows."""
+    each = call.vectors // max(call.x.shape[0], 1)
+    start = 0
+    for count, i in zip(call.rows, call.which, strict=True):
+        if i >= 0 and count:
+            yield i, slice(start, start + count), slice(start * each, (start + count) * each)
+        start += count
+
+
+def _matrix(x: torch.Tensor) -> torch.Tensor | None:
+    """x [..., n] as [vectors, n] where it lies; None where its strides do not allow that."""
+    if x.dim() == 2 or x.is_contiguous():
+        return x.view(-1, x.shape[-1])
+    if x.numel() == 0:
+        return x.reshape(-1, x.shape[-1])
+    size, step = x.shape[-2], x.stride(-2)
+    for axis in range(x.dim() - 3, -1, -1):
+        if x.shape[axis] != 1 and x.stride(axis) != step * size:
+            return None
+        size *= x.shape[axis]
+    return x.as_strided((size, x.shape[-1]), (step, x.stride(-1)))
+
+
+def _planes(x: torch.Tensor) -> Iterator[tuple[torch.Tensor, slice]]:
+    """The matrices [vectors, n] of which x [..., n] is a stack, with their rows' places; nothing is copied."""
+    flat = _matrix(x)
+    if flat is not None:
+        yield flat, slice(0, flat.shape[0])
+        return
+    at = 0
+    for part in x:
+        for plane, rows in _planes(part):
+            yield plane, slice(at, at + rows.stop)
+            at += rows.stop
