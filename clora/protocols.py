@@ -430,6 +430,15 @@ class LoraKernel(Protocol):
         ...
 
 
+@runtime_checkable
+class Explains(Protocol):
+    """A kernel that can say what it will compute with."""
+
+    def explain(self, device: torch.device) -> str:
+        """What computes on this device and why, for the run's log: a few words."""
+        ...
+
+
 @frozen
 class RunInfo:
     """What a lifecycle hook is told of a run."""

@@ -36,6 +36,28 @@ class Call(NamedTuple):
         return [count * each for count in self.rows]
 
 
+def matrix(x: torch.Tensor) -> torch.Tensor | None:
+    """x [..., n] as [vectors, n] where it lies; None where its strides do not allow that."""
+    if x.dim() == 2:
+        return x
+    if x.is_contiguous():
+        return x.view(-1, x.shape[-1])
+    if x.numel() == 0:
+        return x.reshape(-1, x.shape[-1])
+    size, step = x.shape[-2], x.stride(-2)
+    for axis in range(x.dim() - 3, -1, -1):
+        if x.shape[axis] != 1 and x.stride(axis) != step * size:
+            return None
+        size *= x.shape[axis]
+    return x.as_strided((size, x.shape[-1]), (step, x.stride(-1)))
+
+
+def rows_as_matrix(x: torch.Tensor) -> torch.Tensor:
+    """x [..., n] as [vectors, n]; copied once where its strides ask for it, as torch's own linear would."""
+    flat = matrix(x)
+    return x.reshape(-1, x.shape[-1]) if flat is None else flat
+
+
 class Needs(NamedTuple):
     """Which gradients are wanted."""
 

@@ -7,22 +7,44 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.nn.functional import linear
 
-from clora_triton.call import Call, Grads, Needs
+from clora_triton.call import Call, Grads, Needs, matrix, rows_as_matrix
+
+#: multiplications of the base below which the Python of a backward pass of our own outweighs what it saves
+SMALL = 20_000_000
 
 
 def merges(call: Call) -> bool:
     """True where one product with W + scale B A is cheaper than one with W and two with the factors.
 
-    The sum costs out x in x r multiplications, the factors' way (out + in) x r for every row, and a pass over y more.
-    Only where one adapter serves all rows: B = 0 then gives the frozen linear's own bits, which products over parts of
-    the rows need not have. Half precision would round the adapter away, so it never does.
+    The sum costs out x in x r multiplications, the factors' way (out + in) x r for every row and another pass over y;
+    the backward pass makes the sum again, hence the factor 4. Only where one adapter serves all rows: B = 0 then gives
+    the frozen linear's own bits, which products over parts of the rows need not have. Half precision would round the
+    adapter away, so it never does.
     """
-    if call.x.dtype not in (torch.float32, torch.float64) or call.x.device.type != "cpu":
-        return False
-    if len(call.rows) != 1 or call.which[0] < 0:
+    x = call.x
+    if len(call.rows) != 1 or call.which[0] < 0 or x.device.type != "cpu":
         return False
     outputs, inputs = call.weight.shape
-    return call.vectors * (outputs + inputs) > 2 * outputs * inputs
+    enough = call.vectors * (outputs + inputs) > 4 * outputs * inputs
+    return enough and x.dtype in (torch.float32, torch.float64)
+
+
+def is_small(call: Call) -> bool:
+    """True where one adapter serves all rows and the work is less than what calling Python once more costs."""
+    if len(call.rows) != 1 or call.which[0] < 0 or call.x.device.type != "cpu":
+        return False
+    if call.vectors * call.weight.numel() > SMALL or not call.a[0].dtype == call.b[0].dtype == call.x.dtype:
+        return False
+    return not merges(call)
+
+
+def small(call: Call) -> torch.Tensor:
+    """y of a small call, differentiated by torch itself."""
+    x, (a,), (b,) = call.x, call.a, call.b
+    y = linear(x, call.weight, call.bias)
+    flat, into = (x, y) if x.dim() == 2 else (x.reshape(-1, x.shape[-1]), y.view(-1, y.shape[-1]))
+    into.addmm_(flat @ a.T, b.T, alpha=call.scales[0])
+    return y
 
 
 class Packed:
@@ -31,24 +53,40 @@ class Packed:
     def forward(self, call: Call, keep: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(y [B, ..., out], s [vectors, rank] where it is to be kept)."""
         if merges(call):
-            return linear(call.x, _merged(call), call.bias), _shrunk(call) if keep else None
-        y = linear(call.x, call.weight, call.bias)
-        s = _shrunk(call)
+            return linear(call.x, self.merged(call), call.bias), self.shrunk(call) if keep else None
+        y, s = linear(call.x, call.weight, call.bias), self.shrunk(call)
+        return self.expand(call, y, s), s if keep else None
+
+    def expand(self, call: Call, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        """y + scale s B^T of every row's adapter, in place."""
         flat = y.view(-1, y.shape[-1])
         for i, _, at in _segments(call):
             b = call.b[i].to(y.dtype)
             flat[at].addmm_(s[at, : b.shape[1]], b.T, alpha=call.scales[i])
-        return y, s if keep else None
+        return y
+
+    def merged(self, call: Call) -> torch.Tensor:
+        """W + scale B A of the only segment's adapter."""
+        i, dtype = call.which[0], call.weight.dtype
+        return torch.addmm(call.weight, call.b[i].to(dtype), call.a[i].to(dtype), alpha=call.scales[i])
+
+    def shrunk(self, call: Call) -> torch.Tensor:
+        """x A^T of every row's adapter, [vectors, rank]; zero where no adapter fills it."""
+        full = all(i >= 0 and call.a[i].shape[0] == call.rank for i in call.which)
+        s = (torch.empty if full else torch.zeros)(call.vectors, call.rank, dtype=call.x.dtype, device=call.x.device)
+        for i, here, at in _segments(call):
+            a = call.a[i].to(s.dtype)
+            for part, rows in _planes(call.x[here]):
+                torch.mm(part, a.T, out=s[at][rows, : a.shape[0]])
+        return s
 
     def backward(self, call: Call, dy: torch.Tensor, s: torch.Tensor | None, needs: Needs) -> Grads:
         """The gradients that are needed; s is made again where it was not kept."""
-        if _matrix(dy) is None:  # every product reads it
-            dy = dy.contiguous()
-        g = dy.view(-1, dy.shape[-1])
+        g = rows_as_matrix(dy)
         if s is None and any(needs.b):
-            s = _shrunk(call)
+            s = self.shrunk(call)
         apart = needs.x and not merges(call)
-        dx = g @ (call.weight if apart else _merged(call)) if needs.x else None
+        dx = g @ (call.weight if apart else self.merged(call)) if needs.x else None
         da: list[torch.Tensor | None] = [None] * len(call.a)
         db: list[torch.Tensor | None] = [None] * len(call.b)
         for i, here, at in _segments(call):
@@ -60,32 +98,15 @@ class Packed:
                 if needs.a[i]:
                     da[i] = _outer(ds, call.x[here], scale, da[i])
             if needs.b[i] and s is not None:
-                db[i] = _outer(s[at, : call.a[i].shape[0]], dy[here], scale, db[i])
+                # s^T dy is quicker than dy^T s, whose few columns would be written row by row
+                db[i] = _outer(s[at, : call.a[i].shape[0]], g[at], scale, db[i])
         return Grads(
             None if dx is None else dx.view(call.x.shape),
             _outer(g, call.x, 1.0, None).to(g.dtype) if needs.weight else None,
             g.sum(0) if needs.bias else None,
             _final(da, call.a, needs.a),
-            # s^T dy is quicker than dy^T s, whose few columns would be written row by row
             _final([None if d is None else d.T for d in db], call.b, needs.b),
         )
-
-
-def _merged(call: Call) -> torch.Tensor:
-    """W + scale B A of the only segment's adapter."""
-    i, dtype = call.which[0], call.weight.dtype
-    return torch.addmm(call.weight, call.b[i].to(dtype), call.a[i].to(dtype), alpha=call.scales[i])
-
-
-def _shrunk(call: Call) -> torch.Tensor:
-    """x A^T of every row's adapter, [vectors, rank]; zero where no adapter fills it."""
-    full = all(i >= 0 and call.a[i].shape[0] == call.rank for i in call.which)
-    s = (torch.empty if full else torch.zeros)(call.vectors, call.rank, dtype=call.x.dtype, device=call.x.device)
-    for i, here, at in _segments(call):
-        a = call.a[i].to(s.dtype)
-        for part, rows in _planes(call.x[here]):
-            torch.mm(part, a.T, out=s[at][rows, : a.shape[0]])
-    return s
 
 
 def _outer(left: torch.Tensor, x: torch.Tensor, scale: float, into: torch.Tensor | None) -> torch.Tensor:
@@ -124,23 +145,9 @@ def _segments(call: Call) -> Iterator[tuple[int, slice, slice]]:
         start += count
 
 
-def _matrix(x: torch.Tensor) -> torch.Tensor | None:
-    """x [..., n] as [vectors, n] where it lies; None where its strides do not allow that."""
-    if x.dim() == 2 or x.is_contiguous():
-        return x.view(-1, x.shape[-1])
-    if x.numel() == 0:
-        return x.reshape(-1, x.shape[-1])
-    size, step = x.shape[-2], x.stride(-2)
-    for axis in range(x.dim() - 3, -1, -1):
-        if x.shape[axis] != 1 and x.stride(axis) != step * size:
-            return None
-        size *= x.shape[axis]
-    return x.as_strided((size, x.shape[-1]), (step, x.stride(-1)))
-
-
 def _planes(x: torch.Tensor) -> Iterator[tuple[torch.Tensor, slice]]:
     """The matrices [vectors, n] of which x [..., n] is a stack, with their rows' places; nothing is copied."""
-    flat = _matrix(x)
+    flat = matrix(x)
     if flat is not None:
         yield flat, slice(0, flat.shape[0])
         return

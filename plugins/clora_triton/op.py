@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from clora_triton.call import Call, Grads, Needs
 from clora_triton.checks import check_base, check_factors, check_rows, check_table
-from clora_triton.cpu import merges
+from clora_triton.cpu import is_small, merges, small
 from clora_triton.dispatch import implementation
 
 #: (row count, A [r, in], B [out, r], scale); None where the rows use the bare base
@@ -18,35 +18,54 @@ Segment: TypeAlias = "tuple[int, torch.Tensor | None, torch.Tensor | None, float
 
 
 def lora_linear(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, segments: Sequence[Segment]
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    segments: Sequence[Segment],
+    *,
+    kernel: str = "auto",
 ) -> torch.Tensor:
     """y = x W^T + b + scale (x A^T) B^T with each segment's own A and B; x [B, ..., in] -> [B, ..., out].
 
     `segments` covers the rows of x's first axis in order; several may share an adapter. Adapters may be float32 beside
     a half-precision x, and their gradients are summed in float32. Under autocast x and the base are cast, the adapters
-    are not. Raises ValueError or TypeError that tells what was expected and what came.
+    are not. `kernel` names a candidate (see `candidates`), or "triton" for the best of Triton's. Raises ValueError or
+    TypeError that tells what was expected and what came.
     """
     if torch.is_autocast_enabled(x.device.type):
-        base = (x, weight, bias)
         dtype = torch.get_autocast_dtype(x.device.type)
-        cast = [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in base]
+        x, weight = _cast(x, dtype), _cast(weight, dtype)
+        bias = None if bias is None else _cast(bias, dtype)
         with torch.autocast(x.device.type, enabled=False):  # the sums of float32 gradients stay float32
-            return lora_linear(cast[0], cast[1], cast[2], segments)
+            return lora_linear(x, weight, bias, segments, kernel=kernel)
     check_base(x, weight, bias)
     call = _call(x, weight, bias, segments)
     check_rows(call.rows, x.shape[0])
     if not call.a:
         return linear(x, weight, bias)
     grad = torch.is_grad_enabled()
-    keep = grad and any(b.requires_grad for b in call.b) and not merges(call)
     if torch.compiler.is_compiling():
         scales = _as_tensor(x, call.scales)
-        y, _ = torch.ops.clora.lora_linear(*call[:3], call.a, call.b, scales, call.rows, call.which, keep)
+        y, _ = torch.ops.clora.lora_linear(
+            *call[:3], call.a, call.b, scales, call.rows, call.which, _keep(call, grad), kernel
+        )
         return y
     call = call._replace(scales=[float(scale) for scale in call.scales])
+    if kernel == "auto" and is_small(call):
+        return small(call)
     if not grad:
-        return implementation(call, grad=False).forward(call, keep=False)[0]
-    return _Eager.apply(call, keep, x, weight, bias, *call.a, *call.b)
+        return implementation(call, grad=False, kernel=kernel).forward(call, keep=False)[0]
+    return _Eager.apply(call, _keep(call, grad), kernel, x, weight, bias, *call.a, *call.b)
+
+
+def _keep(call: Call, grad: bool) -> bool:
+    """Whether the shrunk activations are worth keeping for the backward pass."""
+    return grad and any(b.requires_grad for b in call.b) and not merges(call)
+
+
+def _cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """As autocast does it, which leaves float64 alone."""
+    return x if x.dtype == torch.float64 else x.to(dtype)
 
 
 def _call(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, segments: Sequence[Segment]) -> Call:
@@ -85,10 +104,10 @@ class _Eager(torch.autograd.Function):
     """The operator's computation without the operator's own cost, which outweighs a small linear on a CPU."""
 
     @staticmethod
-    def forward(ctx: Any, call: Call, keep: bool, *tensors: torch.Tensor | None) -> torch.Tensor:
-        y, s = implementation(call, grad=True).forward(call, keep)
+    def forward(ctx: Any, call: Call, keep: bool, kernel: str, *tensors: torch.Tensor | None) -> torch.Tensor:
+        y, s = implementation(call, grad=True, kernel=kernel).forward(call, keep)
         ctx.save_for_backward(*tensors, s)
-        ctx.table = call.scales, call.rows, call.which
+        ctx.table, ctx.kernel = (call.scales, call.rows, call.which), kernel
         return y
 
     @staticmethod
@@ -96,11 +115,11 @@ class _Eager(torch.autograd.Function):
         x, weight, bias, *factors, s = ctx.saved_tensors
         half = len(factors) // 2
         call = Call(x, weight, bias, factors[:half], factors[half:], *ctx.table)
-        wanted = ctx.needs_input_grad[2:]
+        wanted = ctx.needs_input_grad[3:]
         needs = _needs(wanted, half)
         with torch.autocast(x.device.type, enabled=False):  # whoever calls backward() may be within one
-            grads = implementation(call, grad=True).backward(call, dy[0], s, needs)
-        return None, None, grads.x, grads.weight, grads.bias, *grads.a, *grads.b
+            grads = implementation(call, grad=True, kernel=ctx.kernel).backward(call, dy[0], s, needs)
+        return None, None, None, grads.x, grads.weight, grads.bias, *grads.a, *grads.b
 
 
 def _of(
@@ -129,15 +148,16 @@ def _forward(
     rows: list[int],
     which: list[int],
     keep: bool,
+    kernel: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(y, s): s [vectors, rank] are the shrunk activations where `keep` asks for them, else an empty tensor."""
     call = _of(x, weight, bias, a, b, scales, rows, which)
-    y, s = implementation(call, grad=keep).forward(call, keep)
+    y, s = implementation(call, grad=keep, kernel=kernel).forward(call, keep)
     return y, x.new_empty(0) if s is None else s
 
 
 @_forward.register_fake
-def _(x, weight, bias, a, b, scales, rows, which, keep):
+def _(x, weight, bias, a, b, scales, rows, which, keep, kernel):
     call = Call(x, weight, bias, a, b, [], rows, which)
     s = x.new_empty(call.vectors, call.rank) if keep else x.new_empty(0)
     return x.new_empty(*x.shape[:-1], weight.shape[0]), s
@@ -156,15 +176,17 @@ def _backward(
     which: list[int],
     s: torch.Tensor,
     needs: list[bool],
+    kernel: str,
 ) -> list[torch.Tensor]:
     """[dx, dweight, dbias, dA..., dB...]; an empty tensor stands for a gradient that nobody needs."""
     call = _of(x, weight, bias, a, b, scales, rows, which)
-    grads = implementation(call, grad=True).backward(call, dy, s if s.dim() == 2 else None, _needs(needs, len(a)))
+    kept = s if s.dim() == 2 else None
+    grads = implementation(call, grad=True, kernel=kernel).backward(call, dy, kept, _needs(needs, len(a)))
     return [x.new_empty(0) if grad is None else grad for grad in _all(grads)]
 
 
 @_backward.register_fake
-def _(dy, x, weight, bias, a, b, scales, rows, which, s, needs):
+def _(dy, x, weight, bias, a, b, scales, rows, which, s, needs, kernel):
     likes = [x, weight, bias, *a, *b]
     return [t.new_empty(t.shape) if wanted else x.new_empty(0) for t, wanted in zip(likes, needs, strict=True)]
 
@@ -178,10 +200,10 @@ def _all(grads: Grads) -> list[torch.Tensor | None]:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    x, weight, bias, a, b, scales, rows, which, _ = inputs
+    x, weight, bias, a, b, scales, rows, which, _, kernel = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, weight, bias, *a, *b, scales, output[1])
-    ctx.table = rows, which
+    ctx.table, ctx.kernel = (rows, which), kernel
 
 
 def _gradients(ctx: Any, dy: torch.Tensor | None, _: torch.Tensor | None) -> tuple[Any, ...]:
@@ -191,11 +213,11 @@ def _gradients(ctx: Any, dy: torch.Tensor | None, _: torch.Tensor | None) -> tup
     wanted = ctx.needs_input_grad
     needs = [*wanted[:3], *wanted[3], *wanted[4]]
     if dy is None:
-        return (None,) * 3, [None] * half, [None] * half, *(None,) * 4
+        return (None,) * 3, [None] * half, [None] * half, *(None,) * 5
     with torch.autocast(x.device.type, enabled=False):
-        found = _backward(dy, x, weight, bias, a, b, scales, *ctx.table, s, needs)
+        found = _backward(dy, x, weight, bias, a, b, scales, *ctx.table, s, needs, ctx.kernel)
     grads = [grad if want else None for grad, want in zip(found, needs, strict=True)]
-    return (*grads[:3], grads[3 : 3 + half], grads[3 + half :], None, None, None, None)
+    return (*grads[:3], grads[3 : 3 + half], grads[3 + half :], None, None, None, None, None)
 
 
 _forward.register_autograd(_gradients, setup_context=_save)
