@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from attrs import frozen
 from clora_triton import use_with_peft
-from clora_triton.op import lora_linear
+from clora_triton.op import Segment, lora_linear
 from kernel_cases import Case
 from peft import LoraConfig
 from peft.tuners.lora import Linear
@@ -115,9 +116,15 @@ def providers(case: Case, weights: Weights, compiled: bool) -> Iterator[Provider
         layer = peft_layer(case, weights, case.dtype)
         yield _peft("PEFT compiled", case, layer, torch.compile(layer, dynamic=False))
     yield Provider("addmm_", lambda x: _Addmm.apply(x, case, weights, *factors), factors)
-    segments = [(n, a, b, weights.scale) for n, a, b in zip(case.parts, weights.a, weights.b, strict=True)]
-    yield Provider("eager", lambda x: eager_lora_linear(x, base.weight, base.bias, segments), factors)
-    yield Provider("ours", lambda x: lora_linear(x, base.weight, base.bias, segments), factors)
+    segments: list[Segment] = [
+        (n, a, b, weights.scale) for n, a, b in zip(case.parts, weights.a, weights.b, strict=True)
+    ]
+    given: dict[str, Any] = {"weight": base.weight, "bias": base.bias, "segments": segments}
+    yield Provider("eager", partial(eager_lora_linear, **given), factors)
+    yield Provider("ours", partial(lora_linear, **given), factors)
+    if base.weight.is_cuda:
+        for kernel in ("addmm", "side_stream", "parts", "fused"):
+            yield Provider(f"ours: {kernel}", partial(lora_linear, **given, kernel=kernel), factors)
     ours = peft_layer(case, weights, torch.float32)
     use_with_peft(ours)
     yield _peft("PEFT with ours", case, ours, ours)
