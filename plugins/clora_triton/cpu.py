@@ -153,6 +153,6 @@ def _planes(x: torch.Tensor) -> Iterator[tuple[torch.Tensor, slice]]:
         return
     at = 0
     for part in x:
-        for plane, rows in _planes(part):
-            yield plane, slice(at, at + rows.stop)
-            at += rows.stop
+        for plane, _ in _planes(part):
+            yield plane, slice(at, at + plane.shape[0])
+            at += plane.shape[0]
