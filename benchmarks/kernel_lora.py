@@ -4,9 +4,9 @@
     python benchmarks/kernel_lora.py --device cpu              # the small shapes; `make bench`
     python benchmarks/kernel_lora.py --check --from FILE.csv   # the targets, of a measurement made before
 
-Providers take turns and caches are flushed before each forward and each backward; medians with the 20 % and 80 %
-quantiles. On a CPU that others use too, `--clock thread --threads 1` counts the seconds that the thread was computing
-and not those it waited for its turn. Writes results/kernel_lora_DEVICE.csv and a plot beside it.
+Providers take turns on inputs that are in no cache; medians with the 20 % and 80 % quantiles. On a CPU that others use
+too, `--clock thread --threads 1` counts the seconds that the thread was computing and not those it waited for its turn.
+Writes results/kernel_lora_DEVICE.csv and a plot beside it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ def measured(case: Case, args: argparse.Namespace) -> Iterator[dict[str, object]
     """A row for every provider and part of the work."""
     torch.manual_seed(0)
     each = (case.batch, case.rows // case.batch)
-    x, dy = (torch.randn(*each, n, device=args.device, dtype=case.dtype) for n in (case.inputs, case.outputs))
-    bench = Bench(x, dy, CLOCKS[args.clock])
+
+    def made(features: int) -> torch.Tensor:
+        return torch.randn(*each, features, device=args.device, dtype=case.dtype)
+
+    bench = Bench(lambda: (made(case.inputs), made(case.outputs)), CLOCKS[args.clock])
     ways = providers(case, Weights.of(case, args.device), case.compiles and not args.no_compile)
     able = [provider for provider in ways if works(bench, provider)]
     times = bench.measure(able, args.seconds)
@@ -68,7 +71,7 @@ def measured(case: Case, args: argparse.Namespace) -> Iterator[dict[str, object]
 def works(bench: Bench, provider: Provider) -> bool:
     """Whether a provider can do the case at all; one that cannot is told and left out."""
     try:
-        bench.once(provider)
+        bench.warm(provider)
     except Exception as error:  # a compiler that cannot take the layer raises anything
         if provider.name in ("frozen", "ours"):
             raise

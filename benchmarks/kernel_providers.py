@@ -97,7 +97,7 @@ def peft_layer(case: Case, weights: Weights, dtype: torch.dtype) -> Linear:
 
 
 def _peft(name: str, case: Case, layer: Linear, call: Callable[..., torch.Tensor]) -> Provider:
-    factors = [part.weight for parts in (layer.lora_A, layer.lora_B) for part in parts.values()]
+    factors: list[Any] = [part.weight for parts in (layer.lora_A, layer.lora_B) for part in parts.values()]
     if case.adapters == 1:
         return Provider(name, call, factors)
     return Provider(name, lambda x: call(x, adapter_names=case.names), factors)
