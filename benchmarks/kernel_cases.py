@@ -22,9 +22,16 @@ class Case:
     batch: int = field(default=8)  # rows of the first axis, along which adapters change
 
     def flop_limit(self, which: str) -> float:
-        """FLOPs over those of the frozen linear, whose backward is dx alone: what no kernel can go below."""
-        extra = self.rank * (self.inputs + self.outputs) / (self.inputs * self.outputs)
-        return 1 + extra * {"forward": 1.0, "backward": 2.0, "both": 1.5}[which]
+        """FLOPs over those of the frozen linear, whose backward is dx alone: what no kernel can go below.
+
+        The forward takes the factors to every row, or the factors into the weight once where nothing is rounded away by
+        that; the backward has dy B, dB, dA and one more product of their size, for dx or for x A^T.
+        """
+        beside = self.rank * (self.inputs + self.outputs) / (self.inputs * self.outputs)
+        merges = self.dtype == torch.float32 and self.adapters == 1
+        forward = 1 + (min(beside, self.rank / self.rows) if merges else beside)
+        backward = 1 + 2 * beside
+        return {"forward": forward, "backward": backward, "both": (forward + backward) / 2}[which]
 
     @property
     def compiles(self) -> bool:
