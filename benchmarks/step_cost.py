@@ -1,8 +1,9 @@
-"""Seconds of one training cycle: both rollout schedules, forwards packed or one by one, against what the loop counts.
+"""Seconds of one training cycle: rollout schedules, forwards packed or one by one, kernels off and on.
 
     python benchmarks/step_cost.py [RECIPE] [--cycles 8]
 
 The variants take turns (A B C D A B C D ...), so that a machine whose speed drifts slows all of them alike; medians.
+"off" is what a recipe without `kernels:` computes with, "on" is `kernels: {use: auto}`; both run in the same world.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ import statistics
 import time
 from pathlib import Path
 
+from attrs import frozen
+from clora_triton.kernels import Auto
 from machine import write_rows
 
+from clora.adapters.adapted import Routing
+from clora.adapters.eager import eager_lora_linear
 from clora.cost import forward_equivalents
 from clora.pipeline import run_folder
 from clora.plan import make_plan
@@ -30,17 +35,35 @@ from clora.training.ranks import Ranks
 from clora.world import World
 
 ROOT = Path(__file__).parents[1]
+KERNELS = {"off": eager_lora_linear, "on": Auto()}
 
 
-def variant(recipe: Path, schedule: str, pack: bool):
-    """A ready cycle and its counted cost."""
-    sets = [f"train.schedule={schedule}", f"train.pack={str(pack).lower()}"]
-    plan = make_plan(load_recipe(recipe, (), sets, discover()))
-    world = World(plan)
-    targets = prepare(plan, world, run_folder(plan, ROOT / "runs"), progress=Progress())
-    state = make_state(plan, world, Ranks())
-    cycle = Cycle(plan.recipe, Batches(plan, world, targets), world.evaluator, state.student, state.critic)
-    return cycle, forward_equivalents(plan), plan.recipe.train.batch_size
+@frozen
+class Variant:
+    """A cycle that is ready to run, what it counts, and where its kernel is set."""
+
+    cycle: Cycle
+    routing: Routing
+    counted: float
+    batch: int
+
+    @classmethod
+    def of(cls, recipe: Path, schedule: str, pack: bool) -> Variant:
+        """The recipe's cycle with this schedule, packed or not."""
+        sets = [f"train.schedule={schedule}", f"train.pack={str(pack).lower()}"]
+        plan = make_plan(load_recipe(recipe, (), sets, discover()))
+        world = World(plan)
+        targets = prepare(plan, world, run_folder(plan, ROOT / "runs"), progress=Progress())
+        state = make_state(plan, world, Ranks())
+        cycle = Cycle(plan.recipe, Batches(plan, world, targets), world.evaluator, state.student, state.critic)
+        return cls(cycle, world.adapted.routing, forward_equivalents(plan), plan.recipe.train.batch_size)
+
+    def seconds(self, update: int, kernel: str) -> float:
+        """Of one cycle."""
+        self.routing.kernel = KERNELS[kernel]
+        started = time.perf_counter()
+        self.cycle.run(update, Draws(0))
+        return time.perf_counter() - started
 
 
 def main() -> None:
@@ -49,26 +72,31 @@ def main() -> None:
     parser.add_argument("recipe", nargs="?", type=Path, default=ROOT / "recipes/collection.yaml")
     parser.add_argument("--cycles", type=int, default=8)
     args = parser.parse_args()
-    cases = {case: variant(args.recipe, *case) for case in itertools.product(("independent", "shared"), (True, False))}
-    seconds: dict[tuple[str, bool], list[float]] = {case: [] for case in cases}
+    cases = list(itertools.product(("independent", "shared"), (True, False)))
+    variants = {case: Variant.of(args.recipe, *case) for case in cases}
+    seconds = {(*case, kernel): [] for case in cases for kernel in KERNELS}
     for update in range(args.cycles + 1):
-        for case, (cycle, _, _) in cases.items():
-            started = time.perf_counter()
-            cycle.run(update, Draws(0))
-            if update:  # the first warms caches up
-                seconds[case].append(time.perf_counter() - started)
+        for case, variant in variants.items():
+            for kernel in KERNELS if update % 2 else reversed(KERNELS):
+                spent = variant.seconds(update, kernel)
+                if update:  # the first warms caches up
+                    seconds[(*case, kernel)].append(spent)
     rows = []
-    for (schedule, pack), (_, counted, batch) in cases.items():
-        middle = statistics.median(seconds[schedule, pack])
+    for (schedule, pack, kernel), spent in seconds.items():
+        variant, middle = variants[schedule, pack], statistics.median(spent)
+        off = seconds[schedule, pack, "off"]
         rows.append(
             {
                 "recipe": args.recipe.stem,
                 "schedule": schedule,
                 "pack": pack,
-                "batch": batch,
-                "forward_equivalents": round(counted, 2),
+                "kernels": kernel,
+                "batch": variant.batch,
+                "forward_equivalents": round(variant.counted, 2),
                 "median_seconds": round(middle, 3),
-                "milliseconds_per_row_forward": round(1000 * middle / counted / batch, 3),
+                # of cycles of one step, which the two kernels ran one right after the other
+                "median_speedup": round(statistics.median(o / s for o, s in zip(off, spent, strict=True)), 3),
+                "milliseconds_per_row_forward": round(1000 * middle / variant.counted / variant.batch, 3),
                 "cycles": args.cycles,
             }
         )
