@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from clora_triton.configs import Config, default
+from clora_triton.configs import Config, default, outer_work
 from clora_triton.launching import (
     Factors,
     Scales,
@@ -107,7 +107,7 @@ def backward_s_and_db(
     if s is not None:
         check_packed("s", s, dy, factors.rank)
     ds = dy.new_empty(m, factors.rank)
-    config = config or default("backward", m, width, dy, factors.itemsize)
+    config = config or default(factors.work("backward", dy, m, width), dy.device)
     ranks = [factor.shape[1] for factor in b]
     grads = _launch(dy, narrow, factors, ranks, scales, which, rows, chosen, config, ds, rank_last=True)
     return ds, grads
@@ -135,7 +135,7 @@ def da(
         raise ValueError(f"ranks: expected at least 1 each, got {list(ranks)}")
     check_packed("ds", ds, x, max(ranks, default=0))
     chosen = _wanted(wanted, len(ranks))
-    config = config or default("outer", m, width, x)
+    config = config or default(outer_work(x, m, width, max(ranks, default=0)), x.device)
     return _launch(x, ds, None, ranks, None, which, rows, chosen, config, None, rank_last=False)
 
 

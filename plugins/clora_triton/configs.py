@@ -13,8 +13,9 @@ shared memory and 64 Ki registers each, 4.3 TB/s from memory), to be searched by
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from attrs import frozen
@@ -107,17 +108,43 @@ def shared_bytes(kernel: Kernel, config: Config, itemsize: int, factor_itemsize:
     }[kernel]
 
 
-def fitting(
-    kernel: Kernel, itemsize: int, device: torch.device, factor_itemsize: int | None = None
-) -> tuple[Config, ...]:
+class Work(NamedTuple):
+    """What a launch has to do, as far as the best way to cut it depends on it."""
+
+    kernel: Kernel
+    rows: int
+    width: int  # columns of the wide side: of x for a shrink, of y (or dx) for an expand and the fused, of dy, of x
+    inner: int  # the reduced axis of the fused kernel's base product; 0 elsewhere
+    rank: int
+    itemsize: int  # bytes of a number of x or dy
+    factor_itemsize: int  # bytes of a number of A or B
+
+    def key(self) -> str:
+        """Work of one key is cut alike; rows are counted in octaves."""
+        octave = round(math.log2(max(self.rows, 1)))
+        sizes = f"{self.itemsize}/{self.factor_itemsize} bytes"
+        return f"{self.kernel} {self.inner}x{self.width} rank {self.rank} rows 2^{octave} {sizes}"
+
+
+def outer_work(x: torch.Tensor, rows: int, width: int, rank: int) -> Work:
+    """What dA has to do."""
+    return Work("outer", rows, width, 0, rank, x.element_size(), x.element_size())
+
+
+#: what was measured to be best, by device and key; see tuning.py
+TUNED: dict[tuple[torch.device, str], Config] = {}
+
+
+def fitting(work: Work, device: torch.device) -> tuple[Config, ...]:
     """What this device's shared memory holds, most preferred first: what there is to search."""
-    return _fitting(kernel, itemsize, factor_itemsize or itemsize, _device(device)[1])
+    return _fitting(work.kernel, work.itemsize, work.factor_itemsize, _device(device)[1])
 
 
-def default(kernel: Kernel, rows: int, width: int, like: torch.Tensor, factor_itemsize: int | None = None) -> Config:
-    """The first that gives every multiprocessor a program; where none does, the one with the most programs."""
-    choices = fitting(kernel, like.element_size(), like.device, factor_itemsize)
-    return _default(kernel, rows, width, _device(like.device)[0], choices)
+def default(work: Work, device: torch.device) -> Config:
+    """What was measured to be best; else the first that gives every multiprocessor a program, or the most programs."""
+    if TUNED and (tuned := TUNED.get((device, work.key()))):
+        return tuned
+    return _default(work.kernel, work.rows, work.width, _device(device)[0], fitting(work, device))
 
 
 def programs(kernel: Kernel, config: Config, rows: int, width: int) -> int:

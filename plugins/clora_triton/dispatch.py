@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from clora_triton.call import Call, Implementation, Needs
-from clora_triton.candidates import CANDIDATES, usable
+from clora_triton.candidates import CANDIDATES, has_triton, usable
 from clora_triton.choices import Choices, cache_folder
 
 #: seconds that one pass of a candidate takes on a call
@@ -115,4 +115,8 @@ def _dispatcher(device: torch.device) -> Dispatcher:
         triton = "none"
     capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
     made_by = f"{torch.cuda.get_device_name(device)} {capability} torch {torch.__version__} triton {triton}"
+    if has_triton():  # ways to cut its kernels' work that were measured before
+        from clora_triton.tuning import kept, load
+
+        load(device, kept(device))
     return Dispatcher(Choices(cache_folder(), made_by), seconds_of)

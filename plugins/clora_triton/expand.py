@@ -90,7 +90,7 @@ def expand_add(
     check_segments(rows, which, m, len(b))
     factors = Factors.of("b", b, 0, width, y)
     check_packed("s", s, y, factors.rank)
-    config = config or default("expand", m, width, y, factors.itemsize)
+    config = config or default(factors.work("expand", y, m, width), y.device)
     tiles = Tiles.of(rows, which, config.block_m, y.device, bare=False)
     if not len(tiles) or not width:
         return y

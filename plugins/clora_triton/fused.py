@@ -98,7 +98,7 @@ def fused_linear(
     check_segments(rows, which, m, len(b))
     factors = Factors.of("b", b, 0, width, x)
     check_packed("s", s, x, factors.rank)
-    config = config or default("fused", m, width, x, factors.itemsize)
+    config = config or default(factors.work("fused", x, m, width, inner), x.device)
     tiles = Tiles.of(rows, which, config.block_m, x.device)
     y = x.new_empty(m, width)
     if not len(tiles) or not width:

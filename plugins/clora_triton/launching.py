@@ -10,6 +10,7 @@ import torch
 from attrs import frozen
 from triton import knobs
 
+from clora_triton.configs import Kernel, Work
 from clora_triton.tiles import NUMBERS, TENSOR, UNSCALED
 
 Scales = Sequence[float] | torch.Tensor | None
@@ -106,6 +107,10 @@ class Factors:
             max(ranks, default=0),
             factors[0].element_size() if factors else like.element_size(),
         )
+
+    def work(self, kernel: Kernel, like: torch.Tensor, rows: int, width: int, inner: int = 0) -> Work:
+        """What a launch with these factors has to do."""
+        return Work(kernel, rows, width, inner, self.rank, like.element_size(), self.itemsize)
 
 
 def once(values: tuple[T, ...]) -> tuple[T, ...]:

@@ -52,7 +52,7 @@ def shrink(
     factors = Factors.of("a", a, 1, width, x)
     s = x.new_empty(m, factors.rank) if out is None else out
     check_packed("out", s, x, factors.rank)
-    config = config or default("shrink", m, width, x, factors.itemsize)
+    config = config or default(factors.work("shrink", x, m, width), x.device)
     tiles = Tiles.of(rows, which, config.block_m, x.device)
     if not len(tiles) or not s.shape[1]:
         return s

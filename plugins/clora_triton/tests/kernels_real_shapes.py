@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from clora_triton.backward import backward_s_and_db, da
-from clora_triton.configs import Kernel, fitting
+from clora_triton.configs import Kernel, Work, fitting
 from clora_triton.expand import expand_add
 from clora_triton.fused import fused_dx, fused_linear
 from clora_triton.shrink import shrink
@@ -66,8 +66,8 @@ def test_every_configuration_that_fits_launches_and_agrees(kernel: Kernel, facto
         return [grad for grad in da(s, given.x, *rest, case.ranks, **how) if grad is not None]
 
     default = launch()
-    itemsize = given.x.element_size()
-    for config in fitting(kernel, itemsize, given.x.device, factors.itemsize):
+    work = Work(kernel, case.m, case.width, case.inner, 128, given.x.element_size(), factors.itemsize)
+    for config in fitting(work, given.x.device):
         for ours, expected in zip(launch(config=config), default, strict=True):
             difference = (ours.float() - expected.float()).norm() / expected.float().norm()
             assert difference < 1e-2, config
