@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from attrs import frozen
@@ -86,7 +86,7 @@ class _Addmm(torch.autograd.Function):
 
 def peft_layer(case: Case, weights: Weights, dtype: torch.dtype) -> Linear:
     """PEFT's layer with the same adapters, in `dtype`."""
-    config = LoraConfig(r=case.rank, lora_alpha=int(case.rank * weights.scale), init_lora_weights=False)
+    config = LoraConfig(r=case.rank, lora_alpha=cast(int, case.rank * weights.scale), init_lora_weights=False)
     layer = Linear(weights.base, "adapter0", config, r=case.rank, lora_alpha=config.lora_alpha)
     for index in range(1, case.adapters):
         layer.update_layer(f"adapter{index}", case.rank, config.lora_alpha, config=config)
