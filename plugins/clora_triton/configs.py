@@ -40,6 +40,7 @@ class Config:
     group: int = 8  # row tiles that share a column tile while it is in the L2 cache
     warps: int = 8
     stages: int = 3
+    descriptors: bool = False  # x and W by tensor descriptors (Hopper's copy engine), where their strides allow it
 
     def ranks(self, rank: int) -> int:
         """Width of a rank block: a power of two that the tensor cores take (16 or more)."""
@@ -66,8 +67,11 @@ CONFIGS: dict[Kernel, tuple[Config, ...]] = {
     "fused": (
         Config(block_m=128, block_n=256, block_k=64, block_r=64, warps=8, stages=3),
         Config(block_m=128, block_n=256, block_k=64, block_r=64, warps=8, stages=4),
+        Config(block_m=128, block_n=256, block_k=64, block_r=64, warps=8, stages=3, descriptors=True),
+        Config(block_m=128, block_n=256, block_k=64, block_r=64, warps=8, stages=4, descriptors=True),
         Config(block_m=256, block_n=128, block_k=64, block_r=64, warps=8, stages=3),
         Config(block_m=128, block_n=128, block_k=64, block_r=64, warps=8, stages=4),
+        Config(block_m=128, block_n=128, block_k=64, block_r=64, warps=8, stages=4, descriptors=True),
         Config(block_m=128, block_n=128, block_k=64, block_r=64, warps=4, stages=3),
         Config(block_m=64, block_n=128, block_k=64, block_r=64, warps=4, stages=3),
         Config(block_m=64, block_n=64, block_k=32, block_r=32, warps=4, stages=2),
@@ -102,7 +106,7 @@ def shared_bytes(kernel: Kernel, config: Config, itemsize: int, factor_itemsize:
     return {
         "shrink": narrow,
         "expand": expand,
-        "fused": max((m + n) * k * itemsize * stages, expand),
+        "fused": max((m + n) * k * itemsize * stages, expand) + 8 * stages * config.descriptors,  # and barriers
         "backward": max(narrow, outer),
         "outer": outer,
     }[kernel]
@@ -171,8 +175,8 @@ def _default(kernel: Kernel, rows: int, width: int, processors: int, choices: tu
 def _fitting(kernel: Kernel, itemsize: int, factor_itemsize: int, shared: int) -> tuple[Config, ...]:
     choices = CONFIGS[kernel]
     fits = [c for c in choices if shared_bytes(kernel, c, itemsize, factor_itemsize) <= shared]
-    if kernel == "fused" and itemsize == 4:  # without tensor cores, operands take registers beside the accumulator
-        fits = [c for c in fits if c.block_m * c.block_n <= 64 * 32 * c.warps]
+    if kernel in ("fused", "expand") and itemsize == 4:  # without tensor cores, operands take registers beside the accumulator
+        fits = [c for c in fits if c.block_m * c.block_n <= 32 * 32 * c.warps]
     return tuple(fits) or choices[-1:]
 
 

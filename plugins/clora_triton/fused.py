@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from clora_triton.configs import Config, default
 from clora_triton.expand import expanded
@@ -16,6 +17,7 @@ from clora_triton.launching import (
     check_matrix,
     check_packed,
     check_segments,
+    describable,
     launch,
     numeric_arguments,
     scale_arguments,
@@ -38,34 +40,47 @@ def fused_kernel(
     x, stride_xm, stride_xk, w, stride_wn, stride_wk, bias, s, stride_sm,
     factors, strides_fn, strides_fr, ranks, scales, starts, stops, whiches, tiles,
     y, stride_ym, stride_yn, inner, width, SCALES: tl.constexpr, BIAS: tl.constexpr,
+    DESCRIBED: tl.constexpr, WIDE_LAST: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr,
     GROUP: tl.constexpr, EVEN: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The adapter's part comes first and is scaled in the accumulator, into which the base's part is then added.
 
     So one accumulator is enough, the scale is applied in float32, and B = 0 leaves exactly what no adapter leaves.
+    DESCRIBED: x and w are tensor descriptors, read by Hopper's copy engine; a tile at a segment's end then reads rows
+    of the next one too, which no row of its own sees. WIDE_LAST: w is described as [inner, width].
     """
     tile, block = grouped(tl.program_id(0), tiles, tl.cdiv(width, BLOCK_N), GROUP)
     start, stop, adapter = tl.load(starts + tile), tl.load(stops + tile), tl.load(whiches + tile)
     columns = block * BLOCK_N + tl.arange(0, BLOCK_N)
     total = expanded(
         s, stride_sm, factors, strides_fn, strides_fr, ranks, start, stop, adapter, columns, width,
-        x.dtype.element_ty, BLOCK_M, BLOCK_N, BLOCK_R, UPCAST, PRECISION,
+        y.dtype.element_ty, BLOCK_M, BLOCK_N, BLOCK_R, UPCAST, PRECISION,
     )  # fmt: skip
     total = total * scale_of(scales, adapter, SCALES)
     m, k = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_K)
-    rows = tl.minimum(m, stop - start - 1)
-    x_at = x + start.to(tl.int64) * stride_xm + rows[:, None] * stride_xm + k[None, :] * stride_xk
-    w_at = w + columns.to(tl.int64)[None, :] * stride_wn + k[:, None] * stride_wk
+    if DESCRIBED:
+        x_at, w_at = x, w
+    else:
+        rows = tl.minimum(m, stop - start - 1)
+        x_at = x + start.to(tl.int64) * stride_xm + rows[:, None] * stride_xm + k[None, :] * stride_xk
+        w_at = w + columns.to(tl.int64)[None, :] * stride_wn + k[:, None] * stride_wk
     for done in range(0, inner, BLOCK_K):
-        if EVEN:
+        if DESCRIBED:
+            x_tile = x_at.load([start, done])
+            if WIDE_LAST:
+                w_tile = w_at.load([done, block * BLOCK_N])
+            else:
+                w_tile = w_at.load([block * BLOCK_N, done]).T
+        elif EVEN:
             x_tile, w_tile = tl.load(x_at), tl.load(w_at)
         else:
             x_tile = tl.load(x_at, mask=k[None, :] < inner - done, other=0.0)
             w_tile = tl.load(w_at, mask=(k[:, None] < inner - done) & (columns[None, :] < width), other=0.0)
         total = dot(x_tile, w_tile, total, UPCAST, PRECISION)
-        x_at += BLOCK_K * stride_xk
-        w_at += BLOCK_K * stride_wk
+        if not DESCRIBED:
+            x_at += BLOCK_K * stride_xk
+            w_at += BLOCK_K * stride_wk
     if BIAS:
         total += tl.load(bias + columns, mask=columns < width, other=0.0).to(tl.float32)[None, :]
     y_at = y + start.to(tl.int64) * stride_ym + m[:, None] * stride_ym + columns.to(tl.int64)[None, :] * stride_yn
@@ -103,13 +118,21 @@ def fused_linear(
     y = x.new_empty(m, width)
     if not len(tiles) or not width:
         return y
+    described = config.descriptors and inner > 0 and describable(x) and (describable(weight) or describable(weight.T))
+    wide_last = not describable(weight)
+    read_x, read_w = x, weight
+    if described:
+        read_x = TensorDescriptor.from_tensor(x, [config.block_m, config.block_k])
+        block = [config.block_n, config.block_k]
+        read_w = TensorDescriptor.from_tensor(*((weight.T, block[::-1]) if wide_last else (weight, block)))
     launch(
         fused_kernel, (len(tiles) * triton.cdiv(width, config.block_n),), x,
-        x, x.stride(0), x.stride(1), weight, weight.stride(0), weight.stride(1),
+        read_x, x.stride(0), x.stride(1), read_w, weight.stride(0), weight.stride(1),
         x if bias is None else bias.contiguous(), s, s.stride(0),
         factors.pointers, factors.strides_wide, factors.strides_rank, factors.ranks,
         starts=tiles.start, stops=tiles.stop, whiches=tiles.which, tiles=len(tiles),
         y=y, stride_ym=y.stride(0), stride_yn=y.stride(1), inner=inner, width=width, BIAS=bias is not None,
+        DESCRIBED=described, WIDE_LAST=described and wide_last,
         BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_K=config.block_k,
         BLOCK_R=config.ranks(factors.rank), GROUP=config.group,
         EVEN=inner % config.block_k == 0 and width % config.block_n == 0,

@@ -135,6 +135,12 @@ def scale_arguments(scales: Scales, adapters: int, device: torch.device) -> dict
     return {"scales": tuple(float(s) for s in scales) or (1.0,), "SCALES": NUMBERS.value}
 
 
+def describable(tensor: torch.Tensor) -> bool:
+    """True where the copy engine can read a matrix: rows without gaps, each beginning at a multiple of 16 bytes."""
+    step = tensor.stride(0) * tensor.element_size()
+    return tensor.stride(1) == 1 and step > 0 and step % 16 == 0 and tensor.data_ptr() % 16 == 0
+
+
 def numeric_arguments(tensor: torch.Tensor) -> dict[str, Any]:
     """UPCAST for the interpreter's half precision, and PRECISION: float32 products are torch's own kind."""
     tf32 = tensor.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32

@@ -129,6 +129,25 @@ def test_real_shapes_use_the_hardware(
             assert kernel.stack_bytes(tmp_path) == 0, f"{kernel.name} keeps registers in memory"
 
 
+def test_described_operands_come_by_the_copy_engine(
+    compile_for: Callable[[int], list[Compiled]], tmp_path: Path
+) -> None:
+    compiled = compile_for(90)
+    described = [config for config in configs.CONFIGS["fused"] if config.descriptors]
+    x, weight = (torch.empty(n, 3072, dtype=torch.bfloat16, device="meta") for n in (QWEN.m, 12288))
+    b = [torch.empty(12288, 128, dtype=torch.bfloat16, device="meta")]
+    a = [torch.empty(128, 3072, dtype=torch.bfloat16, device="meta")]
+    dy, s = (torch.empty(QWEN.m, n, dtype=torch.bfloat16, device="meta") for n in (12288, 128))
+    fused_linear(x, weight, None, s, b, [1.0], [0], [QWEN.m], config=described[0])
+    fused_dx(dy, weight, s, a, [0], [QWEN.m], config=described[0])
+    assert len(compiled) == 2
+    for kernel in compiled:
+        assert "cp.async.bulk.tensor" in kernel.ptx
+        assert "wgmma.mma_async" in kernel.ptx
+        assert kernel.shared <= configs.shared_bytes("fused", described[0], 2)
+        assert kernel.stack_bytes(tmp_path) == 0
+
+
 @pytest.mark.parametrize(
     ("case", "dtype"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from attrs import evolve
 from clora_triton.configs import Config
 from clora_triton.expand import expand_add
 from clora_triton.fused import fused_dx, fused_linear
@@ -162,3 +163,22 @@ def test_two_runs_give_the_same_bits() -> None:
         y = fused_linear(given.x, given.weight, given.bias, s, given.b, given.scales, case.which, case.rows)
         runs.append((s, y, expand_add(y.clone(), s, given.b, given.scales, case.which, case.rows)))
     assert all(torch.equal(*pair) for pair in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", [Case((18, 3, 20), (0, 1, -1), (6, 4), 56, 40), CASES[5]], ids=str)
+def test_descriptors_read_the_same_numbers(case: Case, dtype: torch.dtype) -> None:
+    """CASES[5] has rows that begin between multiples of 16 bytes: no descriptor can be made, and none is needed."""
+    given = inputs(case, dtype)
+    described = evolve(SMALL, descriptors=True)
+    s = shrink(given.x, given.a, case.which, case.rows)
+    ds = shrink(given.dy, [b.T for b in given.b], case.which, case.rows)
+    plain, read = (
+        (
+            fused_linear(given.x, given.weight, given.bias, s, given.b, given.scales, case.which, case.rows, config=c),
+            fused_dx(given.dy, given.weight, ds, given.a, case.which, case.rows, config=c),
+        )
+        for c in (SMALL, described)
+    )
+    for ours, theirs in zip(plain, read, strict=True):
+        assert torch.equal(ours, theirs)
