@@ -4,6 +4,7 @@
 
 The variants take turns (A B C D A B C D ...), so that a machine whose speed drifts slows all of them alike; medians.
 "off" is what a recipe without `kernels:` computes with, "on" is `kernels: {use: auto}`; both run in the same world.
+Seconds are the clock's; processor seconds leave out what other programs took, so the speedup is that of these.
 """
 
 from __future__ import annotations
@@ -58,12 +59,12 @@ class Variant:
         cycle = Cycle(plan.recipe, Batches(plan, world, targets), world.evaluator, state.student, state.critic)
         return cls(cycle, world.adapted.routing, forward_equivalents(plan), plan.recipe.train.batch_size)
 
-    def seconds(self, update: int, kernel: str) -> float:
-        """Of one cycle."""
+    def seconds(self, update: int, kernel: str) -> tuple[float, float]:
+        """(the clock's, the processor's) of one cycle."""
         self.routing.kernel = KERNELS[kernel]
-        started = time.perf_counter()
+        started = time.perf_counter(), time.process_time()
         self.cycle.run(update, Draws(0))
-        return time.perf_counter() - started
+        return time.perf_counter() - started[0], time.process_time() - started[1]
 
 
 def main() -> None:
@@ -83,8 +84,8 @@ def main() -> None:
                     seconds[(*case, kernel)].append(spent)
     rows = []
     for (schedule, pack, kernel), spent in seconds.items():
-        variant, middle = variants[schedule, pack], statistics.median(spent)
-        off = seconds[schedule, pack, "off"]
+        variant, middle = variants[schedule, pack], statistics.median(wall for wall, _ in spent)
+        pairs = zip(seconds[schedule, pack, "off"], spent, strict=True)
         rows.append(
             {
                 "recipe": args.recipe.stem,
@@ -94,8 +95,9 @@ def main() -> None:
                 "batch": variant.batch,
                 "forward_equivalents": round(variant.counted, 2),
                 "median_seconds": round(middle, 3),
-                # of cycles of one step, which the two kernels ran one right after the other
-                "median_speedup": round(statistics.median(o / s for o, s in zip(off, spent, strict=True)), 3),
+                "median_processor_seconds": round(statistics.median(work for _, work in spent), 3),
+                # of two cycles of one step, which ran one right after the other
+                "median_speedup": round(statistics.median(off / own for (_, off), (_, own) in pairs), 3),
                 "milliseconds_per_row_forward": round(1000 * middle / variant.counted / variant.batch, 3),
                 "cycles": args.cycles,
             }

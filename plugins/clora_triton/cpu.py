@@ -17,7 +17,7 @@ def merges(call: Call) -> bool:
     """True where one product with W + scale B A is cheaper than one with W and two with the factors.
 
     The sum costs out x in x r multiplications, the factors' way (out + in) x r for every row and another pass over y;
-    the backward pass makes the sum again, hence the factor 4. Only where one adapter serves all rows: B = 0 then gives
+    the backward pass makes the sum again, hence the factor 3. Only where one adapter serves all rows: B = 0 then gives
     the frozen linear's own bits, which products over parts of the rows need not have. Half precision would round the
     adapter away, so it never does.
     """
@@ -25,7 +25,7 @@ def merges(call: Call) -> bool:
     if len(call.rows) != 1 or call.which[0] < 0 or x.device.type != "cpu":
         return False
     outputs, inputs = call.weight.shape
-    enough = call.vectors * (outputs + inputs) > 4 * outputs * inputs
+    enough = call.vectors * (outputs + inputs) > 3 * outputs * inputs
     return enough and x.dtype in (torch.float32, torch.float64)
 
 
@@ -54,8 +54,15 @@ class Packed:
         """(y [B, ..., out], s [vectors, rank] where it is to be kept)."""
         if merges(call):
             return linear(call.x, self.merged(call), call.bias), self.shrunk(call) if keep else None
-        y, s = linear(call.x, call.weight, call.bias), self.shrunk(call)
-        return self.expand(call, y, s), s if keep else None
+        y = linear(call.x, call.weight, call.bias)
+        if keep:
+            s = self.shrunk(call)
+            return self.expand(call, y, s), s
+        flat = y.view(-1, y.shape[-1])
+        for i, here, at in _segments(call):  # one after the other, so that each one's s is still in the cache
+            b = call.b[i].to(y.dtype)
+            flat[at].addmm_(_narrow(call.x[here], call.a[i].to(y.dtype)), b.T, alpha=call.scales[i])
+        return y, None
 
     def expand(self, call: Call, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         """y + scale s B^T of every row's adapter, in place."""
@@ -76,8 +83,7 @@ class Packed:
         s = (torch.empty if full else torch.zeros)(call.vectors, call.rank, dtype=call.x.dtype, device=call.x.device)
         for i, here, at in _segments(call):
             a = call.a[i].to(s.dtype)
-            for part, rows in _planes(call.x[here]):
-                torch.mm(part, a.T, out=s[at][rows, : a.shape[0]])
+            _narrow(call.x[here], a, s[at, : a.shape[0]])
         return s
 
     def backward(self, call: Call, dy: torch.Tensor, s: torch.Tensor | None, needs: Needs) -> Grads:
@@ -107,6 +113,18 @@ class Packed:
             _final(da, call.a, needs.a),
             _final([None if d is None else d.T for d in db], call.b, needs.b),
         )
+
+
+def _narrow(x: torch.Tensor, a: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """x A^T [vectors, r] of x [B, ..., in] where it lies."""
+    flat = matrix(x)
+    if flat is not None:
+        return torch.mm(flat, a.T, out=out)
+    if out is None:
+        out = x.new_empty(x.numel() // x.shape[-1], a.shape[0])
+    for part, rows in _planes(x):
+        torch.mm(part, a.T, out=out[rows])
+    return out
 
 
 def _outer(left: torch.Tensor, x: torch.Tensor, scale: float, into: torch.Tensor | None) -> torch.Tensor:

@@ -63,6 +63,7 @@ def test_interpreted(kernel, plan, dtype) -> None:
     check(kernel, plan, 5, dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_triton(), reason="needs the package triton")
 @pytest.mark.skipif(INTERPRETED in os.environ, reason="is the one that runs")
 def test_those_of_triton_in_its_interpreter() -> None:
