@@ -175,7 +175,9 @@ def _default(kernel: Kernel, rows: int, width: int, processors: int, choices: tu
 def _fitting(kernel: Kernel, itemsize: int, factor_itemsize: int, shared: int) -> tuple[Config, ...]:
     choices = CONFIGS[kernel]
     fits = [c for c in choices if shared_bytes(kernel, c, itemsize, factor_itemsize) <= shared]
-    if kernel in ("fused", "expand") and itemsize == 4:  # without tensor cores, operands take registers beside the accumulator
+    if (
+        kernel in ("fused", "expand") and itemsize == 4
+    ):  # without tensor cores, operands take registers beside the accumulator
         fits = [c for c in fits if c.block_m * c.block_n <= 32 * 32 * c.warps]
     return tuple(fits) or choices[-1:]
 

@@ -11,6 +11,8 @@ from clora_triton.call import Call, Grads, Needs, matrix, rows_as_matrix
 
 #: multiplications of the base below which the Python of a backward pass of our own outweighs what it saves
 SMALL = 20_000_000
+#: the same where merging saves more
+SMALL_MERGED = 10_000_000
 
 
 def merges(call: Call) -> bool:
@@ -25,7 +27,7 @@ def merges(call: Call) -> bool:
     if len(call.rows) != 1 or call.which[0] < 0 or x.device.type != "cpu":
         return False
     outputs, inputs = call.weight.shape
-    enough = call.vectors * (outputs + inputs) > 3 * outputs * inputs
+    enough = call.vectors * (outputs + inputs) > 3 * outputs * inputs and call.vectors * outputs * inputs > SMALL_MERGED
     return enough and x.dtype in (torch.float32, torch.float64)
 
 

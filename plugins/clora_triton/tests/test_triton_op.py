@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
+from unittest.mock import patch
 
 import pytest
 import torch
 from attrs import frozen
+from clora_triton.cpu import SMALL
 from clora_triton.kernels import Eager
 from clora_triton.op import Segment, lora_linear
 from clora_triton.reference import Reference, reference
@@ -123,10 +125,13 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(cases())
-def test_every_shape_agrees_with_float64(case: Case) -> None:
+@given(cases(), st.booleans())
+def test_every_shape_agrees_with_float64(case: Case, as_if_large: bool) -> None:
     bound = 1e-5 if case.x.dtype == torch.float32 else 1e-13
-    result = run(case)
+    with patch.multiple(
+        "clora_triton.cpu", **dict.fromkeys(["SMALL", "SMALL_MERGED"], 0) if as_if_large else {"SMALL": SMALL}
+    ):
+        result = run(case)
     assert result.y.dtype == case.x.dtype
     assert result.y.shape == (*case.x.shape[:-1], case.weight.shape[0])
     for name, error in errors(case, result).items():
