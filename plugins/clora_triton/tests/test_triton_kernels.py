@@ -39,7 +39,7 @@ def passes(folder: Path, *names: str, interpret: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [("forward",), ("backward", "refusals", "op", "tuning")], ids="-".join)
+@pytest.mark.parametrize("names", [("forward",), ("backward", "refusals", "op", "tuning", "any_shape")], ids="-".join)
 def test_in_the_interpreter(names: tuple[str, ...], tmp_path: Path) -> None:
     passes(tmp_path, *names, interpret=True)
 
@@ -52,7 +52,7 @@ def test_kernels_compile_for_gpus_that_are_not_here(tmp_path: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize(
-    "names", [("forward",), ("backward", "refusals", "op", "tuning"), ("real_shapes",)], ids="-".join
+    "names", [("forward",), ("backward", "refusals", "op", "tuning", "any_shape"), ("real_shapes",)], ids="-".join
 )
 def test_on_a_gpu(names: tuple[str, ...], tmp_path: Path) -> None:
     passes(tmp_path, *names, interpret=False)
