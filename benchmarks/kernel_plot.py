@@ -15,14 +15,17 @@ COLOURS = {
     "PEFT with ours": "#63a0dc",
 }
 OTHER = ("#4c9a8a", "#7a6bb0", "#a05a8c", "#5a8f3c")  # single candidates of ours
+MANY = 30  # cases; of more, only those of these ranks and rows are drawn
+SHOWN = (("128", "4096"), ("128", "16384"))
 WIDTH, LEFT, BAR, GAP, TOP, BOTTOM = 900, 330, 12, 16, 64, 30
 
 
 def plot(rows: Sequence[Mapping[str, object]]) -> str:
-    """Forward and backward of every case over the frozen linear's; whiskers from the 20 % to the 80 % quantile."""
+    """Forward and backward of every case, or of the usual rank where there are many, over the frozen linear's; whiskers from the 20 % to the 80 % quantile."""
     groups: dict[str, list[Mapping[str, object]]] = {}
+    many = len({(row["shape"], row["rows"], row["rank"], row["adapters"]) for row in rows}) > MANY
     for row in rows:
-        if row["part"] == "both":
+        if row["part"] == "both" and not (many and (str(row["rank"]), str(row["rows"])) not in SHOWN):
             what = f"{row['shape']}, {row['rows']} rows, rank {row['rank']}, {row['adapters']} adapter(s)"
             groups.setdefault(what, []).append(row)
     names = list(dict.fromkeys(str(row["provider"]) for row in rows if row["provider"] != "frozen"))
