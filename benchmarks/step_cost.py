@@ -1,6 +1,6 @@
 """Seconds of one training cycle: rollout schedules, forwards packed or one by one, kernels off and on.
 
-    python benchmarks/step_cost.py [RECIPE] [--cycles 8]
+    python benchmarks/step_cost.py [RECIPE] [--cycles 8] [--out results/step_cost.csv]
 
 The variants take turns (A B C D A B C D ...), so that a machine whose speed drifts slows all of them alike; medians.
 "off" is what a recipe without `kernels:` computes with, "on" is `kernels: {use: auto}`; both run in the same world.
@@ -68,10 +68,11 @@ class Variant:
 
 
 def main() -> None:
-    """Measure and write results/step_cost.csv."""
+    """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", nargs="?", type=Path, default=ROOT / "recipes/collection.yaml")
     parser.add_argument("--cycles", type=int, default=8)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/step_cost.csv")
     args = parser.parse_args()
     cases = list(itertools.product(("independent", "shared"), (True, False)))
     variants = {case: Variant.of(args.recipe, *case) for case in cases}
@@ -103,7 +104,7 @@ def main() -> None:
             }
         )
         print(rows[-1])
-    write_rows(ROOT / "benchmarks/results/step_cost.csv", rows)
+    write_rows(args.out, rows)
 
 
 if __name__ == "__main__":
