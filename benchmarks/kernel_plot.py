@@ -21,7 +21,7 @@ WIDTH, LEFT, BAR, GAP, TOP, BOTTOM = 900, 330, 12, 16, 64, 30
 
 
 def plot(rows: Sequence[Mapping[str, object]]) -> str:
-    """Forward and backward of every case, or of the usual rank where there are many, over the frozen linear's; whiskers from the 20 % to the 80 % quantile."""
+    """Forward and backward over the frozen linear's, of every case or, of very many, of those at the usual rank."""
     groups: dict[str, list[Mapping[str, object]]] = {}
     many = len({(row["shape"], row["rows"], row["rank"], row["adapters"]) for row in rows}) > MANY
     for row in rows:
