@@ -68,6 +68,14 @@ def measured(case: Case, args: argparse.Namespace) -> Iterator[dict[str, object]
             }
 
 
+def chosen(args: argparse.Namespace) -> Iterator[Case]:
+    """The cases that were asked for."""
+    for case in cases(args.device):
+        within = args.only in case.shape and case.rank in (args.ranks or [case.rank])
+        if within and case.rows in (args.rows or [case.rows]):
+            yield case
+
+
 def works(bench: Bench, provider: Provider) -> bool:
     """Whether a provider can do the case at all; one that cannot is told and left out."""
     try:
@@ -105,6 +113,8 @@ def main() -> None:
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="on the CPU")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--only", default="", help="shapes whose name has this in it")
+    parser.add_argument("--ranks", type=int, nargs="+", help="these ranks alone")
+    parser.add_argument("--rows", type=int, nargs="+", help="these numbers of rows alone")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--from", dest="source", type=Path, help="check this file instead of measuring")
     parser.add_argument("--out", type=Path)
@@ -115,11 +125,12 @@ def main() -> None:
     if args.source is None:
         torch.set_num_threads(args.threads if args.device == "cpu" else torch.get_num_threads())
         rows: list[dict[str, object]] = []
-        for case in cases(args.device):
-            if args.only in case.shape:
-                torch.compiler.reset()
-                rows += (found := list(measured(case, args)))
-                print(told(found), flush=True)
+        for case in chosen(args):
+            torch.compiler.reset()
+            rows += (found := list(measured(case, args)))
+            print(told(found), flush=True)
+        if not rows:
+            parser.error("no case has these shapes, ranks and rows")
         versions = {"peft": version("peft"), "triton": installed("triton")}
         write_rows(out, [{**row, **versions} for row in rows])
         out.with_suffix(".svg").write_text(plot(rows))
