@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test setup lint clean
+.PHONY: demo test bench setup lint clean
 
 ## eight effects and few-step sampling become one LoRA, on real pictures, with a report to look at
 demo: setup
@@ -10,6 +10,10 @@ demo: setup
 ## every test
 test: setup
 	$(BIN)/python -m pytest
+
+## how much a LoRA linear costs over the frozen one, on this CPU; four minutes (on a GPU: benchmarks/kernel_lora.py --check)
+bench: setup
+	$(BIN)/python benchmarks/kernel_lora.py --device cpu --out runs/kernel_lora_cpu.csv
 
 ## .venv with pinned versions (CPU torch); does nothing when it is up to date
 setup: .venv/ready

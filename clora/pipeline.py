@@ -16,7 +16,7 @@ from clora.adapters.adapter import Adapter
 from clora.files import write_atomic
 from clora.plan import Plan, make_plan
 from clora.progress import Progress
-from clora.protocols import RunInfo
+from clora.protocols import Explains, RunInfo
 from clora.recipe.load import load_recipe
 from clora.runs import RunFolder, digest_file, digest_of
 from clora.stages.conditions import encode
@@ -76,6 +76,9 @@ class Pipeline:
         """The model, loaded when the first stage needs it."""
         if self._world is None:
             self._world = World(self.plan, self.ranks, self.folder.cache)
+            kernel = self.plan.recipe.kernels
+            if isinstance(kernel, Explains):
+                self.progress.say(f"kernels: {kernel.explain(self._world.device)}")
         return self._world
 
     def run(self, *, until_export: bool = False) -> RunFolder:

@@ -29,7 +29,7 @@ from clora.protocols.data import (
     TokensUsed,
     Truth,
 )
-from clora.protocols.loaded import Guides, KnowsSchedule, LoadedBackbone, LoadsInParts, LoraKernel, Part
+from clora.protocols.loaded import Explains, Guides, KnowsSchedule, LoadedBackbone, LoadsInParts, LoraKernel, Part
 from clora.protocols.method import (
     ChecksCards,
     KeepsCaptions,
@@ -55,6 +55,7 @@ __all__ = [
     "Component",
     "CountsTokens",
     "Dataset",
+    "Explains",
     "FitsMemory",
     "Footprint",
     "Guides",

@@ -87,3 +87,12 @@ class LoraKernel(Protocol):
         `segments` covers the rows in order: (row count, A [r, in] or None, B [out, r] or None, scale).
         """
         ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A kernel that can say what it will compute with."""
+
+    def explain(self, device: torch.device) -> str:
+        """What computes on this device and why, for the run's log: a few words."""
+        ...

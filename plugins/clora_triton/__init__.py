@@ -1,0 +1,35 @@
+"""LoRA linears for batches whose rows use different adapters, forward and backward.
+
+For PEFT: `from clora_triton import use_with_peft; use_with_peft()`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from clora.api import Component, hookimpl
+
+if TYPE_CHECKING:
+    from clora_triton.op import lora_linear as lora_linear
+    from clora_triton.peft import mixed_adapters as mixed_adapters
+    from clora_triton.peft import use_with_peft as use_with_peft
+
+__all__ = ["clora_kernels", "lora_linear", "mixed_adapters", "use_with_peft"]
+
+_MODULES = {"lora_linear": "op", "mixed_adapters": "peft", "use_with_peft": "peft"}
+
+
+def __getattr__(name: str) -> Any:
+    """`clora_triton.lora_linear` and its like, which bring torch or peft, when they are first asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+@hookimpl
+def clora_kernels() -> list[Component]:
+    """Register the kernels `auto`, `eager` and `triton`."""
+    from clora_triton.kernels import Auto, Eager, Triton
+
+    return [Component("auto", Auto), Component("eager", Eager), Component("triton", Triton)]

@@ -1,0 +1,86 @@
+"""The components of a recipe's `kernels:` section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from attrs import frozen
+from torch.nn.functional import linear
+
+from clora_triton.candidates import has_triton
+from clora_triton.checks import check_base, check_rows
+from clora_triton.op import Segment, lora_linear
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@frozen
+class Eager:
+    """torch's own operations and gradients: what the others are compared with."""
+
+    def __call__(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, segments: Sequence[Segment]
+    ) -> torch.Tensor:
+        """y = x W^T + b + scale (x A^T) B^T, row segment by row segment; x [B, ..., in] -> [B, ..., out]."""
+        check_base(x, weight, bias)
+        check_rows([rows for rows, *_ in segments], x.shape[0])
+        y = linear(x, weight, bias)
+        start = 0
+        for rows, a, b, scale in segments:
+            if a is not None and b is not None and rows:
+                part, out = x[start : start + rows], y[start : start + rows]
+                shrunk = part.reshape(-1, part.shape[-1]) @ a.to(y.dtype).T
+                out.view(-1, out.shape[-1]).addmm_(shrunk, b.to(y.dtype).T, alpha=float(scale))
+            start += rows
+        return y
+
+    def explain(self, device: torch.device) -> str:
+        """What computes, and why."""
+        return "torch's own operations, as the recipe asks"
+
+
+@frozen
+class Auto:
+    """What is quickest: packed products on a CPU, the measured best of cuBLAS and Triton on a GPU."""
+
+    def __call__(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, segments: Sequence[Segment]
+    ) -> torch.Tensor:
+        """x [B, ..., in] -> [B, ..., out]."""
+        return lora_linear(x, weight, bias, segments)
+
+    def explain(self, device: torch.device) -> str:
+        """What computes on this device, and why."""
+        if device.type != "cuda":
+            return (
+                f"packed products in torch, as there is no kernel for {device.type}; adapters of many rows are merged"
+            )
+        if not has_triton():
+            return "the quickest of cuBLAS's graphs, measured per shape; the package triton is not installed"
+        name = torch.cuda.get_device_name(device)
+        return f"the quickest of cuBLAS's graphs and the Triton kernels on {name}, measured once per shape"
+
+
+@frozen
+class Triton:
+    """The Triton kernels, whatever else would be quicker; they need a CUDA GPU."""
+
+    def __call__(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, segments: Sequence[Segment]
+    ) -> torch.Tensor:
+        """x [B, ..., in] -> [B, ..., out]."""
+        return lora_linear(x, weight, bias, segments, kernel="triton")
+
+    def check(self) -> Iterable[str]:
+        """What is missing here."""
+        if not has_triton():
+            yield "`triton` needs the package triton (pip install 'clora[triton]'); `auto` works without"
+        elif not torch.cuda.is_available():
+            yield "`triton` needs a CUDA GPU, and torch sees none here; `auto` works on every machine"
+
+    def explain(self, device: torch.device) -> str:
+        """What computes, and why."""
+        return "the Triton kernels, as the recipe asks"

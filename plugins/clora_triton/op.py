@@ -1,0 +1,223 @@
+"""`lora_linear`: a frozen linear plus a LoRA adapter of its own for every row segment, as a torch custom operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch.nn.functional import linear
+
+from clora_triton.call import Call, Grads, Needs
+from clora_triton.checks import check_base, check_factors, check_rows, check_table
+from clora_triton.cpu import is_small, merges, small
+from clora_triton.dispatch import implementation
+
+#: (row count, A [r, in], B [out, r], scale); None where the rows use the bare base
+Segment: TypeAlias = "tuple[int, torch.Tensor | None, torch.Tensor | None, float | torch.Tensor]"
+
+
+def lora_linear(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    segments: Sequence[Segment],
+    *,
+    kernel: str = "auto",
+) -> torch.Tensor:
+    """y = x W^T + b + scale (x A^T) B^T with each segment's own A and B; x [B, ..., in] -> [B, ..., out].
+
+    `segments` covers the rows of x's first axis in order; several may share an adapter. Adapters may be float32 beside
+    a half-precision x, and their gradients are summed in float32. Under autocast x and the base are cast, the adapters
+    are not. `kernel` names a candidate (see `candidates`), or "triton" for the best of Triton's. Raises ValueError or
+    TypeError that tells what was expected and what came.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = _cast(x, dtype), _cast(weight, dtype)
+        bias = None if bias is None else _cast(bias, dtype)
+        with torch.autocast(x.device.type, enabled=False):  # the sums of float32 gradients stay float32
+            return lora_linear(x, weight, bias, segments, kernel=kernel)
+    check_base(x, weight, bias)
+    call = _call(x, weight, bias, segments)
+    check_rows(call.rows, x.shape[0])
+    if not call.a:
+        return linear(x, weight, bias)
+    grad = torch.is_grad_enabled()
+    if torch.compiler.is_compiling():
+        scales = _as_tensor(x, call.scales)
+        y, _ = torch.ops.clora.lora_linear(
+            *call[:3], call.a, call.b, scales, call.rows, call.which, _keep(call, grad), kernel
+        )
+        return y
+    call = call._replace(scales=[float(scale) for scale in call.scales])
+    if kernel == "auto" and is_small(call):
+        return small(call)
+    if not grad:
+        return implementation(call, grad=False, kernel=kernel).forward(call, keep=False)[0]
+    return _Eager.apply(call, _keep(call, grad), kernel, x, weight, bias, *call.a, *call.b)
+
+
+def _keep(call: Call, grad: bool) -> bool:
+    """Whether the shrunk activations are worth keeping for the backward pass."""
+    return grad and any(b.requires_grad for b in call.b) and not merges(call)
+
+
+def _cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """As autocast does it, which leaves float64 alone."""
+    return x if x.dtype == torch.float64 else x.to(dtype)
+
+
+def _call(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, segments: Sequence[Segment]) -> Call:
+    """The segments as a table: an adapter that several share stands in it once, so that its gradient is one sum."""
+    adapters: list[tuple[torch.Tensor, torch.Tensor, Any]] = []
+    rows: list[int] = []
+    which: list[int] = []
+    for index, (count, a, b, scale) in enumerate(segments):
+        rows.append(count)
+        which.append(-1)
+        if a is not None and b is not None:
+            for i, (known_a, known_b, known_scale) in enumerate(adapters):
+                if known_a is a and known_b is b and known_scale is scale:
+                    which[-1] = i
+            if which[-1] < 0:
+                check_factors(x, weight, a, b, f"segment {index}")
+                which[-1] = len(adapters)
+                adapters.append((a, b, scale))
+        elif a is not None or b is not None:
+            have, lack = ("A", "B") if b is None else ("B", "A")
+            raise ValueError(f"lora_linear: segment {index}: expected A and B or neither, got {have} without {lack}")
+    a, b, scales = [a for a, _, _ in adapters], [b for _, b, _ in adapters], [scale for _, _, scale in adapters]
+    return Call(x, weight, bias, a, b, scales, rows, which)
+
+
+def _as_tensor(x: torch.Tensor, scales: Sequence[float | torch.Tensor]) -> torch.Tensor:
+    """The scales as one float64 tensor on the CPU; a compiled graph has it as an input and serves every value.
+
+    A number is multiplied with a tensor because dynamo compiles anew for one that is only stored in a tensor.
+    """
+    one = x.new_ones((), dtype=torch.float64)
+    return torch.stack([(one * scale).reshape(()) for scale in scales]).cpu()
+
+
+class _Eager(torch.autograd.Function):
+    """The operator's computation without the operator's own cost, which outweighs a small linear on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, keep: bool, kernel: str, *tensors: torch.Tensor | None) -> torch.Tensor:
+        y, s = implementation(call, grad=True, kernel=kernel).forward(call, keep)
+        ctx.save_for_backward(*tensors, s)
+        ctx.table, ctx.kernel = (call.scales, call.rows, call.which), kernel
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, bias, *factors, s = ctx.saved_tensors
+        half = len(factors) // 2
+        call = Call(x, weight, bias, factors[:half], factors[half:], *ctx.table)
+        wanted = ctx.needs_input_grad[3:]
+        needs = _needs(wanted, half)
+        with torch.autocast(x.device.type, enabled=False):  # whoever calls backward() may be within one
+            grads = implementation(call, grad=True, kernel=ctx.kernel).backward(call, dy[0], s, needs)
+        return None, None, None, grads.x, grads.weight, grads.bias, *grads.a, *grads.b
+
+
+def _of(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    a: list[torch.Tensor],
+    b: list[torch.Tensor],
+    scales: torch.Tensor,
+    rows: list[int],
+    which: list[int],
+) -> Call:
+    call = Call(x, weight, bias, a, b, scales.tolist(), rows, which)
+    check_table(call)
+    return call
+
+
+@torch.library.custom_op("clora::lora_linear", mutates_args=())
+def _forward(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    a: list[torch.Tensor],
+    b: list[torch.Tensor],
+    scales: torch.Tensor,
+    rows: list[int],
+    which: list[int],
+    keep: bool,
+    kernel: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(y, s): s [vectors, rank] are the shrunk activations where `keep` asks for them, else an empty tensor."""
+    call = _of(x, weight, bias, a, b, scales, rows, which)
+    y, s = implementation(call, grad=keep, kernel=kernel).forward(call, keep)
+    return y, x.new_empty(0) if s is None else s
+
+
+@_forward.register_fake
+def _(x, weight, bias, a, b, scales, rows, which, keep, kernel):
+    call = Call(x, weight, bias, a, b, [], rows, which)
+    s = x.new_empty(call.vectors, call.rank) if keep else x.new_empty(0)
+    return x.new_empty(*x.shape[:-1], weight.shape[0]), s
+
+
+@torch.library.custom_op("clora::lora_linear_backward", mutates_args=())
+def _backward(
+    dy: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    a: list[torch.Tensor],
+    b: list[torch.Tensor],
+    scales: torch.Tensor,
+    rows: list[int],
+    which: list[int],
+    s: torch.Tensor,
+    needs: list[bool],
+    kernel: str,
+) -> list[torch.Tensor]:
+    """[dx, dweight, dbias, dA..., dB...]; an empty tensor stands for a gradient that nobody needs."""
+    call = _of(x, weight, bias, a, b, scales, rows, which)
+    kept = s if s.dim() == 2 else None
+    grads = implementation(call, grad=True, kernel=kernel).backward(call, dy, kept, _needs(needs, len(a)))
+    return [x.new_empty(0) if grad is None else grad for grad in _all(grads)]
+
+
+@_backward.register_fake
+def _(dy, x, weight, bias, a, b, scales, rows, which, s, needs, kernel):
+    likes = [x, weight, bias, *a, *b]
+    return [t.new_empty(t.shape) if wanted else x.new_empty(0) for t, wanted in zip(likes, needs, strict=True)]
+
+
+def _needs(flags: Sequence[bool], adapters: int) -> Needs:
+    return Needs(flags[0], flags[1], flags[2], flags[3 : 3 + adapters], flags[3 + adapters :])
+
+
+def _all(grads: Grads) -> list[torch.Tensor | None]:
+    return [grads.x, grads.weight, grads.bias, *grads.a, *grads.b]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    x, weight, bias, a, b, scales, rows, which, _, kernel = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, weight, bias, *a, *b, scales, output[1])
+    ctx.table, ctx.kernel = (rows, which), kernel
+
+
+def _gradients(ctx: Any, dy: torch.Tensor | None, _: torch.Tensor | None) -> tuple[Any, ...]:
+    x, weight, bias, *factors, scales, s = ctx.saved_tensors
+    half = len(factors) // 2
+    a, b = factors[:half], factors[half:]
+    wanted = ctx.needs_input_grad
+    needs = [*wanted[:3], *wanted[3], *wanted[4]]
+    if dy is None:
+        return (None,) * 3, [None] * half, [None] * half, *(None,) * 5
+    with torch.autocast(x.device.type, enabled=False):
+        found = _backward(dy, x, weight, bias, a, b, scales, *ctx.table, s, needs, ctx.kernel)
+    grads = [grad if want else None for grad, want in zip(found, needs, strict=True)]
+    return (*grads[:3], grads[3 : 3 + half], grads[3 + half :], None, None, None, None, None)
+
+
+_forward.register_autograd(_gradients, setup_context=_save)
