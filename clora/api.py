@@ -7,10 +7,9 @@ from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix
 from clora.flow import Schedule, add_noise, guide, over, shift, to_noise, to_x0, unshift, velocity_target
 from clora.hookspecs import hookimpl
 from clora.hub_files import hub_download, hub_reason
-from clora.memory.fit import fit_network
+from clora.memory.fit import load_fitted
 from clora.memory.footprint import Blueprint, network_footprint
 from clora.memory.settings import NetworkMemory
-from clora.memory.sharing import sharing
 from clora.picture_files import PictureError, picture_size, read_picture
 from clora.protocols import (
     Backbone,
@@ -153,18 +152,17 @@ __all__ = [
     "Words",
     "WrittenCaption",
     "add_noise",
-    "fit_network",
     "guide",
     "hint",
     "hookimpl",
     "hub_download",
     "hub_reason",
+    "load_fitted",
     "network_footprint",
     "over",
     "picture_size",
     "read_captions",
     "read_picture",
-    "sharing",
     "shift",
     "to_noise",
     "to_x0",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from clora.errors import CloraError
 from clora.memory.sharing import sharing
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from clora.memory.settings import NetworkMemory
+
+    Network = TypeVar("Network", bound=nn.Module)
 
 
 def fit_network(network: nn.Module, blocks: Sequence[str], how: NetworkMemory, device: torch.device) -> nn.Module:
@@ -44,6 +46,23 @@ def fit_network(network: nn.Module, blocks: Sequence[str], how: NetworkMemory, d
         network.set_attention_backend(ATTENTION[how.attention])  # pyright: ignore[reportCallIssue] - the same
     if how.gradient_checkpointing:
         network.enable_gradient_checkpointing(checkpointed)  # pyright: ignore[reportCallIssue] - diffusers' ModelMixin
+    return network
+
+
+def load_fitted(
+    load: Callable[[torch.device], Network], blocks: Sequence[str], how: NetworkMemory, device: torch.device
+) -> Network:
+    """`load`'s network as `fit_network` keeps it: read straight onto the device where it stays there as it is.
+
+    Else it is read into CPU memory, for the device may not have room for the whole of it.
+    """
+    import torch
+
+    from clora.memory.precision import DTYPES
+
+    as_it_is = how.weights in DTYPES and not how.offload_blocks and sharing() is None
+    network = load(device if as_it_is else torch.device("cpu"))
+    fit_network(network, blocks, how, device)
     return network
 
 

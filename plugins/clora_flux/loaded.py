@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from clora.api import CloraError, Conditions, Part, Schedule, Words, fit_network
+from clora.api import CloraError, Conditions, Part, Schedule, Words, load_fitted
 
 from .sizes import fit
 from .tokens import pack, positions, unpack
@@ -79,15 +79,12 @@ class LoadedFlux:
         return self._network
 
     def _build_network(self) -> FluxTransformer2DModel:
-        """The transformer, straight on the device where it stays there as it is, else block by block from the CPU."""
         from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
-        memory = self.backbone.memory
-        as_it_is = memory.weights in ("fp32", "bf16") and not memory.offload_blocks
-        device = self.device if as_it_is else torch.device("cpu")
-        network = self.folder.load("transformer", FluxTransformer2DModel, dtype=self.dtype, device=device)
-        fit_network(network, BLOCKS, memory, self.device)
-        return network
+        def load(device: torch.device) -> FluxTransformer2DModel:
+            return self.folder.load("transformer", FluxTransformer2DModel, dtype=self.dtype, device=device)
+
+        return load_fitted(load, BLOCKS, self.backbone.memory, self.device)
 
     def keep(self, *parts: Part) -> None:
         """Drop the parts that are not named."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from clora.api import CloraError, Conditions, Part, Schedule, Words, fit_network, guide, sharing
+from clora.api import CloraError, Conditions, Part, Schedule, Words, guide, load_fitted
 
 from .backbone import MULTIPLE
 from .pictures import CONDITION_SIDE, pack, resized, to_image, to_tensor, unpack
@@ -72,15 +72,12 @@ class LoadedQwen:
         return self._network
 
     def _build_network(self) -> QwenImageTransformer2DModel:
-        """The transformer, straight on the device where it stays there as it is, else block by block from the CPU."""
         from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 
-        memory = self.backbone.memory
-        as_it_is = memory.weights in ("fp32", "bf16") and not memory.offload_blocks and sharing() is None
-        device = self.device if as_it_is else torch.device("cpu")
-        network = self.folder.load("transformer", QwenImageTransformer2DModel, dtype=self.dtype, device=device)
-        fit_network(network, BLOCKS, memory, self.device)
-        return network
+        def load(device: torch.device) -> QwenImageTransformer2DModel:
+            return self.folder.load("transformer", QwenImageTransformer2DModel, dtype=self.dtype, device=device)
+
+        return load_fitted(load, BLOCKS, self.backbone.memory, self.device)
 
     def keep(self, *parts: Part) -> None:
         """Drop the parts that are not named."""
