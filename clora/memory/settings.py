@@ -35,8 +35,6 @@ class NetworkMemory:
     offload_blocks: int = field(default=0, validator=ge(0))
     #: how attention is computed; flash and flash_3 take no mask: the rows of a pass must have texts of one length
     attention: Attention = "sdpa"
-    #: refused for now, with the reason
-    compile: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -47,11 +45,6 @@ class NetworkMemory:
 
     def check(self, blocks: int) -> Iterable[str]:
         """Problems of these keys for a network of so many blocks, each as one sentence."""
-        if self.compile:
-            yield (
-                "memory.compile: torch.compile would compile every block anew for every teacher and every mix of rows, "
-                "and give up after eight of them; leave it false"
-            )
         package = PACKAGES.get(self.attention)
         if package is not None and find_spec(package) is None:
             yield f"memory.attention: {self.attention} needs the package {package}, which is not installed"
