@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -59,7 +59,7 @@ class World:
         self.shapes = plan.recipe.backbone.shapes()
         store = None
         if cache is not None and self._parts is not None:
-            store = Shards(cache / "conditions" / plan.recipe.backbone.digest())
+            store = Shards(cache / "conditions" / self.digest)
         self.conditioning = Conditioning(self.backbone, plan.recipe.dataset, self.device, store, self._encoding)
         self._adapted: AdaptedNetwork | None = None
         self._evaluator: Evaluator | None = None
@@ -68,6 +68,11 @@ class World:
         self.pace = Pace()
         if plan.recipe.train.shard_base and ranks is not None and ranks.world > 1:
             self.pace = SharedPace(ranks, self.device, self._idle)
+
+    @cached_property
+    def digest(self) -> str:
+        """The backbone's hash, taken once: every switch of a teacher asks for it."""
+        return self.plan.recipe.backbone.digest()
 
     @property
     def adapted(self) -> AdaptedNetwork:
@@ -162,7 +167,7 @@ def read_factors(world: World, source: Source) -> Factors:
     # no rank has a whole weight where the base is shared, and none may gather one alone
     weights = None if world.pace.shared else lambda module: linears[module].base.weight
     cache = None if world.cache is None else world.cache / "teachers"
-    deltas = read_teacher(source.path, world.shapes, weights, cache, world.plan.recipe.backbone.digest())
+    deltas = read_teacher(source.path, world.shapes, weights, cache, world.digest)
     return {name: (delta.a, delta.b, delta.scale * source.scale) for name, delta in deltas.items()}
 
 

@@ -178,9 +178,8 @@ def test_a_world_takes_such_a_teacher_and_says_what_it_cost(path, tensors, delta
         linear.weight.data.copy_(base())
     adapted = AdaptedNetwork(network, tuple(SHAPES))
     pace = SimpleNamespace(shared=False)
-    plan = SimpleNamespace(recipe=SimpleNamespace(backbone=SimpleNamespace(digest=lambda: "base")))
     device = torch.device("cpu")
-    world = SimpleNamespace(shapes=SHAPES, adapted=adapted, device=device, pace=pace, cache=None, plan=plan)
+    world = SimpleNamespace(shapes=SHAPES, adapted=adapted, device=device, pace=pace, cache=None, digest="base")
     save_file(tensors, path)
     with pytest.warns(UserWarning, match="made into LoRA of rank"):
         adapted.add("effect", read_adapter(cast(Any, world), path, scale=0.5))
