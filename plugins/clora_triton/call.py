@@ -84,7 +84,10 @@ class Grads(NamedTuple):
 
 
 class Implementation(Protocol):
-    """One way to compute the call; `s` [vectors, rank] holds the shrunk activations x A^T of every row's adapter."""
+    """One way to compute the call; `s` [vectors, rank] holds the shrunk activations x A^T of every row's adapter.
+
+    Where a call merges (`merged.merges`) the merged weight [out, in] takes its place.
+    """
 
     def forward(self, call: Call, keep: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(y [B, ..., out], s); s may be None where a backward pass will not need it or can make it again."""

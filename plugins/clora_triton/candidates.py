@@ -9,6 +9,7 @@ from torch.nn.functional import linear
 
 from clora_triton.call import Call, Grads, Implementation, Needs, rows_as_matrix
 from clora_triton.cpu import Packed
+from clora_triton.merged import merge
 
 
 class SideStream(Packed):
@@ -40,7 +41,7 @@ class Merged(Packed):
         """(y, s); a batch of several segments is computed as by `Packed`."""
         if keep or len(call.rows) != 1 or call.which[0] < 0:
             return super().forward(call, keep)
-        return linear(call.x, self.merged(call), call.bias), None
+        return linear(call.x, merge(call), call.bias), None
 
 
 class Parts:

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import torch
 from torch.nn.functional import linear
 
-from clora_triton.call import Call, Grads, Needs, matrix, rows_as_matrix
+from clora_triton.call import Call, Grads, Needs, rows_as_matrix
+from clora_triton.merged import factor_gradients, merge, merges
+from clora_triton.skinny import narrow, outer
+
+#: (dL/dx [vectors, in], dL/dA and dL/dB of every adapter)
+_Found: TypeAlias = "tuple[torch.Tensor | None, list[torch.Tensor | None], list[torch.Tensor | None]]"
 
 #: multiplications of the base below which the Python of a backward pass of our own outweighs what it saves
-SMALL = 20_000_000
-#: the same where merging saves more
-SMALL_MERGED = 10_000_000
-
-
-def merges(call: Call) -> bool:
-    """True where one product with W + scale B A is cheaper than one with W and two with the factors.
-
-    The sum costs out x in x r multiplications, the factors' way (out + in) x r for every row and another pass over y;
-    the backward pass makes the sum again, hence the factor 3. Only where one adapter serves all rows: B = 0 then gives
-    the frozen linear's own bits, which products over parts of the rows need not have. Half precision would round the
-    adapter away, so it never does.
-    """
-    x = call.x
-    if len(call.rows) != 1 or call.which[0] < 0 or x.device.type != "cpu":
-        return False
-    outputs, inputs = call.weight.shape
-    enough = call.vectors * (outputs + inputs) > 3 * outputs * inputs and call.vectors * outputs * inputs > SMALL_MERGED
-    return enough and x.dtype in (torch.float32, torch.float64)
+SMALL = 100_000_000
 
 
 def is_small(call: Call) -> bool:
@@ -53,9 +41,10 @@ class Packed:
     """Adds to the base's output in place, segment by segment, or merges; an `Implementation`."""
 
     def forward(self, call: Call, keep: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(y [B, ..., out], s [vectors, rank] where it is to be kept)."""
+        """(y [B, ..., out], what is to be kept: s [vectors, rank], or the merged weight where the call merges)."""
         if merges(call):
-            return linear(call.x, self.merged(call), call.bias), self.shrunk(call) if keep else None
+            weight = merge(call)
+            return linear(call.x, weight, call.bias), weight if keep else None
         y = linear(call.x, call.weight, call.bias)
         if keep:
             s = self.shrunk(call)
@@ -63,7 +52,7 @@ class Packed:
         flat = y.view(-1, y.shape[-1])
         for i, here, at in _segments(call):  # one after the other, so that each one's s is still in the cache
             b = call.b[i].to(y.dtype)
-            flat[at].addmm_(_narrow(call.x[here], call.a[i].to(y.dtype)), b.T, alpha=call.scales[i])
+            flat[at].addmm_(narrow(call.x[here], call.a[i].to(y.dtype)), b.T, alpha=call.scales[i])
         return y, None
 
     def expand(self, call: Call, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
@@ -74,72 +63,53 @@ class Packed:
             flat[at].addmm_(s[at, : b.shape[1]], b.T, alpha=call.scales[i])
         return y
 
-    def merged(self, call: Call) -> torch.Tensor:
-        """W + scale B A of the only segment's adapter."""
-        i, dtype = call.which[0], call.weight.dtype
-        return torch.addmm(call.weight, call.b[i].to(dtype), call.a[i].to(dtype), alpha=call.scales[i])
-
     def shrunk(self, call: Call) -> torch.Tensor:
         """x A^T of every row's adapter, [vectors, rank]; zero where no adapter fills it."""
         full = all(i >= 0 and call.a[i].shape[0] == call.rank for i in call.which)
         s = (torch.empty if full else torch.zeros)(call.vectors, call.rank, dtype=call.x.dtype, device=call.x.device)
         for i, here, at in _segments(call):
             a = call.a[i].to(s.dtype)
-            _narrow(call.x[here], a, s[at, : a.shape[0]])
+            narrow(call.x[here], a, s[at, : a.shape[0]])
         return s
 
     def backward(self, call: Call, dy: torch.Tensor, s: torch.Tensor | None, needs: Needs) -> Grads:
-        """The gradients that are needed; s is made again where it was not kept."""
+        """The gradients that are needed; what was not kept is made again."""
         g = rows_as_matrix(dy)
+        dx, da, db = (self._merged if merges(call) else self._apart)(call, g, s, needs)
+        return Grads(
+            None if dx is None else dx.view(call.x.shape),
+            outer(g, call.x, 1.0, None).to(g.dtype) if needs.weight else None,
+            g.sum(0) if needs.bias else None,
+            _final(da, call.a, needs.a),
+            _final(db, call.b, needs.b),
+        )
+
+    def _merged(self, call: Call, g: torch.Tensor, weight: torch.Tensor | None, needs: Needs) -> _Found:
+        dx = g @ (merge(call) if weight is None else weight) if needs.x else None
+        da: list[torch.Tensor | None] = [None] * len(call.a)
+        db: list[torch.Tensor | None] = [None] * len(call.b)
+        i = call.which[0]
+        da[i], db[i] = factor_gradients(call, g, needs.a[i], needs.b[i])
+        return dx, da, db
+
+    def _apart(self, call: Call, g: torch.Tensor, s: torch.Tensor | None, needs: Needs) -> _Found:
         if s is None and any(needs.b):
             s = self.shrunk(call)
-        apart = needs.x and not merges(call)
-        dx = g @ (call.weight if apart else self.merged(call)) if needs.x else None
+        dx = g @ call.weight if needs.x else None
         da: list[torch.Tensor | None] = [None] * len(call.a)
         db: list[torch.Tensor | None] = [None] * len(call.b)
         for i, here, at in _segments(call):
             scale = call.scales[i]
-            if apart or needs.a[i]:
+            if dx is not None or needs.a[i]:
                 ds = g[at] @ call.b[i].to(g.dtype)
-                if apart and dx is not None:
+                if dx is not None:
                     dx[at].addmm_(ds, call.a[i].to(g.dtype), alpha=scale)
                 if needs.a[i]:
-                    da[i] = _outer(ds, call.x[here], scale, da[i])
+                    da[i] = outer(ds, call.x[here], scale, da[i])
             if needs.b[i] and s is not None:
                 # s^T dy is quicker than dy^T s, whose few columns would be written row by row
-                db[i] = _outer(s[at, : call.a[i].shape[0]], g[at], scale, db[i])
-        return Grads(
-            None if dx is None else dx.view(call.x.shape),
-            _outer(g, call.x, 1.0, None).to(g.dtype) if needs.weight else None,
-            g.sum(0) if needs.bias else None,
-            _final(da, call.a, needs.a),
-            _final([None if d is None else d.T for d in db], call.b, needs.b),
-        )
-
-
-def _narrow(x: torch.Tensor, a: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """x A^T [vectors, r] of x [B, ..., in] where it lies."""
-    flat = matrix(x)
-    if flat is not None:
-        return torch.mm(flat, a.T, out=out)
-    if out is None:
-        out = x.new_empty(x.numel() // x.shape[-1], a.shape[0])
-    for part, rows in _planes(x):
-        torch.mm(part, a.T, out=out[rows])
-    return out
-
-
-def _outer(left: torch.Tensor, x: torch.Tensor, scale: float, into: torch.Tensor | None) -> torch.Tensor:
-    """scale left^T x added to `into`, at least float32; left [vectors, m] and x [B, ..., n], where it lies."""
-    if x.dtype not in (torch.float32, torch.float64):
-        left, x = left.float(), x.float()
-    for part, rows in _planes(x):
-        if into is None:
-            into = torch.empty(left.shape[1], x.shape[-1], dtype=x.dtype, device=x.device)
-            torch.addmm(into, left[rows].T, part, beta=0, alpha=scale, out=into)
-        else:
-            into.addmm_(left[rows].T, part, alpha=scale)
-    return torch.zeros(left.shape[1], x.shape[-1], dtype=x.dtype, device=x.device) if into is None else into
+                db[i] = outer(s[at, : call.a[i].shape[0]], g[at], scale, db[i])
+        return dx, da, [None if d is None else d.T for d in db]
 
 
 def _final(
@@ -163,16 +133,3 @@ def _segments(call: Call) -> Iterator[tuple[int, slice, slice]]:
         if i >= 0 and count:
             yield i, slice(start, start + count), slice(start * each, (start + count) * each)
         start += count
-
-
-def _planes(x: torch.Tensor) -> Iterator[tuple[torch.Tensor, slice]]:
-    """The matrices [vectors, n] of which x [..., n] is a stack, with their rows' places; nothing is copied."""
-    flat = matrix(x)
-    if flat is not None:
-        yield flat, slice(0, flat.shape[0])
-        return
-    at = 0
-    for part in x:
-        for plane, _ in _planes(part):
-            yield plane, slice(at, at + plane.shape[0])
-            at += plane.shape[0]

@@ -1,6 +1,6 @@
 """Which implementation computes a call: a rule on a CPU, a measurement on a GPU, made once and kept on disk.
 
-The CPU's rule (`cpu.merges`) counts work and measures nothing, so that a run which is resumed has the same bits.
+The CPU's rule (`merged.merges`) counts work and measures nothing, so that a run which is resumed has the same bits.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from torch.nn.functional import linear
 
 from clora_triton.call import Call, Grads, Needs
 from clora_triton.checks import check_base, check_factors, check_rows, check_table
-from clora_triton.cpu import is_small, merges, small
+from clora_triton.cpu import is_small, small
 from clora_triton.dispatch import implementation
+from clora_triton.merged import merged_linear, merges
 
 #: (row count, A [r, in], B [out, r], scale); None where the rows use the bare base
 Segment: TypeAlias = "tuple[int, torch.Tensor | None, torch.Tensor | None, float | torch.Tensor]"
@@ -51,6 +52,8 @@ def lora_linear(
         )
         return y
     call = call._replace(scales=[float(scale) for scale in call.scales])
+    if kernel == "auto" and merges(call) and not (grad and _trains_base(call)):
+        return merged_linear(call)
     if kernel == "auto" and is_small(call):
         return small(call)
     if not grad:
@@ -59,8 +62,12 @@ def lora_linear(
 
 
 def _keep(call: Call, grad: bool) -> bool:
-    """Whether the shrunk activations are worth keeping for the backward pass."""
-    return grad and any(b.requires_grad for b in call.b) and not merges(call)
+    """Whether the shrunk activations, or the merged weight, are worth keeping for the backward pass."""
+    return grad and (any(b.requires_grad for b in call.b) or merges(call))
+
+
+def _trains_base(call: Call) -> bool:
+    return call.weight.requires_grad or (call.bias is not None and call.bias.requires_grad)
 
 
 def _cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -150,7 +157,7 @@ def _forward(
     keep: bool,
     kernel: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(y, s): s [vectors, rank] are the shrunk activations where `keep` asks for them, else an empty tensor."""
+    """(y, s): the shrunk activations s [vectors, rank] or the merged weight where `keep` asks, else an empty tensor."""
     call = _of(x, weight, bias, a, b, scales, rows, which)
     y, s = implementation(call, grad=keep, kernel=kernel).forward(call, keep)
     return y, x.new_empty(0) if s is None else s
@@ -159,7 +166,8 @@ def _forward(
 @_forward.register_fake
 def _(x, weight, bias, a, b, scales, rows, which, keep, kernel):
     call = Call(x, weight, bias, a, b, [], rows, which)
-    s = x.new_empty(call.vectors, call.rank) if keep else x.new_empty(0)
+    shape = weight.shape if merges(call) else (call.vectors, call.rank)
+    s = x.new_empty(shape) if keep else x.new_empty(0)
     return x.new_empty(*x.shape[:-1], weight.shape[0]), s
 
 

@@ -128,9 +128,7 @@ def cases(draw: st.DrawFn) -> Case:
 @given(cases(), st.booleans())
 def test_every_shape_agrees_with_float64(case: Case, as_if_large: bool) -> None:
     bound = 1e-5 if case.x.dtype == torch.float32 else 1e-13
-    with patch.multiple(
-        "clora_triton.cpu", **dict.fromkeys(["SMALL", "SMALL_MERGED"], 0) if as_if_large else {"SMALL": SMALL}
-    ):
+    with patch("clora_triton.cpu.SMALL", 0 if as_if_large else SMALL):
         result = run(case)
     assert result.y.dtype == case.x.dtype
     assert result.y.shape == (*case.x.shape[:-1], case.weight.shape[0])
@@ -138,13 +136,14 @@ def test_every_shape_agrees_with_float64(case: Case, as_if_large: bool) -> None:
         assert error < bound, name
 
 
-#: one row; 5 x 123; ranks 1, 3, 128, 200; enough rows to merge (last two); out-features that no tile divides
+#: one row; 5 x 123; ranks 1, 3, 128, 200; enough rows to merge (last three); out-features that no tile divides
 SHAPES = [
     (16, 24, (), (3,), [(1, 0)]),
     (123, 5, (123,), (1, 3), [(2, 0), (3, 1)]),
     (64, 200, (9,), (128, 200), [(1, 0), (0, 1), (2, -1), (3, 1), (1, 0)]),
     (128, 128, (128,), (16,), [(12, 0)]),
     (128, 130, (100,), (16, 8), [(12, 0)]),
+    (48, 66, (40,), (32,), [(6, 0)]),  # so large a rank that dA and dB go through dL/dW
 ]
 
 
@@ -167,6 +166,17 @@ def test_zero_b_gives_the_bits_of_the_frozen_linear(shape) -> None:
         frozen_linear = linear(case.x, case.weight, case.bias)
         assert torch.equal(lora_linear(case.x, case.weight, case.bias, case.segments()), frozen_linear)
     assert torch.equal(run(case).y, frozen_linear)
+
+
+@pytest.mark.parametrize(("vectors", "merged"), [(64, False), (65, True)])
+def test_many_rows_of_one_adapter_go_through_a_merged_weight(vectors, merged) -> None:
+    """From where the merged weight is smaller than x and y together: 128 x 128 against 65 x (128 + 128)."""
+    case = make(128, 128, (), (4,), [(vectors, 0)])
+    kept: list[torch.Size] = []
+    case.adapters[0][0].requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        lora_linear(case.x, case.weight, case.bias, case.segments())
+    assert (torch.Size((128, 128)) in kept) == merged
 
 
 def test_no_adapter_is_the_frozen_linear() -> None:

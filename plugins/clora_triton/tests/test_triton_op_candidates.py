@@ -52,7 +52,6 @@ PLANS = [[(2, 0)], [(1, 0), (0, 1), (2, -1), (1, 1), (1, 0)]]
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("kernel", [name for name in CANDIDATES if name not in TRITON])
 def test_those_of_torch(kernel, plan, tokens, monkeypatch) -> None:
-    monkeypatch.setattr("clora_triton.cpu.SMALL_MERGED", 0)
     check(kernel, plan, tokens, torch.float32)
 
 
