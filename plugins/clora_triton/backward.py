@@ -89,12 +89,14 @@ def backward_s_and_db(
     rows: Sequence[int],
     *,
     wanted: Sequence[bool] | None = None,
+    ds: torch.Tensor | None = None,
     config: Config | None = None,
 ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
     """(ds [M, r_max] in dy's type, dB [N, r] in float32 of every adapter) from one launch over dy [M, N].
 
     dB is None where `wanted` (default: all) says that nobody needs it; s may be None where none is wanted. ds includes
-    the scale and is zero in rows of no adapter. Raises ValueError, TypeError or IndexError where arguments do not fit.
+    the scale and is zero in rows of no adapter; one that is given, [M, >= r_max], is written and given back. Raises
+    ValueError, TypeError or IndexError where arguments do not fit.
     """
     check_matrix("dy", dy, (None, None))
     m, width = dy.shape
@@ -106,7 +108,8 @@ def backward_s_and_db(
     narrow = dy if s is None else s
     if s is not None:
         check_packed("s", s, dy, factors.rank)
-    ds = dy.new_empty(m, factors.rank)
+    ds = dy.new_empty(m, factors.rank) if ds is None else ds
+    check_packed("ds", ds, dy, factors.rank)
     config = config or default(factors.work("backward", dy, m, width), dy.device)
     ranks = [factor.shape[1] for factor in b]
     grads = _launch(dy, narrow, factors, ranks, scales, which, rows, chosen, config, ds, rank_last=True)
