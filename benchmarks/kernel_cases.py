@@ -25,12 +25,14 @@ class Case:
         """FLOPs over those of the frozen linear, whose backward is dx alone: what no kernel can go below.
 
         The forward takes the factors to every row, or the factors into the weight once where nothing is rounded away by
-        that; the backward has dy B, dB, dA and one more product of their size, for dx or for x A^T.
+        that. The backward has dy B, dB, dA and one more product of their size, for dx or for x A^T; or, beside a merged
+        weight, dW = dy^T x and from it dA and dB.
         """
         beside = self.rank * (self.inputs + self.outputs) / (self.inputs * self.outputs)
+        once = self.rank / self.rows
         merges = self.dtype == torch.float32 and self.adapters == 1
-        forward = 1 + (min(beside, self.rank / self.rows) if merges else beside)
-        backward = 1 + 2 * beside
+        forward = 1 + (min(beside, once) if merges else beside)
+        backward = 1 + (min(2 * beside, 1 + 2 * once) if merges else 2 * beside)
         return {"forward": forward, "backward": backward, "both": (forward + backward) / 2}[which]
 
     @property
