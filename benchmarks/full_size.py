@@ -21,24 +21,13 @@ from pathlib import Path
 import torch
 from attrs import evolve
 from machine import write_rows
+from random_qwen import BLOCKS, TEACHERS, TEXT, WORDS, Model, Scenes, Size, adapters
 
 from clora.adapters.adapted import AdaptedNetwork
-from clora.adapters.adapter import Adapter
 from clora.adapters.evaluator import Evaluator
-from clora.api import (
-    Blueprint,
-    Conditions,
-    Draws,
-    Forward,
-    NetworkMemory,
-    RoleConditions,
-    Route,
-    Scene,
-    fit_network,
-    network_footprint,
-)
+from clora.api import Blueprint, Draws, Forward, NetworkMemory, Scene, network_footprint
 from clora.memory.measure import LiveBytes
-from clora.plan import Plan, make_plan
+from clora.plan import make_plan
 from clora.plugins import discover
 from clora.recipe.load import load_recipe
 from clora.training.cycle import Cycle
@@ -47,78 +36,12 @@ from clora.training.ranks import Ranks
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = ("packed", "one_by_one", "three_bases", "plain_schedule")
-WORDS, TEXT, HEAD = 300, 3584, 128
-BLOCKS = ("transformer_blocks",)
-TEACHERS = ("one", "two")
 WARM = 2  # cycles before the clock runs
-
-
-class Model:
-    """The transformer on random weights, as far as training asks for a backbone."""
-
-    def __init__(self, args: argparse.Namespace, device: torch.device) -> None:
-        self.how = memory(args)
-        network = build(args).to(self.how.dtype).eval()
-        self.network = fit_network(network, BLOCKS, self.how, device)
-
-    def velocity(self, x_sigma: torch.Tensor, sigma: torch.Tensor, conditions: Conditions) -> torch.Tensor:
-        """The answer [B, 16, h, w]; the source's tokens follow those of the picture being made."""
-        rows, channels, height, width = x_sigma.shape
-        tokens = torch.cat([packed(x_sigma), packed(conditions.source)], 1).to(self.how.dtype)
-        predicted = self.network(
-            hidden_states=tokens,
-            timestep=sigma.to(self.how.dtype),
-            encoder_hidden_states=conditions.text.to(self.how.dtype),
-            img_shapes=[[(1, height // 2, width // 2)] * 2] * rows,
-            return_dict=False,
-        )[0][:, : tokens.shape[1] // 2]
-        grid = predicted.view(rows, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
-        return grid.reshape(x_sigma.shape).to(x_sigma.dtype)
-
-
-def packed(latents: torch.Tensor) -> torch.Tensor:
-    """Latents [B, C, h, w] -> tokens [B, h/2 w/2, 4 C]."""
-    rows, channels, height, width = latents.shape
-    grid = latents.view(rows, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
-    return grid.reshape(rows, height * width // 4, 4 * channels)
 
 
 def memory(args: argparse.Namespace) -> NetworkMemory:
     """The `memory:` keys that the command line asks for."""
     return NetworkMemory(args.weights, args.checkpointing, args.offload)
-
-
-def build(args: argparse.Namespace) -> torch.nn.Module:
-    """Qwen-Image's transformer with so many layers and heads of 128."""
-    from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
-
-    return QwenImageTransformer2DModel(num_layers=args.layers, num_attention_heads=args.heads, out_channels=16)
-
-
-def shapes_of(args: argparse.Namespace) -> dict[str, tuple[int, int]]:
-    """(in, out) of the linears of every block."""
-    with torch.device("meta"):
-        parts = build(args).named_modules()
-    linears = {name: part for name, part in parts if isinstance(part, torch.nn.Linear)}
-    return {n: (p.in_features, p.out_features) for n, p in linears.items() if n.startswith(BLOCKS)}
-
-
-class Scenes:
-    """Batches of random pictures and words on the recipe's routes."""
-
-    def __init__(self, plan: Plan, side: int, device: torch.device) -> None:
-        self.plan, self.device = plan, device
-        self.source = torch.randn(1, 16, side // 8, side // 8, device=device)
-        self.text = torch.randn(1, WORDS, TEXT, device=device)
-
-    def scene(self, draws: Draws, phase, schedule) -> Scene:
-        """The scene of a step."""
-        rows = self.plan.recipe.train.batch_size
-        route: Route = self.plan.recipe.router.route(draws.named("router"), rows, TEACHERS)
-        text, source = self.text.expand(rows, -1, -1), self.source.expand(rows, -1, -1, -1)
-        words = Conditions(text, torch.ones(rows, WORDS, dtype=torch.bool, device=self.device), source)
-        roles, here = RoleConditions(words, words, words), tuple(range(rows))
-        return Scene(phase, draws, schedule, self.plan.recipe.student.shift, route, here, roles, source)
 
 
 class ThreeBases:
@@ -164,14 +87,12 @@ def cycle_of(args: argparse.Namespace, device: torch.device) -> Cycle:
     sets = ["train.batch_size=1", f"student.rank={args.rank}", "student.steps=8", "critic.updates=5", "train.pack=true"]
     sets += [f"train.schedule={args.schedule if args.variant != 'plain_schedule' else 'independent'}"]
     plan = make_plan(load_recipe(ROOT / "recipes/collection.yaml", (), sets, discover()))
-    shapes, made = shapes_of(args), {}
-    for name in ("student", "critic", *TEACHERS):
-        fresh = Adapter.fresh(shapes, args.rank, args.rank, Draws(0).named(name), trainable=name not in TEACHERS)
-        made[name] = fresh.to(device)
+    size = Size(args.layers, args.heads)
+    made = adapters(size, args.rank, device)
 
     def evaluator(names: Sequence[str], pack: bool) -> Evaluator:
-        model = Model(args, device)
-        adapted = AdaptedNetwork(model.network, tuple(shapes))
+        model = Model(size, memory(args), device)
+        adapted = AdaptedNetwork(model.network, tuple(size.shapes()))
         for name in names:
             adapted.add(name, made[name])
         return Evaluator(model, adapted, pack=pack)  # pyright: ignore[reportArgumentType]
@@ -188,7 +109,7 @@ def cycle_of(args: argparse.Namespace, device: torch.device) -> Cycle:
     if args.variant == "plain_schedule":
         kind, backward = PlainCycle, ToTheEnd(recipe.simulations["backward"], recipe.student.steps)
         recipe = evolve(recipe, simulations={**recipe.simulations, "backward": backward})
-    return kind(recipe, Scenes(plan, args.side, device), answers, student, critic)  # pyright: ignore
+    return kind(recipe, Scenes(plan, args.side // 8, device), answers, student, critic)  # pyright: ignore
 
 
 def measured(args: argparse.Namespace) -> dict[str, object]:
@@ -225,7 +146,8 @@ def rows_of(cycle: Cycle) -> float:
 
 def predicted(args: argparse.Namespace) -> int:
     """What `clora validate` would say of the packed way: base, adapters, three rows held and at work."""
-    shapes, tokens = shapes_of(args), 2 * (args.side // 16) ** 2
+    size, tokens = Size(args.layers, args.heads), 2 * (args.side // 16) ** 2
+    shapes = size.shapes()
 
     def forward(network: torch.nn.Module) -> torch.Tensor:
         sizes, side = {"device": "meta", "dtype": memory(args).dtype}, args.side // 16
@@ -233,7 +155,7 @@ def predicted(args: argparse.Namespace) -> int:
         shape = [[(1, side, side)] * 2]
         return network(made, text, timestep=torch.empty(1, **sizes), img_shapes=shape, return_dict=False)[0]
 
-    told = network_footprint(Blueprint(lambda: build(args), forward, BLOCKS, memory(args), shapes, args.rank))
+    told = network_footprint(Blueprint(size.build, forward, BLOCKS, memory(args), shapes, args.rank))
     numbers = args.rank * sum(inputs + outputs for inputs, outputs in shapes.values())
     adapters = 4 * numbers * (2 * 4 + len(TEACHERS))
     waiting = 0 if torch.cuda.is_available() else told.waiting  # the same memory there

@@ -36,6 +36,11 @@ class Case:
         return {"forward": forward, "backward": backward, "both": (forward + backward) / 2}[which]
 
     @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What tells it from the others, as a table has it: shape, rows, rank, adapters."""
+        return self.shape, str(self.rows), str(self.rank), str(self.adapters)
+
+    @property
     def compiles(self) -> bool:
         """Whether PEFT's layer is compiled too: on a CPU that takes longer than all else, so for one case a shape."""
         return self.dtype != torch.float32 or (self.adapters == 1 and self.rank < 128 and self.rows != 384)

@@ -1,10 +1,13 @@
 """Seconds of one training cycle: rollout schedules, forwards packed or one by one, kernels off and on.
 
-    python benchmarks/step_cost.py [RECIPE] [--cycles 8] [--out results/step_cost.csv]
+    python benchmarks/step_cost.py                                       # the emoji model
+    python benchmarks/step_cost.py --model qwen                          # one Qwen-Image block at full width
+    python benchmarks/step_cost.py --model qwen --device cuda            # the same at 1024x1024 in bfloat16
 
-The variants take turns (A B C D A B C D ...), so that a machine whose speed drifts slows all of them alike; medians.
-"off" is what a recipe without `kernels:` computes with, "on" is `kernels: {use: auto}`; both run in the same world.
-Seconds are the clock's; processor seconds leave out what other programs took, so the speedup is that of these.
+The ways to run it take turns (A B C D A B C D ...), so that a machine whose speed drifts slows all of them alike;
+medians. "off" is what a recipe without `kernels:` computes with, "on" is `kernels: {use: auto}`; one model, one student
+and one critic serve all. Seconds are the clock's; processor seconds leave out what other programs took, so on a CPU the
+speedup is that of these. The block has random weights, and its pictures and words are random numbers.
 """
 
 from __future__ import annotations
@@ -12,99 +15,98 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
-from attrs import frozen
-from clora_triton.kernels import Auto
+import torch
 from machine import write_rows
+from random_qwen import Size
+from step_models import KERNELS, ROOT, Spent, Timed, emoji, qwen
 
-from clora.adapters.adapted import Routing
-from clora.adapters.eager import eager_lora_linear
-from clora.cost import forward_equivalents
-from clora.pipeline import run_folder
-from clora.plan import make_plan
-from clora.plugins import discover
-from clora.progress import Progress
-from clora.recipe.load import load_recipe
-from clora.seeding import Draws
-from clora.stages.prepare import prepare
-from clora.training.batches import Batches
-from clora.training.cycle import Cycle
-from clora.training.loop import make_state
-from clora.training.ranks import Ranks
-from clora.world import World
-
-ROOT = Path(__file__).parents[1]
-KERNELS = {"off": eager_lora_linear, "on": Auto()}
+SCHEDULES = ("independent", "shared")
+#: schedule, packed, kernels
+Way: TypeAlias = tuple[str, bool, str]
 
 
-@frozen
-class Variant:
-    """A cycle that is ready to run, what it counts, and where its kernel is set."""
+def take_turns(timed: Timed, cycles: int) -> dict[Way, list[Spent]]:
+    """What each way of running the same cycles took, the first cycle left out: it warms caches up."""
+    spent: dict[Way, list[Spent]] = {}
+    for update in range(cycles + 1):
+        for schedule, pack in itertools.product(timed.cycles, (True, False)):
+            for kernel in KERNELS if update % 2 else reversed(KERNELS):
+                took = timed.run(update, schedule, pack, kernel)
+                if update:
+                    spent.setdefault((schedule, pack, kernel), []).append(took)
+    return spent
 
-    cycle: Cycle
-    routing: Routing
-    counted: float
-    batch: int
 
-    @classmethod
-    def of(cls, recipe: Path, schedule: str, pack: bool) -> Variant:
-        """The recipe's cycle with this schedule, packed or not."""
-        sets = [f"train.schedule={schedule}", f"train.pack={str(pack).lower()}"]
-        plan = make_plan(load_recipe(recipe, (), sets, discover()))
-        world = World(plan)
-        targets = prepare(plan, world, run_folder(plan, ROOT / "runs"), progress=Progress())
-        state = make_state(plan, world, Ranks())
-        cycle = Cycle(plan.recipe, Batches(plan, world, targets), world.evaluator, state.student, state.critic)
-        return cls(cycle, world.adapted.routing, forward_equivalents(plan), plan.recipe.train.batch_size)
+def rows_of(timed: Timed, recipe: str, spent: dict[Way, list[Spent]]) -> list[dict[str, object]]:
+    """A row for every way."""
 
-    def seconds(self, update: int, kernel: str) -> tuple[float, float]:
-        """(the clock's, the processor's) of one cycle."""
-        self.routing.kernel = KERNELS[kernel]
-        started = time.perf_counter(), time.process_time()
-        self.cycle.run(update, Draws(0))
-        return time.perf_counter() - started[0], time.process_time() - started[1]
+    def work(each: Spent) -> float:
+        return each.seconds if timed.device.type == "cuda" else each.processor
+
+    rows: list[dict[str, object]] = []
+    for schedule, pack, kernel in itertools.product(timed.cycles, (True, False), KERNELS):
+        own = spent[schedule, pack, kernel]
+        pairs = zip(spent[schedule, pack, "off"], own, strict=True)
+        rows.append(
+            {
+                "model": timed.model,
+                "recipe": recipe,
+                "schedule": schedule,
+                "pack": pack,
+                "kernels": kernel,
+                "rank": timed.rank,
+                "latents": timed.latents,
+                "batch": timed.batch,
+                "forward_equivalents": round(statistics.mean(each.forwards for each in own) / timed.batch, 2),
+                "median_seconds": round(statistics.median(each.seconds for each in own), 4),
+                "median_processor_seconds": round(statistics.median(each.processor for each in own), 4),
+                # of two cycles of one step, which ran one right after the other
+                "median_speedup": round(statistics.median(work(off) / work(on) for off, on in pairs), 3),
+                "milliseconds_per_row_forward": round(_per_forward(own), 3),
+                "cycles": len(own),
+            }
+        )
+    return rows
+
+
+def _per_forward(spent: Sequence[Spent]) -> float:
+    return 1000 * statistics.median(each.seconds / each.forwards for each in spent)
 
 
 def main() -> None:
     """Measure and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", nargs="?", type=Path, default=ROOT / "recipes/collection.yaml")
-    parser.add_argument("--cycles", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/step_cost.csv")
+    parser.add_argument("--model", choices=("emoji", "qwen"), default="emoji")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--cycles", type=int, help="default: 8; 3 for blocks on a CPU")
+    parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES))
+    parser.add_argument("--threads", type=int, help="on the CPU")
+    parser.add_argument("--out", type=Path, help="default: results/step_cost.csv, or step_cost_qwen.csv")
+    blocks = parser.add_argument_group("blocks of Qwen-Image")
+    for name, default in (("layers", 1), ("heads", 24), ("rank", 128)):
+        blocks.add_argument(f"--{name}", type=int, default=default)
+    blocks.add_argument("--tokens", type=int, help="of a picture's side (16 pixels each); CPU: 16, GPU: 64")
+    blocks.add_argument("--words", type=int, help="tokens of the prompt; CPU: 64, GPU: 300")
     args = parser.parse_args()
-    cases = list(itertools.product(("independent", "shared"), (True, False)))
-    variants = {case: Variant.of(args.recipe, *case) for case in cases}
-    seconds = {(*case, kernel): [] for case in cases for kernel in KERNELS}
-    for update in range(args.cycles + 1):
-        for case, variant in variants.items():
-            for kernel in KERNELS if update % 2 else reversed(KERNELS):
-                spent = variant.seconds(update, kernel)
-                if update:  # the first warms caches up
-                    seconds[(*case, kernel)].append(spent)
-    rows = []
-    for (schedule, pack, kernel), spent in seconds.items():
-        variant, middle = variants[schedule, pack], statistics.median(wall for wall, _ in spent)
-        pairs = zip(seconds[schedule, pack, "off"], spent, strict=True)
-        rows.append(
-            {
-                "recipe": args.recipe.stem,
-                "schedule": schedule,
-                "pack": pack,
-                "kernels": kernel,
-                "batch": variant.batch,
-                "forward_equivalents": round(variant.counted, 2),
-                "median_seconds": round(middle, 3),
-                "median_processor_seconds": round(statistics.median(work for _, work in spent), 3),
-                # of two cycles of one step, which ran one right after the other
-                "median_speedup": round(statistics.median(off / own for (_, off), (_, own) in pairs), 3),
-                "milliseconds_per_row_forward": round(1000 * middle / variant.counted / variant.batch, 3),
-                "cycles": args.cycles,
-            }
-        )
-        print(rows[-1])
-    write_rows(args.out, rows)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    cycles = args.cycles or (3 if (args.model, args.device) == ("qwen", "cpu") else 8)
+    if args.model == "emoji":
+        timed = emoji(args.recipe, args.schedules, args.device)
+    else:
+        usual = (16, 64) if args.device == "cpu" else (64, 300)
+        picture = (args.tokens or usual[0], args.words or usual[1])
+        timed = qwen(args.recipe, args.schedules, Size(args.layers, args.heads), args.rank, picture, args.device)
+    rows = rows_of(timed, args.recipe.stem, take_turns(timed, cycles))
+    for row in rows:
+        print(row)
+    name = "step_cost.csv" if args.model == "emoji" else "step_cost_qwen.csv"
+    write_rows(args.out or ROOT / "benchmarks/results" / name, rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Seconds that training waits for the next teacher: loaded ahead, loaded at the switch, or copied tensor by tensor.
 
-    python benchmarks/teacher_switch.py [--layers 60] [--rank 128] [--step-seconds 1] [--switches 8]
+    python benchmarks/teacher_switch.py [--layers 60] [--rank 128] [--step-seconds 1] [--switches 8] [--device cuda]
 
 The teachers are random LoRAs in bfloat16 for the linears of Qwen-Image's blocks (60 of them with 14 linears: 2.36 GB at
 rank 128). The step that loading may hide behind is a plain product of two float32 matrices of 1024 x 1024, repeated as
@@ -24,6 +24,7 @@ from typing import TypeAlias
 import torch
 from attrs import define, field
 from machine import write_rows
+from random_qwen import Size
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -34,24 +35,6 @@ from clora.teacher_loading import Source
 from clora.teacher_slots import TeacherSlots
 
 ROOT = Path(__file__).parents[1]
-WIDTH = 3072
-#: the linears of a Qwen-Image block: (inputs, outputs) in multiples of its width
-TAILS = {
-    **{f"attn.{name}": (1, 1) for name in ("to_q", "to_k", "to_v", "to_out.0")},
-    **{f"attn.{name}": (1, 1) for name in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")},
-    **{f"{stream}_mlp.net.0.proj": (1, 4) for stream in ("img", "txt")},
-    **{f"{stream}_mlp.net.2": (4, 1) for stream in ("img", "txt")},
-    **{f"{stream}_mod.1": (1, 6) for stream in ("img", "txt")},
-}
-
-
-def shapes_of(layers: int) -> dict[str, tuple[int, int]]:
-    """{linear: (in, out)} of the first blocks."""
-    return {
-        f"transformer_blocks.{block}.{tail}": (WIDTH * inputs, WIDTH * outputs)
-        for block in range(layers)
-        for tail, (inputs, outputs) in TAILS.items()
-    }
 
 
 def write_teachers(folder: Path, shapes: Mapping[str, tuple[int, int]], rank: int, count: int) -> dict[str, Source]:
@@ -181,8 +164,8 @@ def forget(sources: Mapping[str, Source]) -> None:
 
 def measure(args: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
     """Rows for each way, with warm and with cold files."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    shapes = shapes_of(args.layers)
+    device = torch.device(args.device)
+    shapes = Size(args.layers).shapes()
     sources = write_teachers(folder, shapes, args.rank, 4)
     ways: dict[str, Way] = {
         "no switch": NoSwitch(),
@@ -245,10 +228,12 @@ def main() -> None:
     parser.add_argument("--step-seconds", type=float, default=1.0)
     parser.add_argument("--switches", type=int, default=8)
     parser.add_argument("--folder", type=Path, help="where the four files are written (default: a temporary folder)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/teacher_switch.csv")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         rows = measure(args, Path(folder))
-    write_rows(ROOT / "benchmarks/results/teacher_switch.csv", rows)
+    write_rows(args.out, rows)
 
 
 if __name__ == "__main__":

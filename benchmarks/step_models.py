@@ -1,0 +1,112 @@
+"""The training cycles that step_cost.py times: a recipe's on the emoji model, and one on blocks of Qwen-Image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from attrs import evolve, frozen
+from clora_triton.kernels import Auto
+from random_qwen import Model, Scenes, Size, adapters
+
+from clora.adapters.adapted import AdaptedNetwork
+from clora.adapters.eager import eager_lora_linear
+from clora.adapters.evaluator import Evaluator
+from clora.api import Draws, NetworkMemory
+from clora.pipeline import run_folder
+from clora.plan import Plan, make_plan
+from clora.plugins import discover
+from clora.progress import Progress
+from clora.recipe.load import load_recipe
+from clora.stages.prepare import prepare
+from clora.training.batches import Batches
+from clora.training.cycle import Cycle
+from clora.training.loop import make_state
+from clora.training.optimizer import Trained
+from clora.training.ranks import Ranks
+from clora.world import World
+
+ROOT = Path(__file__).parents[1]
+#: what a recipe without `kernels:` computes with, and `kernels: {use: auto}`
+KERNELS = {"off": eager_lora_linear, "on": Auto()}
+
+
+@frozen
+class Spent:
+    """What one cycle took: the clock's seconds, the processor's, and the row forwards that were made."""
+
+    seconds: float
+    processor: float
+    forwards: float
+
+
+@frozen
+class Timed:
+    """Cycles on one model, one for every schedule; how forwards are run is set anew for each."""
+
+    model: str
+    rank: int
+    batch: int
+    latents: str  # height x width of what the model makes, in latents
+    cycles: Mapping[str, Cycle]
+    device: torch.device
+
+    def run(self, update: int, schedule: str, pack: bool, kernel: str) -> Spent:
+        """Cycle number `update`, which draws the same whichever way it is run."""
+        cycle = self.cycles[schedule]
+        evaluator = cycle.evaluator
+        evaluator.pack, evaluator.adapted.routing.kernel = pack, KERNELS[kernel]
+        counted = evaluator.row_forwards
+        self._settle()
+        started = time.perf_counter(), time.process_time()
+        cycle.run(update, Draws(0))
+        self._settle()
+        seconds, processor = time.perf_counter() - started[0], time.process_time() - started[1]
+        return Spent(seconds, processor, evaluator.row_forwards - counted)
+
+    def _settle(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def emoji(recipe: Path, schedules: Sequence[str], device: str) -> Timed:
+    """The recipe's cycle on its own model; targets that a run has prepared are used again."""
+    plan = make_plan(load_recipe(recipe, (), [f"device={device}"], discover()))
+    world = World(plan)
+    targets = prepare(plan, world, run_folder(plan, ROOT / "runs"), progress=Progress())
+    state = make_state(plan, world, Ranks())
+    batches = Batches(plan, world, targets)
+    first = Cycle(plan.recipe, batches, world.evaluator, state.student, state.critic)
+    height, width = batches.scene(Draws(0), "student", first.schedule).targets.shape[-2:]
+    about = (plan.recipe.student.rank, plan.recipe.train.batch_size, f"{height}x{width}")
+    return Timed("emoji", *about, _by_schedule(first, schedules), world.device)
+
+
+def qwen(recipe: Path, schedules: Sequence[str], size: Size, rank: int, picture: tuple[int, int], device: str) -> Timed:
+    """The recipe's cycle on random blocks of Qwen-Image; `picture`: tokens of its side, and of the prompt.
+
+    The recipe's own model and data are not loaded. Batches of one row, as in the paper; float32 on a CPU, bfloat16 on a
+    GPU.
+    """
+    at = torch.device(device)
+    plan: Plan = make_plan(load_recipe(recipe, (), ["train.batch_size=1", f"student.rank={rank}"], discover()))
+    model = Model(size, NetworkMemory("fp32" if device == "cpu" else "bf16"), at)
+    adapted = AdaptedNetwork(model.network, tuple(size.shapes()))
+    made = adapters(size, rank, at)
+    for name, adapter in made.items():
+        adapted.add(name, adapter)
+    train, tokens = plan.recipe.train, picture[0]
+    student, critic = (Trained(made[name], train.lr, train, Ranks()) for name in ("student", "critic"))
+    answers = Evaluator(model, adapted)  # pyright: ignore[reportArgumentType] - training asks for no more of a backbone
+    scenes = Scenes(plan, 2 * tokens, at, picture[1])
+    cycle = Cycle(plan.recipe, scenes, answers, student, critic)  # pyright: ignore[reportArgumentType] - the same
+    name = f"{size.layers} Qwen-Image block{'s' * (size.layers != 1)}, {128 * size.heads} wide"
+    return Timed(name, rank, 1, f"{2 * tokens}x{2 * tokens}", _by_schedule(cycle, schedules), at)
+
+
+def _by_schedule(cycle: Cycle, schedules: Sequence[str]) -> dict[str, Cycle]:
+    """The same cycle under each schedule of rollouts: one model, one student, one critic."""
+    recipe, parts = cycle.recipe, (cycle.batches, cycle.evaluator, cycle.student, cycle.critic)
+    return {name: Cycle(evolve(recipe, train=evolve(recipe.train, schedule=name)), *parts) for name in schedules}

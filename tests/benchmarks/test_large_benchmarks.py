@@ -1,0 +1,39 @@
+"""The benchmarks of the full-size model run, on one that is as small as its classes allow."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize("variant", ["packed", "three_bases", "plain_schedule"])
+def test_ways_to_run_the_full_size_cycle(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import full_size
+
+    monkeypatch.setattr(full_size, "WARM", 0)
+    args = Namespace(layers=1, heads=1, side=32, rank=2, weights="fp32", checkpointing=False, offload=0, cycles=1)
+    args.schedule, args.variant = "independent", variant
+    found = full_size.measured(args)
+    assert float(str(found["mean_forward_equivalents"])) > 0
+
+
+def test_the_full_size_cycle_is_predicted_from_shapes_alone() -> None:
+    import full_size
+
+    args = Namespace(layers=60, heads=24, side=1024, rank=128, weights="bf16", checkpointing=True, offload=0)
+    base, adapters = 20.4e9 * 2, 60 * 153_600 * 128  # bytes; numbers in one: 60 blocks, (in + out) of the 14 linears
+    told = full_size.predicted(args)
+    assert told > base + 4 * adapters * (2 * 4 + 2)
+    assert told < 1.5 * (base + 4 * adapters * (2 * 4 + 2))
+
+
+def test_switches_of_teachers_are_timed_each_way(tmp_path: Path) -> None:
+    import teacher_switch
+
+    args = Namespace(layers=1, rank=1, step_seconds=0.002, switches=2, device="cpu")
+    rows = teacher_switch.measure(args, tmp_path)
+    assert [row["way"] for row in rows[:4]] == ["no switch", "loaded ahead", "loaded at the switch", "tensor by tensor"]
+    assert {row["files"] for row in rows} == {"in the page cache", "cold"}
+    assert all(float(str(row["median_stall_seconds"])) > 0 for row in rows if row["way"] == "tensor by tensor")
