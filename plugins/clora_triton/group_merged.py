@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from clora_triton.call import Call, Grads, Needs, rows_as_matrix
-from clora_triton.cpu import _outer as outer
 from clora_triton.group_torch import Backward, Found, Sums, base, empty, narrow_gradients, shaped, sum_dx
+from clora_triton.skinny import outer
 from clora_triton.stacks import Group
 
 

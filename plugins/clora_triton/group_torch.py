@@ -9,8 +9,7 @@ import torch
 
 from clora_triton.call import Grads, Needs, rows_as_matrix
 from clora_triton.cpu import _final as final
-from clora_triton.cpu import _narrow as narrow
-from clora_triton.cpu import _outer as outer
+from clora_triton.skinny import narrow, outer
 from clora_triton.stacks import Group, Part, neighbours
 
 #: a gradient of each adapter of each linear, float32 at least
