@@ -68,6 +68,18 @@ def test_a_recipe_that_trains_nothing_has_no_adapters_in_training():
     assert "adapters in training" not in cost(plan_of())
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
+def test_pictures_stay_in_files_and_not_in_memory(sampled, tmp_path):
+    evaluation = run(plan_of("serve.prompts=student"), tmp_path / "runs/one")
+    lines = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines()]
+    mapped = [
+        [int(end, 16) for end in line[0].split("-")] for line in lines if len(line) > 5 and "safetensors" in line[5]
+    ]
+    for part in (*evaluation.effects, evaluation.general):
+        for pictures in (part.source, part.student):
+            assert any(start <= pictures.data_ptr() < stop for start, stop in mapped)
+
+
 class Fails:
     """A metric that cannot measure."""
 

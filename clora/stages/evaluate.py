@@ -130,7 +130,7 @@ class Maker:
         """One effect's test pictures."""
         recipe = self.plan.recipe
         names = tuple(recipe.dataset.sources(card.name, "test")[: recipe.evaluate.images])
-        source = recipe.dataset.images(names)
+        source = self._sources(card.name, names)
         draws = self.draws.named(card.name)
         words = self.plan.prompts[card.name]
         prompt = words.student if recipe.serve.prompts == "student" else words.teacher
@@ -168,7 +168,7 @@ class Maker:
         items = general_items(self.plan)
         names, instructions = [item.source for item in items], [item.instruction for item in items]
         draws = self.draws.named("general")
-        source = recipe.dataset.images(names)
+        source = self._sources("general", names)
         truth = recipe.dataset.general_truth(items) if isinstance(recipe.dataset, Truth) else None
         base = self._reference("general", None, instructions, names, draws, "")
         bare = self._samples_as_teachers and self.served.general is None
@@ -194,6 +194,10 @@ class Maker:
         finally:
             adapted.remove(served)
 
+    def _sources(self, label: str, names: Sequence[str]) -> torch.Tensor:
+        images = self.plan.recipe.dataset.images(names)
+        return _kept(self.parts / f"{label}-sources-{digest_tensor(images)}.safetensors", lambda: images)
+
     def _sample(
         self, label: str, adapter: str | None, prompts: Sequence[str], names: Sequence[str], draws: Draws
     ) -> torch.Tensor:
@@ -216,15 +220,17 @@ class Maker:
 
 
 def _kept(path: Path, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """The pictures of a file, made and written where it is not there or damaged."""
+    """The pictures of a file, made and written where it is not there or damaged.
+
+    They stay in the file, mapped: fifty effects at 1024 x 1024 are more than many a machine's memory.
+    """
     if path.exists():
         try:
             return load_file(path)["pictures"]
         except (SafetensorError, KeyError, OSError):
             pass
-    made = make().contiguous()
-    write_atomic_with(path, lambda temporary: save_file({"pictures": made}, temporary))
-    return made
+    write_atomic_with(path, lambda temporary: save_file({"pictures": make().contiguous()}, temporary))
+    return load_file(path)["pictures"]
 
 
 def general_items(plan: Plan) -> list[GeneralItem]:
