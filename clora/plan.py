@@ -12,7 +12,7 @@ from attrs import frozen
 from clora.errors import hint
 from clora.extension import finished_effects, mixed, start_digest, start_problems
 from clora.lora_files.check import check_lora
-from clora.protocols import Checked, ChecksCards, ChecksDataset, ChecksEvaluation, Tokenizes
+from clora.protocols import Checked, ChecksCards, ChecksDataset, ChecksEvaluation, ListsLoraFiles, Tokenizes
 from clora.recipe.problems import Problem, RecipeError
 from clora.routes import slots_problem
 from clora.runs import digest_of
@@ -20,6 +20,9 @@ from clora.seeding import Draws
 from clora.values import EffectCard, GeneralItem, Prompts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clora.protocols import Teachers
     from clora.recipe.load import LoadedRecipe
     from clora.recipe.schema import Recipe
 
@@ -51,7 +54,7 @@ class Plan:
         return [items[i] for i in sorted(Draws(0).python("prepare/general").sample(range(len(items)), most))]
 
 
-#: where these are wrong nothing can be said of effects, pictures and teachers' files
+#: where these are wrong nothing can be said of effects and pictures
 _SUBJECT = frozenset(("backbone", "dataset", "teachers", "prompts", "start"))
 MOST_OF_A_FILE = 4  # mistakes told of one teacher's file
 
@@ -65,9 +68,13 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     problems = [(place, sentence) for place, part in components(recipe) for sentence in _checked(part)]
     problems += [*_objective(recipe), *_metrics(recipe)]
     cards: tuple[EffectCard, ...] = ()
-    if _SUBJECT.isdisjoint(place.split(".")[0] for place, _ in problems):
+    wrong = {place.split(".")[0] for place, _ in problems}
+    if _SUBJECT.isdisjoint(wrong):
         cards, unknown = _chosen(recipe, _all_cards(recipe))
-        problems += [*unknown, *_words(recipe, cards), *_pictures(recipe, cards), *_files(recipe, cards, thorough)]
+        problems += [*unknown, *_words(recipe, cards), *_pictures(recipe, cards)]
+    if "backbone" not in wrong:
+        problems += _files(recipe, _lora_files(recipe, {place for place, _ in problems}), thorough)
+    if _SUBJECT.isdisjoint(wrong):
         problems += _start(recipe, cards) if thorough else ()
         problems += [*_slots(recipe, cards), *_sizes(recipe)] if not problems else ()
     if problems:
@@ -89,8 +96,24 @@ def _digest(loaded: LoadedRecipe, cards: tuple[EffectCard, ...], prompts: Mappin
 
 def _all_cards(recipe: Recipe) -> tuple[EffectCard, ...]:
     """The effects of the recipe's own bank and of those that an extension adds."""
-    added = [] if recipe.start is None else list(recipe.start.teachers.values())
-    return tuple(card for bank in (recipe.teachers, *added) for card in bank.cards())
+    return tuple(card for bank in _banks(recipe).values() for card in bank.cards())
+
+
+def _banks(recipe: Recipe) -> dict[str, Teachers]:
+    """The recipe's own bank and those that an extension adds, by their places."""
+    added = {} if recipe.start is None else recipe.start.teachers
+    return {"teachers": recipe.teachers, **{f"start.teachers.{name}": bank for name, bank in added.items()}}
+
+
+def _lora_files(recipe: Recipe, wrong: Collection[str]) -> list[tuple[str, str, Path]]:
+    """(place, effect, LoRA file) of the effects in use, as far as a bank at one of the `wrong` places tells them."""
+    found: list[tuple[str, str, Path]] = []
+    for place, bank in _banks(recipe).items():
+        if isinstance(bank, ListsLoraFiles):
+            found += [(place, name, file) for name, file in bank.lora_files()]
+        elif place not in wrong:
+            found += [(place, card.name, card.lora) for card in bank.cards()]
+    return [each for each in found if recipe.effects is None or each[1] in recipe.effects]
 
 
 def _start(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
@@ -199,12 +222,12 @@ def _slots(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
             yield "teacher.slots", problem
 
 
-def _files(recipe: Recipe, cards: tuple[EffectCard, ...], data: bool) -> Iterable[Finding]:
-    """Teacher files that do not fit the backbone or hold numbers that are not finite."""
+def _files(recipe: Recipe, files: Iterable[tuple[str, str, Path]], data: bool) -> Iterable[Finding]:
+    """Teacher files (place, effect, file) that do not fit the backbone or hold numbers that are not finite."""
     shapes = recipe.backbone.shapes()
-    for card in cards:
-        told = check_lora(card.lora, shapes, data=data)
+    for place, effect, file in files:
+        told = check_lora(file, shapes, data=data)
         if len(told) > MOST_OF_A_FILE:  # a file of two formats has one for each of a thousand factors
             more = len(told) - MOST_OF_A_FILE
-            told = [*told[:MOST_OF_A_FILE], f"{card.lora}: {more} more; `clora inspect` with --modules tells them all"]
-        yield from (("teachers", f"{card.name}: {sentence}") for sentence in told)
+            told = [*told[:MOST_OF_A_FILE], f"{file}: {more} more; `clora inspect` with --modules tells them all"]
+        yield from ((place, f"{effect}: {sentence}") for sentence in told)

@@ -33,6 +33,7 @@ from clora.protocols.loaded import Explains, Guides, KnowsSchedule, LoadedBackbo
 from clora.protocols.method import (
     ChecksCards,
     KeepsCaptions,
+    ListsLoraFiles,
     Loss,
     PromptStrategy,
     RequestsCaptions,
@@ -64,6 +65,7 @@ __all__ = [
     "KeepsCaptions",
     "KnowsFootprint",
     "KnowsSchedule",
+    "ListsLoraFiles",
     "LoadedBackbone",
     "LoadsInParts",
     "LoraKernel",

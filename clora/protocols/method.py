@@ -121,6 +121,15 @@ class UsesCritic(Protocol):
 
 
 @runtime_checkable
+class ListsLoraFiles(Protocol):
+    """A bank that knows its files although some entries are wrong, so that mistakes in both are told at once."""
+
+    def lora_files(self) -> Sequence[tuple[str, Path]]:
+        """(effect, LoRA file) of every entry whose file is known; raises nothing."""
+        ...
+
+
+@runtime_checkable
 class KeepsCaptions(Protocol):
     """A bank whose captions may lie in a file of their own, which `clora caption` writes."""
 

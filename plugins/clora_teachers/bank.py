@@ -29,12 +29,12 @@ class Bank:
         """Every mistake of manifest and captions as one sentence with file:line; reads no LoRA file."""
         if self.lora_folder is not None and not self.lora_folder.is_dir():
             yield f"lora_folder {self.lora_folder} is no folder"
-        cards, problems = read_manifest(self.manifest, self.lora_folder)
-        yield from problems
+        manifest = read_manifest(self.manifest, self.lora_folder)
+        yield from manifest.problems
         captions, mistakes = self._captions()
         yield from mistakes
-        without = [card.name for card in cards if not card.caption and card.name not in captions]
-        names = {card.name for card in cards}
+        without = [card.name for card in manifest.cards if not card.caption and card.name not in captions]
+        names = {card.name for card in manifest.cards}
         for name, entry in captions.items():
             meant = hint(name, without)
             if name not in names and "did you mean" in meant:
@@ -42,15 +42,19 @@ class Bank:
 
     def cards(self) -> Sequence[EffectCard]:
         """The effects in the manifest's order; raises ValueError with all mistakes, one a line."""
-        cards, problems = read_manifest(self.manifest, self.lora_folder)
+        manifest = read_manifest(self.manifest, self.lora_folder)
         captions, mistakes = self._captions()
-        if problems or mistakes:
-            raise ValueError("\n".join([*problems, *mistakes]))
+        if manifest.problems or mistakes:
+            raise ValueError("\n".join([*manifest.problems, *mistakes]))
         words = {name: entry.caption for name, entry in captions.items()}
         return tuple(
             evolve(card, scale=card.scale * self.scale, caption=card.caption or words.get(card.name, ""))
-            for card in cards
+            for card in manifest.cards
         )
+
+    def lora_files(self) -> Sequence[tuple[str, Path]]:
+        """(name, LoRA file) of every entry that names a file, whatever else is wrong with it."""
+        return read_manifest(self.manifest, self.lora_folder).files
 
     def _captions(self) -> tuple[Mapping[str, WrittenCaption], Sequence[str]]:
         """The captions file's entries, none where there is no file yet, and its mistakes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from math import isfinite
+from pathlib import Path
 
 import yaml
 from attrs import frozen
@@ -22,10 +23,11 @@ RESERVED = frozenset({"base", "critic", "default", "ema", "student"})
 
 @frozen(eq=False)
 class Entry:
-    """An entry's texts and nodes by key, and its card where nothing is wrong with it."""
+    """An entry's texts and nodes by key, its LoRA file where there is one, and its card where nothing is wrong."""
 
     words: dict[str, str]
     nodes: dict[str, yaml.Node]
+    lora: Path | None
     card: EffectCard | None
 
 
@@ -47,7 +49,7 @@ def read_entry(node: yaml.Node, folders: Folders, problems: Problems) -> Entry |
     if "name" in words:
         _check_name(words["name"], nodes["name"], problems)
     if lora is None or scale is None or len(problems.found) > before:
-        return Entry(words, nodes, None)
+        return Entry(words, nodes, lora, None)
     card = EffectCard(
         words["name"],
         lora,
@@ -57,7 +59,7 @@ def read_entry(node: yaml.Node, folders: Folders, problems: Problems) -> Entry |
         trigger=words.get("trigger"),
         pairs=pairs,
     )
-    return Entry(words, nodes, card)
+    return Entry(words, nodes, lora, card)
 
 
 def _nodes(node: yaml.MappingNode, problems: Problems) -> dict[str, yaml.Node]:

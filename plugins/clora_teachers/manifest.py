@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from attrs import frozen
 
 from clora.api import EffectCard
 from clora_teachers.entry import Entry, read_entry
@@ -16,25 +17,36 @@ from clora_teachers.problems import Problems
 MAX_BYTES = 4 << 20
 
 
-def read_manifest(path: Path, lora_folder: Path | None = None) -> tuple[tuple[EffectCard, ...], tuple[str, ...]]:
-    """The cards of the entries without mistakes, and all mistakes, one sentence each with file:line.
+@frozen
+class Manifest:
+    """What a manifest says: the cards of the entries without mistakes, every entry's (name, LoRA file), all mistakes.
 
-    LoRA files lie in the manifest's folder or, where it is given, in `lora_folder`.
+    A mistake is one sentence with file:line; an entry that has one still names its file.
     """
+
+    cards: tuple[EffectCard, ...] = ()
+    files: tuple[tuple[str, Path], ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def read_manifest(path: Path, lora_folder: Path | None = None) -> Manifest:
+    """Read it whole; LoRA files lie in its folder or, where it is given, in `lora_folder`. Raises nothing."""
     problems = Problems(path)
     text = _text(path, problems)
     root = None if text is None else _nodes(text, problems)
     if root is None:
-        return (), problems.sentences()
+        return Manifest(problems=problems.sentences())
     if not isinstance(root, yaml.SequenceNode) or (not root.value and not problems.found):
         begins = '[{"name": ...' if problems.notation == "JSON" else "- name:"
         problems.at(root, f"a bank is a list of teachers, each a mapping that begins `{begins}`")
-        return (), problems.sentences()
+        return Manifest(problems=problems.sentences())
     folders = Folders(path.parent.resolve(), lora_folder.resolve() if lora_folder is not None else None)
     entries = [entry for node in root.value if (entry := read_entry(node, folders, problems)) is not None]
     for sentence in _doubles(entries):
         problems.at(*sentence)
-    return tuple(entry.card for entry in entries if entry.card is not None), problems.sentences()
+    cards = tuple(entry.card for entry in entries if entry.card is not None)
+    files = tuple((entry.words.get("name", entry.lora.stem), entry.lora) for entry in entries if entry.lora)
+    return Manifest(cards, files, problems.sentences())
 
 
 def _text(path: Path, problems: Problems) -> str | None:

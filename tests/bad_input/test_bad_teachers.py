@@ -135,3 +135,31 @@ def test_a_mistake_elsewhere_hides_no_teacher_file(told, folder):
     (folder / "bank/sepia.safetensors").write_bytes(b"")
     found = told("critic: {losses: null}\n")
     assert [sentence.split(": ")[1] for sentence in found] == ["critic", "teachers"]
+
+
+def test_a_mistake_in_the_bank_hides_no_teacher_file(told, folder, entry):
+    """Neither that of the wrong entry nor that of a right one; a file that is not there is the manifest's mistake."""
+    bank = entry("thermal", captoin="x") + entry("sepia") + entry("lost", lora="lots.safetensors")
+    (folder / "bank/bank.yaml").write_text(bank)
+    with_nan(folder / "bank/thermal.safetensors")
+    with_a_wrong_shape(folder / "bank/sepia.safetensors")
+    misspelt, lost, nan, shape = told()
+    assert misspelt == "r.yaml:2:1: teachers: bank/bank.yaml:5: unknown key 'captoin'; did you mean 'caption'?"
+    assert lost.startswith("r.yaml:2:1: teachers: bank/bank.yaml:11: lora 'lots.safetensors': there is no such file")
+    assert nan.startswith("r.yaml:2:1: teachers: thermal: bank/thermal.safetensors: NaN or infinity in ")
+    assert shape.startswith("r.yaml:2:1: teachers: sepia: bank/sepia.safetensors: transformer_blocks.0.attn.to_q: A [1")
+
+
+def test_mistakes_in_pictures_and_prompts_hide_no_teacher_file(told, folder):
+    with_nan(folder / "bank/sepia.safetensors")
+    (folder / "data/effects.jsonl").write_text("{")
+    found = told("", pictures=True)
+    assert any(": dataset: data/effects.jsonl:1" in sentence for sentence in found)
+    assert any("teachers: sepia: bank/sepia.safetensors: NaN or infinity" in sentence for sentence in found)
+
+
+def test_teachers_that_are_not_used_are_not_read_in_a_bank_with_a_mistake_either(told, folder, entry):
+    (folder / "bank/bank.yaml").write_text(entry("thermal", captoin="x") + entry("sepia"))
+    (folder / "bank/sepia.safetensors").write_bytes(b"")
+    (sentence,) = told("effects: [thermal]\n")
+    assert "unknown key 'captoin'" in sentence
