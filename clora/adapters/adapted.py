@@ -16,7 +16,9 @@ from torch import nn
 
 from clora.adapters.adapter import Adapter
 from clora.adapters.eager import Segment, add_segments, eager_lora_linear
+from clora.adapters.shared_input import SharedInput, shared_inputs
 from clora.memory.linear import FrozenLinear
+from clora.protocols import GroupsLinears
 
 #: what stands for a module that an adapter does not cover
 NOT_COVERED: tuple[None, None, float] = (None, None, 0.0)
@@ -31,16 +33,27 @@ class Routing:
         self.kernel = kernel
         self.runs: tuple[tuple[str | None, int], ...] = ()  # (adapter, how many rows in a row)
         self.rows = 0
+        self.turn = 0  # counts how often rows were set; a forward that is made again has the turn of the first
+        self.waiting: set[SharedInput] = set()  # those that hold outputs
+        self._turns = 0
 
     @contextmanager
-    def at(self, runs: tuple[tuple[str | None, int], ...], rows: int) -> Iterator[None]:
-        """Within it, these runs of rows; then what was set before."""
-        before = self.runs, self.rows
-        self.runs, self.rows = runs, rows
+    def at(self, runs: tuple[tuple[str | None, int], ...], rows: int, turn: int | None = None) -> Iterator[None]:
+        """Within it, these runs of rows; then what was set before. `turn` is that of a forward that is made again."""
+        before = self.runs, self.rows, self.turn
+        if turn is None:
+            turn = self._turns = self._turns + 1
+        self._forget()
+        self.runs, self.rows, self.turn = runs, rows, turn
         try:
             yield
         finally:
-            self.runs, self.rows = before
+            self._forget()
+            self.runs, self.rows, self.turn = before
+
+    def _forget(self) -> None:
+        for linears in tuple(self.waiting):
+            linears.forget()
 
 
 class LoraLinear(nn.Module):
@@ -51,22 +64,34 @@ class LoraLinear(nn.Module):
         self.base = base
         self.routing = routing
         self.factors: dict[str, tuple[torch.Tensor, torch.Tensor, float]] = {}
+        self.shared: SharedInput | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [B, ..., in] -> [B, ..., out], each row with its own adapter."""
+        if self.shared is not None:
+            y = self.shared.output(self, x)
+            if y is not None:
+                return y
+        segments = self.segments(x)
+        if all(a is None for _, a, _, _ in segments):
+            return self.base(x)
+        if isinstance(self.base, FrozenLinear):  # there is no weight to give a kernel: it is made for this call alone
+            return add_segments(self.base(x), x, segments)
+        return self.routing.kernel(x, self.base.weight, self.base.bias, segments)
+
+    def segments(self, x: torch.Tensor) -> list[Segment]:
+        """The row segments of x [B, ..., in] with the factors that cover this linear; none where no rows are set."""
         segments: list[Segment] = []
         for name, rows in self.routing.runs:
             a, b, scale = NOT_COVERED if name is None else self.factors.get(name, NOT_COVERED)
             segments.append((rows, a, b, scale))
-        if all(a is None for _, a, _, _ in segments):
-            return self.base(x)
-        if x.shape[0] != self.routing.rows:  # a network may stack its batch (Qwen 2511's zero_cond_t does)
-            if x.shape[0] % self.routing.rows:
-                raise ValueError(f"{x.shape[0]} rows reached a linear, but adapters are set for {self.routing.rows}")
-            segments *= x.shape[0] // self.routing.rows
-        if isinstance(self.base, FrozenLinear):  # there is no weight to give a kernel: it is made for this call alone
-            return add_segments(self.base(x), x, segments)
-        return self.routing.kernel(x, self.base.weight, self.base.bias, segments)
+        if x.shape[0] == self.routing.rows or not segments:
+            return segments
+        if x.shape[0] % self.routing.rows == 0:  # a network may stack its batch (Qwen 2511's zero_cond_t does)
+            return segments * (x.shape[0] // self.routing.rows)
+        if any(a is not None for _, a, _, _ in segments):
+            raise ValueError(f"{x.shape[0]} rows reached a linear, but adapters are set for {self.routing.rows}")
+        return segments
 
 
 class Supply(Protocol):
@@ -98,6 +123,11 @@ class AdaptedNetwork:
                 raise TypeError(f"target {target} is a {type(linear).__name__}, not a Linear")
             self.linears[target] = LoraLinear(linear, self.routing)
             setattr(owner, leaf, self.linears[target])
+        if isinstance(kernel, GroupsLinears):
+            for linears in shared_inputs(self.linears):
+                shared = SharedInput(kernel, linears)
+                for each in linears:
+                    each.shared = shared
 
     def add(self, name: str, adapter: Adapter) -> Adapter:
         """Put an adapter under a name, replacing what stood there; modules that it does not cover lose theirs."""

@@ -29,7 +29,16 @@ from clora.protocols.data import (
     TokensUsed,
     Truth,
 )
-from clora.protocols.loaded import Explains, Guides, KnowsSchedule, LoadedBackbone, LoadsInParts, LoraKernel, Part
+from clora.protocols.loaded import (
+    Explains,
+    GroupsLinears,
+    Guides,
+    KnowsSchedule,
+    LoadedBackbone,
+    LoadsInParts,
+    LoraKernel,
+    Part,
+)
 from clora.protocols.method import (
     ChecksCards,
     KeepsCaptions,
@@ -59,6 +68,7 @@ __all__ = [
     "Explains",
     "FitsMemory",
     "Footprint",
+    "GroupsLinears",
     "Guides",
     "HasPairs",
     "HasWeightFiles",

@@ -90,6 +90,25 @@ class LoraKernel(Protocol):
 
 
 @runtime_checkable
+class GroupsLinears(Protocol):
+    """A kernel that computes several LoRA linears of one input better together than one by one."""
+
+    def group(
+        self,
+        x: torch.Tensor,
+        linears: Sequence[
+            tuple[
+                torch.Tensor,
+                torch.Tensor | None,
+                Sequence[tuple[int, torch.Tensor | None, torch.Tensor | None, float]],
+            ]
+        ],
+    ) -> Sequence[torch.Tensor]:
+        """x [B, ..., in] -> [B, ..., out] of every linear, given as (weight, bias, segments) of the same rows."""
+        ...
+
+
+@runtime_checkable
 class Explains(Protocol):
     """A kernel that can say what it will compute with."""
 

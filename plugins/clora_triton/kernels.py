@@ -11,6 +11,7 @@ from torch.nn.functional import linear
 
 from clora_triton.candidates import has_triton
 from clora_triton.checks import check_base, check_rows
+from clora_triton.groups import Linear, lora_linears
 from clora_triton.op import Segment, lora_linear
 
 if TYPE_CHECKING:
@@ -52,16 +53,20 @@ class Auto:
         """x [B, ..., in] -> [B, ..., out]."""
         return lora_linear(x, weight, bias, segments)
 
+    def group(self, x: torch.Tensor, linears: Sequence[Linear]) -> list[torch.Tensor]:
+        """x [B, ..., in] -> [B, ..., out] of every linear."""
+        return lora_linears(x, linears)
+
     def explain(self, device: torch.device) -> str:
         """What computes on this device, and why."""
         if device.type != "cuda":
-            return (
-                f"packed products in torch, as there is no kernel for {device.type}; adapters of many rows are merged"
-            )
-        if not has_triton():
-            return "the quickest of cuBLAS's graphs, measured per shape; the package triton is not installed"
-        name = torch.cuda.get_device_name(device)
-        return f"the quickest of cuBLAS's graphs and the Triton kernels on {name}, measured once per shape"
+            how = f"packed products in torch, as there is no kernel for {device.type}; adapters of many rows are merged"
+        elif not has_triton():
+            how = "the quickest of cuBLAS's graphs, measured per shape; the package triton is not installed"
+        else:
+            name = torch.cuda.get_device_name(device)
+            how = f"the quickest of cuBLAS's graphs and the Triton kernels on {name}, measured once per shape"
+        return f"{how}; q, k and v of one input together"
 
 
 @frozen
@@ -73,6 +78,10 @@ class Triton:
     ) -> torch.Tensor:
         """x [B, ..., in] -> [B, ..., out]."""
         return lora_linear(x, weight, bias, segments, kernel="triton")
+
+    def group(self, x: torch.Tensor, linears: Sequence[Linear]) -> list[torch.Tensor]:
+        """x [B, ..., in] -> [B, ..., out] of every linear."""
+        return lora_linears(x, linears, kernel="triton")
 
     def check(self) -> Iterable[str]:
         """What is missing here."""

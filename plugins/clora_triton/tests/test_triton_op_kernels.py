@@ -46,6 +46,7 @@ def test_auto_says_what_it_chose_and_why() -> None:
     told = Auto().explain(torch.device("cpu"))
     assert "packed products in torch" in told
     assert "no kernel for cpu" in told
+    assert "q, k and v of one input together" in told
 
 
 def test_triton_says_before_a_run_what_is_missing(monkeypatch) -> None:
