@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from clora_triton.call import Dropout
 from clora_triton.configs import Config, default, outer_work
 from clora_triton.launching import (
     Factors,
@@ -21,6 +22,7 @@ from clora_triton.launching import (
     check_matrix,
     check_packed,
     check_segments,
+    dropout_arguments,
     launch,
     numeric_arguments,
     once,
@@ -33,9 +35,9 @@ from clora_triton.tiles import narrow_tile, outer_tile, pick, scale_of
 @triton.jit
 def backward_kernel(
     wide, stride_wm, stride_wn, narrow, stride_nm, factors, strides_fn, strides_fr, ranks, scales,
-    jobs, ds, stride_dm, ds_width, partial, stride_pc, stride_pw, stride_pr, width,
+    jobs, ds, stride_dm, ds_width, partial, stride_pc, stride_pw, stride_pr, width, seed, p,
     SCALES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr,
-    DS: tl.constexpr, EVEN: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    DS: tl.constexpr, EVEN: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """Program (rank block, job): a tile of ds, or a block of columns of one partial outer product."""
     first_rank = tl.program_id(0) * BLOCK_R
@@ -47,13 +49,13 @@ def backward_kernel(
         outer_tile(
             wide, stride_wm, stride_wn, narrow, stride_nm, scale, start, stop, first_wide, first_rank,
             partial + number.to(tl.int64) * stride_pc, stride_pw, stride_pr, width, pick(ranks, adapter),
-            BLOCK_M, BLOCK_N, BLOCK_R, UPCAST, PRECISION,
+            seed, pick(p, adapter), BLOCK_M, BLOCK_N, BLOCK_R, UPCAST, PRECISION, DROPOUT,
         )  # fmt: skip
     elif DS:
         narrow_tile(
             wide, stride_wm, stride_wn, factors, strides_fn, strides_fr, ranks, scale,
-            start, stop, adapter, first_rank, ds, stride_dm, width, ds_width,
-            BLOCK_M, BLOCK_K, BLOCK_R, EVEN, UPCAST, PRECISION,
+            start, stop, adapter, first_rank, ds, stride_dm, width, ds_width, seed, p,
+            BLOCK_M, BLOCK_K, BLOCK_R, EVEN, UPCAST, PRECISION, False,  # pyright: ignore[reportArgumentType]
         )  # fmt: skip
 
 
@@ -124,12 +126,13 @@ def da(
     ranks: Sequence[int],
     *,
     wanted: Sequence[bool] | None = None,
+    dropout: Dropout | None = None,
     config: Config | None = None,
 ) -> list[torch.Tensor | None]:
     """dA = ds^T x [r, K] in float32 of every adapter, from ds [M, >= r] (scaled already) and x [M, K] of any strides.
 
-    None where `wanted` (default: all) says that nobody needs it. Raises ValueError, TypeError or IndexError where
-    arguments do not fit.
+    None where `wanted` (default: all) says that nobody needs it. With dropout x is what each adapter sees. Raises
+    ValueError, TypeError or IndexError where arguments do not fit.
     """
     check_matrix("x", x, (None, None))
     m, width = x.shape
@@ -139,7 +142,7 @@ def da(
     check_packed("ds", ds, x, max(ranks, default=0))
     chosen = _wanted(wanted, len(ranks))
     config = config or default(outer_work(x, m, width, max(ranks, default=0)), x.device)
-    return _launch(x, ds, None, ranks, None, which, rows, chosen, config, None, rank_last=False)
+    return _launch(x, ds, None, ranks, None, which, rows, chosen, config, None, dropout, rank_last=False)
 
 
 def _wanted(wanted: Sequence[bool] | None, adapters: int) -> list[int]:
@@ -159,6 +162,7 @@ def _launch(
     chosen: Sequence[int],
     config: Config,
     ds: torch.Tensor | None,
+    dropout: Dropout | None = None,
     *,
     rank_last: bool,
 ) -> list[torch.Tensor | None]:
@@ -185,6 +189,7 @@ def _launch(
             BLOCK_M=config.block_m, BLOCK_N=config.block_n, BLOCK_K=config.block_k, BLOCK_R=block_r,
             EVEN=width % config.block_k == 0, num_warps=config.warps, num_stages=config.stages,
             **scale_arguments(scales, len(ranks), wide.device), **numeric_arguments(wide),
+            **dropout_arguments(dropout, len(ranks), wide),
         )  # fmt: skip
     return _reduce(partial, across, plan, ranks, chosen, width, rank_last)
 

@@ -8,6 +8,13 @@ from typing import NamedTuple, Protocol
 import torch
 
 
+class Dropout(NamedTuple):
+    """Which numbers of x an adapter does not see: a matter of the seed, the row and the column of x alone."""
+
+    p: Sequence[float]  # of every adapter: the share that is dropped; what is kept is scaled by 1 / (1 - p)
+    seed: torch.Tensor  # int64 [], on x's device
+
+
 class Call(NamedTuple):
     """Row segment i has rows[i] rows of x's first axis and uses adapter which[i], or none where that is -1."""
 
@@ -19,6 +26,7 @@ class Call(NamedTuple):
     scales: Sequence[float]  # of every adapter
     rows: Sequence[int]
     which: Sequence[int]
+    dropout: Dropout | None = None  # None where nothing is dropped
 
     @property
     def vectors(self) -> int:
@@ -29,6 +37,10 @@ class Call(NamedTuple):
     def rank(self) -> int:
         """The largest rank: how many columns the packed shrunk activations have."""
         return max((a.shape[0] for a in self.a), default=0)
+
+    def dropped(self, adapter: int) -> float:
+        """The share of its input that an adapter does not see."""
+        return 0.0 if self.dropout is None else self.dropout.p[adapter]
 
     def inner(self) -> list[int]:
         """The segments' lengths in feature vectors."""

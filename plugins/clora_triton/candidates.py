@@ -38,8 +38,8 @@ class Merged(Packed):
     """
 
     def forward(self, call: Call, keep: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(y, s); a batch of several segments is computed as by `Packed`."""
-        if keep or len(call.rows) != 1 or call.which[0] < 0:
+        """(y, s); a batch of several segments, or one with dropout, is computed as by `Packed`."""
+        if keep or len(call.rows) != 1 or call.which[0] < 0 or call.dropout is not None:
             return super().forward(call, keep)
         return linear(call.x, merge(call), call.bias), None
 
@@ -53,7 +53,7 @@ class Parts:
         from clora_triton.shrink import shrink
 
         x, rows = rows_as_matrix(call.x), call.inner()
-        s = shrink(x, call.a, call.which, rows)
+        s = shrink(x, call.a, call.which, rows, dropout=call.dropout)
         y = linear(x, call.weight, call.bias)
         expand_add(y, s, call.b, call.scales, call.which, rows)
         return y.view(*call.x.shape[:-1], y.shape[-1]), s if keep else None
@@ -65,10 +65,12 @@ class Parts:
 
         g, x, rows = rows_as_matrix(dy), rows_as_matrix(call.x), call.inner()
         if s is None and any(needs.b):
-            s = shrink(x, call.a, call.which, rows)
+            s = shrink(x, call.a, call.which, rows, dropout=call.dropout)
         ds, db = backward_s_and_db(g, s, call.b, call.scales, call.which, rows, wanted=needs.b)
         ranks = [a.shape[0] for a in call.a]
-        found = da(ds, x, call.which, rows, ranks, wanted=needs.a) if any(needs.a) else [None] * len(ranks)
+        found: list[torch.Tensor | None] = [None] * len(ranks)
+        if any(needs.a):
+            found = da(ds, x, call.which, rows, ranks, wanted=needs.a, dropout=call.dropout)
         dx = self.dx(call, g, ds, rows).view(call.x.shape) if needs.x else None
         return Grads(
             dx,
@@ -82,7 +84,8 @@ class Parts:
         """dy W + ds A; ds is scaled already."""
         from clora_triton.expand import expand_add
 
-        return expand_add(g @ call.weight, ds, [a.T for a in call.a], None, call.which, rows)
+        factors = [a.T for a in call.a]
+        return expand_add(g @ call.weight, ds, factors, None, call.which, rows, dropout=call.dropout)
 
 
 class Fused(Parts):
@@ -94,7 +97,7 @@ class Fused(Parts):
         from clora_triton.shrink import shrink
 
         x, rows = rows_as_matrix(call.x), call.inner()
-        s = shrink(x, call.a, call.which, rows)
+        s = shrink(x, call.a, call.which, rows, dropout=call.dropout)
         y = fused_linear(x, call.weight, call.bias, s, call.b, call.scales, call.which, rows)
         return y.view(*call.x.shape[:-1], y.shape[-1]), s if keep else None
 
@@ -102,7 +105,7 @@ class Fused(Parts):
         """dy W + ds A by the same kernel."""
         from clora_triton.fused import fused_dx
 
-        return fused_dx(g, call.weight, ds, call.a, call.which, rows)
+        return fused_dx(g, call.weight, ds, call.a, call.which, rows, dropout=call.dropout)
 
 
 _STREAMS: dict[torch.device, torch.cuda.Stream] = {}
@@ -138,5 +141,5 @@ def usable(call: Call, grad: bool, kernel: str) -> tuple[str, ...]:
     triton = TRITON if has_triton() else ()
     if kernel == "triton":
         return triton
-    exact = not grad and call.x.dtype == torch.float32 and len(call.rows) == 1
+    exact = not grad and call.x.dtype == torch.float32 and len(call.rows) == 1 and call.dropout is None
     return ("addmm", "side_stream", *(("merged",) if exact else ()), *triton)

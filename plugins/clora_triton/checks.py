@@ -43,6 +43,41 @@ def check_factors(x: torch.Tensor, weight: torch.Tensor, a: torch.Tensor, b: tor
         _refuse(f"{name}'s device", x.device, f"A on {a.device} and B on {b.device}")
 
 
+def check_dropout(dropout: object, seed: object, segments: int) -> list[float]:
+    """One share for every segment; raise where one is no share, or where there is no seed to draw a mask from."""
+    if isinstance(dropout, float | int):
+        shares: list[object] = [dropout] * segments
+    elif isinstance(dropout, Sequence) and not isinstance(dropout, str):
+        shares = list(dropout)
+        if len(shares) != segments:
+            _refuse("dropout", f"one number, or one for each of {segments} segments", f"{len(shares)} numbers")
+    else:
+        raise TypeError(f"lora_linear: dropout: expected a number or a sequence of them, got {type(dropout).__name__}")
+    checked: list[float] = []
+    for share in shares:
+        if not isinstance(share, float | int):
+            raise TypeError(f"lora_linear: dropout: expected numbers, got {type(share).__name__}")
+        if not 0 <= share < 1:
+            _refuse("dropout", "0 <= p < 1", share)
+        checked.append(float(share))
+    if any(checked):
+        _check_seed(seed, max(checked))
+    return checked
+
+
+def _check_seed(seed: object, share: float) -> None:
+    expected = "a whole number of 64 bits, or an int64 tensor of no axes"
+    if seed is None:
+        _refuse("seed", f"{expected}, as dropout is {share:g}", None)
+    if isinstance(seed, torch.Tensor):
+        if seed.dtype != torch.int64 or seed.dim():
+            raise TypeError(f"lora_linear: seed: expected {expected}, got {seed.dtype} {list(seed.shape)}")
+    elif not isinstance(seed, int):
+        raise TypeError(f"lora_linear: seed: expected {expected}, got {type(seed).__name__}")
+    elif not -(2**63) <= seed < 2**63:
+        _refuse("seed", f"{expected}, from -2^63 to 2^63 - 1", seed)
+
+
 def check_rows(rows: Sequence[int], expected: int) -> None:
     """Raise ValueError where the segments do not cover x's rows, each once."""
     covered = 0
@@ -66,6 +101,8 @@ def check_table(call: Call) -> None:
     for index, adapter in enumerate(call.which):
         if not -1 <= adapter < len(call.a):
             _refuse(f"segment {index}'s adapter", f"an index from 0 to {len(call.a) - 1}, or -1 for none", adapter)
+    if call.dropout is not None and len(call.dropout.p) != len(call.a):
+        _refuse("dropout", f"one number for each of {len(call.a)} adapters", f"{len(call.dropout.p)} numbers")
     check_base(call.x, call.weight, call.bias)
     for index, (a, b) in enumerate(zip(call.a, call.b, strict=True)):
         check_factors(call.x, call.weight, a, b, f"adapter {index}")

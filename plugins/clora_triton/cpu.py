@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import linear
 
 from clora_triton.call import Call, Grads, Needs, rows_as_matrix
+from clora_triton.dropout import keep_mask
 from clora_triton.merged import factor_gradients, merge, merges
 from clora_triton.skinny import narrow, outer
 
@@ -21,7 +22,7 @@ SMALL = 100_000_000
 
 def is_small(call: Call) -> bool:
     """True where one adapter serves all rows and the work is less than what calling Python once more costs."""
-    if len(call.rows) != 1 or call.which[0] < 0 or call.x.device.type != "cpu":
+    if len(call.rows) != 1 or call.which[0] < 0 or call.x.device.type != "cpu" or call.dropout is not None:
         return False
     if call.vectors * call.weight.numel() > SMALL or not call.a[0].dtype == call.b[0].dtype == call.x.dtype:
         return False
@@ -52,7 +53,7 @@ class Packed:
         flat = y.view(-1, y.shape[-1])
         for i, here, at in _segments(call):  # one after the other, so that each one's s is still in the cache
             b = call.b[i].to(y.dtype)
-            flat[at].addmm_(narrow(call.x[here], call.a[i].to(y.dtype)), b.T, alpha=call.scales[i])
+            flat[at].addmm_(_shrunk(call, i, here, at), b.T, alpha=call.scales[i])
         return y, None
 
     def expand(self, call: Call, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
@@ -68,8 +69,7 @@ class Packed:
         full = all(i >= 0 and call.a[i].shape[0] == call.rank for i in call.which)
         s = (torch.empty if full else torch.zeros)(call.vectors, call.rank, dtype=call.x.dtype, device=call.x.device)
         for i, here, at in _segments(call):
-            a = call.a[i].to(s.dtype)
-            narrow(call.x[here], a, s[at, : a.shape[0]])
+            _shrunk(call, i, here, at, s[at, : call.a[i].shape[0]])
         return s
 
     def backward(self, call: Call, dy: torch.Tensor, s: torch.Tensor | None, needs: Needs) -> Grads:
@@ -102,14 +102,34 @@ class Packed:
             scale = call.scales[i]
             if dx is not None or needs.a[i]:
                 ds = g[at] @ call.b[i].to(g.dtype)
-                if dx is not None:
+                seen, kept = keep_mask(call, i, at), scale / (1 - call.dropped(i))
+                if dx is not None and seen is None:
                     dx[at].addmm_(ds, call.a[i].to(g.dtype), alpha=scale)
+                elif dx is not None and seen is not None:
+                    dx[at].add_((ds @ call.a[i].to(g.dtype)).mul_(seen), alpha=kept)
                 if needs.a[i]:
-                    da[i] = outer(ds, call.x[here], scale, da[i])
+                    da[i] = outer(ds, call.x[here] if seen is None else _seen(call.x[here], seen), kept, da[i])
             if needs.b[i] and s is not None:
                 # s^T dy is quicker than dy^T s, whose few columns would be written row by row
                 db[i] = outer(s[at, : call.a[i].shape[0]], g[at], scale, db[i])
         return dx, da, [None if d is None else d.T for d in db]
+
+
+def _shrunk(call: Call, i: int, here: slice, at: slice, out: torch.Tensor | None = None) -> torch.Tensor:
+    """x A^T [vectors, r] of one segment's rows, without what its adapter does not see."""
+    x, a, seen = call.x[here], call.a[i].to(call.x.dtype), keep_mask(call, i, at)
+    if seen is None:
+        return narrow(x, a, out)
+    flat = _seen(x, seen)
+    out = x.new_empty(flat.shape[0], a.shape[0]) if out is None else out
+    return torch.addmm(out, flat, a.T, beta=0, alpha=1 / (1 - call.dropped(i)), out=out)
+
+
+def _seen(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """x [B, ..., n] as a matrix [vectors, n] with zeros where the mask, bool of that shape, has them."""
+    flat = x.new_empty(mask.shape)
+    torch.mul(x, mask.view(x.shape), out=flat.view(x.shape))
+    return flat
 
 
 def _final(

@@ -78,7 +78,8 @@ def key_of(call: Call, grad: bool) -> str:
     shape = f"{call.weight.shape[1]}x{call.weight.shape[0]} rank {call.rank} rows 2^{octave / 4:g}"
     kinds = f"{str(call.x.dtype)[6:]}/{str(call.a[0].dtype)[6:]}"
     segments = min(sum(count > 0 for count in call.rows), 4)
-    return f"{shape} segments {segments} {kinds} {'grad' if grad else 'nograd'}"
+    dropout = "" if call.dropout is None else " dropout"
+    return f"{shape} segments {segments} {kinds} {'grad' if grad else 'nograd'}{dropout}"
 
 
 def seconds_of(implementation: Implementation, call: Call, grad: bool, repeats: int = 10) -> float:

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from clora_triton.call import Dropout
 from clora_triton.configs import Config, default
 from clora_triton.expand import expanded
 from clora_triton.launching import (
@@ -18,6 +19,7 @@ from clora_triton.launching import (
     check_packed,
     check_segments,
     describable,
+    dropout_arguments,
     launch,
     numeric_arguments,
     scale_arguments,
@@ -39,10 +41,10 @@ def grouped(program, tiles, columns, GROUP: tl.constexpr):
 def fused_kernel(
     x, stride_xm, stride_xk, w, stride_wn, stride_wk, bias, s, stride_sm,
     factors, strides_fn, strides_fr, ranks, scales, starts, stops, whiches, tiles,
-    y, stride_ym, stride_yn, inner, width, SCALES: tl.constexpr, BIAS: tl.constexpr,
+    y, stride_ym, stride_yn, inner, width, seed, p, SCALES: tl.constexpr, BIAS: tl.constexpr,
     DESCRIBED: tl.constexpr, WIDE_LAST: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr,
-    GROUP: tl.constexpr, EVEN: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr,
+    GROUP: tl.constexpr, EVEN: tl.constexpr, UPCAST: tl.constexpr, PRECISION: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """The adapter's part comes first and is scaled in the accumulator, into which the base's part is then added.
 
@@ -54,8 +56,8 @@ def fused_kernel(
     start, stop, adapter = tl.load(starts + tile), tl.load(stops + tile), tl.load(whiches + tile)
     columns = block * BLOCK_N + tl.arange(0, BLOCK_N)
     total = expanded(
-        s, stride_sm, factors, strides_fn, strides_fr, ranks, start, stop, adapter, columns, width,
-        y.dtype.element_ty, BLOCK_M, BLOCK_N, BLOCK_R, UPCAST, PRECISION,
+        s, stride_sm, factors, strides_fn, strides_fr, ranks, start, stop, adapter, block * BLOCK_N, width, seed, p,
+        y.dtype.element_ty, BLOCK_M, BLOCK_N, BLOCK_R, UPCAST, PRECISION, DROPOUT,
     )  # fmt: skip
     total = total * scale_of(scales, adapter, SCALES)
     m, k = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_K)
@@ -97,12 +99,14 @@ def fused_linear(
     which: Sequence[int],
     rows: Sequence[int],
     *,
+    dropout: Dropout | None = None,
     config: Config | None = None,
 ) -> torch.Tensor:
     """y [M, N] of x [M, K], weight [N, K], bias [N], s [M, >= r] packed and B [N, r] of every adapter, any strides.
 
     Rows of an adapter whose B is zero equal, bit for bit, those that this kernel gives rows of no adapter (torch's own
-    linear adds in another order). Raises ValueError, TypeError or IndexError where the arguments do not fit.
+    linear adds in another order). With dropout y is the gradient dx of an x that each adapter saw a part of.
+    Raises ValueError, TypeError or IndexError where the arguments do not fit.
     """
     check_matrix("x", x, (None, None))
     m, inner = x.shape
@@ -137,7 +141,7 @@ def fused_linear(
         BLOCK_R=config.ranks(factors.rank), GROUP=config.group,
         EVEN=inner % config.block_k == 0 and width % config.block_n == 0,
         num_warps=config.warps, num_stages=config.stages,
-        **scale_arguments(scales, len(b), x.device), **numeric_arguments(x),
+        **scale_arguments(scales, len(b), x.device), **numeric_arguments(x), **dropout_arguments(dropout, len(b), x),
     )  # fmt: skip
     return y
 
@@ -150,10 +154,12 @@ def fused_dx(
     which: Sequence[int],
     rows: Sequence[int],
     *,
+    dropout: Dropout | None = None,
     config: Config | None = None,
 ) -> torch.Tensor:
     """dx [M, K] = dy W + ds A, from dy [M, N], weight [N, K], ds [M, >= r] (scaled already) and A [r, K].
 
     The same kernel on transposed views: nothing is copied.
     """
-    return fused_linear(dy, weight.T, None, ds, [factor.T for factor in a], None, which, rows, config=config)
+    factors = [factor.T for factor in a]
+    return fused_linear(dy, weight.T, None, ds, factors, None, which, rows, dropout=dropout, config=config)

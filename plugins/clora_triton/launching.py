@@ -10,6 +10,7 @@ import torch
 from attrs import frozen
 from triton import knobs
 
+from clora_triton.call import Dropout
 from clora_triton.configs import Kernel, Work
 from clora_triton.tiles import NUMBERS, TENSOR, UNSCALED
 
@@ -133,6 +134,21 @@ def scale_arguments(scales: Scales, adapters: int, device: torch.device) -> dict
     if len(scales) != adapters:
         raise ValueError(f"scales: expected one for each of {adapters} adapters, got {len(scales)}")
     return {"scales": tuple(float(s) for s in scales) or (1.0,), "SCALES": NUMBERS.value}
+
+
+def dropout_arguments(dropout: Dropout | None, adapters: int, like: torch.Tensor) -> dict[str, Any]:
+    """The kernel arguments `seed`, `p` and `DROPOUT`.
+
+    The seed is read on the device: it may then change between replays of a CUDA graph. Raises ValueError where there is
+    not one share for every adapter, or where the seed is on another device than `like`.
+    """
+    if dropout is None or not adapters:
+        return {"seed": like, "p": (0.0,), "DROPOUT": False}
+    if len(dropout.p) != adapters:
+        raise ValueError(f"dropout: expected one number for each of {adapters} adapters, got {len(dropout.p)}")
+    if dropout.seed.device != like.device:
+        raise ValueError(f"seed: expected device {like.device}, got {dropout.seed.device}")
+    return {"seed": dropout.seed, "p": once(tuple(float(p) for p in dropout.p)), "DROPOUT": True}
 
 
 def describable(tensor: torch.Tensor) -> bool:

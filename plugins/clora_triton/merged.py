@@ -17,10 +17,10 @@ def merges(call: Call) -> bool:
     The sum costs out in r multiplications once, the factors' own way (in + out) r for every row and another pass over y
     and dx; the sum that is kept for the backward pass is smaller than x and y together. Only where one adapter serves
     all rows: B = 0 then gives the frozen linear's own bits, which products over parts of the rows need not have. Half
-    precision would round the adapter away, so it never does.
+    precision would round the adapter away, and with dropout every row has an adapter of its own, so they never do.
     """
     x = call.x
-    if len(call.rows) != 1 or call.which[0] < 0 or x.device.type != "cpu":
+    if len(call.rows) != 1 or call.which[0] < 0 or x.device.type != "cpu" or call.dropout is not None:
         return False
     outputs, inputs = call.weight.shape
     return call.vectors * (outputs + inputs) > outputs * inputs and x.dtype in (torch.float32, torch.float64)

@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 import torch
 from torch.nn.functional import linear
 
-from clora_triton.call import Call, Grads, Needs
-from clora_triton.checks import check_base, check_factors, check_rows, check_table
+from clora_triton.call import Call, Dropout, Grads, Needs
+from clora_triton.checks import check_base, check_dropout, check_factors, check_rows, check_table
 from clora_triton.cpu import is_small, small
 from clora_triton.dispatch import implementation
+from clora_triton.dropout import seed_on
 from clora_triton.merged import merged_linear, merges
 
 #: (row count, A [r, in], B [out, r], scale); None where the rows use the bare base
@@ -24,23 +25,29 @@ def lora_linear(
     bias: torch.Tensor | None,
     segments: Sequence[Segment],
     *,
+    dropout: float | Sequence[float] = 0.0,
+    seed: int | torch.Tensor | None = None,
     kernel: str = "auto",
 ) -> torch.Tensor:
     """y = x W^T + b + scale (x A^T) B^T with each segment's own A and B; x [B, ..., in] -> [B, ..., out].
 
     `segments` covers the rows of x's first axis in order; several may share an adapter. Adapters may be float32 beside
     a half-precision x, and their gradients are summed in float32. Under autocast x and the base are cast, the adapters
-    are not. `kernel` names a candidate (see `candidates`), or "triton" for the best of Triton's. Raises ValueError or
-    TypeError that tells what was expected and what came.
+    are not. `kernel` names a candidate (see `candidates`), or "triton" for the best of Triton's.
+
+    `dropout` is the share of x that adapters do not see, one number or one for each segment; what they see of x is
+    scaled by 1 / (1 - p). The mask is drawn from `seed` (an int, or an int64 tensor of no axes, which a compiled or
+    recorded graph reads anew) and is never kept: the backward pass draws it again. Raises ValueError or TypeError that
+    tells what was expected and what came.
     """
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = _cast(x, dtype), _cast(weight, dtype)
         bias = None if bias is None else _cast(bias, dtype)
         with torch.autocast(x.device.type, enabled=False):  # the sums of float32 gradients stay float32
-            return lora_linear(x, weight, bias, segments, kernel=kernel)
+            return lora_linear(x, weight, bias, segments, dropout=dropout, seed=seed, kernel=kernel)
     check_base(x, weight, bias)
-    call = _call(x, weight, bias, segments)
+    call = _call(x, weight, bias, segments, dropout, seed)
     check_rows(call.rows, x.shape[0])
     if not call.a:
         return linear(x, weight, bias)
@@ -48,7 +55,7 @@ def lora_linear(
     if torch.compiler.is_compiling():
         scales = _as_tensor(x, call.scales)
         y, _ = torch.ops.clora.lora_linear(
-            *call[:3], call.a, call.b, scales, call.rows, call.which, _keep(call, grad), kernel
+            *call[:3], call.a, call.b, scales, call.rows, call.which, _keep(call, grad), kernel, *_random(call)
         )
         return y
     call = call._replace(scales=[float(scale) for scale in call.scales])
@@ -58,7 +65,7 @@ def lora_linear(
         return small(call)
     if not grad:
         return implementation(call, grad=False, kernel=kernel).forward(call, keep=False)[0]
-    return _Eager.apply(call, _keep(call, grad), kernel, x, weight, bias, *call.a, *call.b)
+    return _Eager.apply(call, _keep(call, grad), kernel, *_random(call), x, weight, bias, *call.a, *call.b)
 
 
 def _keep(call: Call, grad: bool) -> bool:
@@ -75,27 +82,42 @@ def _cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return x if x.dtype == torch.float64 else x.to(dtype)
 
 
-def _call(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, segments: Sequence[Segment]) -> Call:
+def _random(call: Call) -> tuple[list[float] | None, torch.Tensor | None]:
+    """The operator's last arguments: each adapter's dropout, and the seed."""
+    return (None, None) if call.dropout is None else (list(call.dropout.p), call.dropout.seed)
+
+
+def _call(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    segments: Sequence[Segment],
+    dropout: float | Sequence[float] = 0.0,
+    seed: int | torch.Tensor | None = None,
+) -> Call:
     """The segments as a table: an adapter that several share stands in it once, so that its gradient is one sum."""
-    adapters: list[tuple[torch.Tensor, torch.Tensor, Any]] = []
+    shares = check_dropout(dropout, seed, len(segments)) if dropout else [0.0] * len(segments)
+    adapters: list[tuple[torch.Tensor, torch.Tensor, Any, float]] = []
     rows: list[int] = []
     which: list[int] = []
     for index, (count, a, b, scale) in enumerate(segments):
         rows.append(count)
         which.append(-1)
         if a is not None and b is not None:
-            for i, (known_a, known_b, known_scale) in enumerate(adapters):
-                if known_a is a and known_b is b and known_scale is scale:
+            for i, (known_a, known_b, known_scale, known_share) in enumerate(adapters):
+                if known_a is a and known_b is b and known_scale is scale and known_share == shares[index]:
                     which[-1] = i
             if which[-1] < 0:
                 check_factors(x, weight, a, b, f"segment {index}")
                 which[-1] = len(adapters)
-                adapters.append((a, b, scale))
+                adapters.append((a, b, scale, shares[index]))
         elif a is not None or b is not None:
             have, lack = ("A", "B") if b is None else ("B", "A")
             raise ValueError(f"lora_linear: segment {index}: expected A and B or neither, got {have} without {lack}")
-    a, b, scales = [a for a, _, _ in adapters], [b for _, b, _ in adapters], [scale for _, _, scale in adapters]
-    return Call(x, weight, bias, a, b, scales, rows, which)
+    a, b, scales = [each[0] for each in adapters], [each[1] for each in adapters], [each[2] for each in adapters]
+    used = [each[3] for each in adapters]
+    hidden = Dropout(used, seed_on(x.device, seed)) if any(used) else None
+    return Call(x, weight, bias, a, b, scales, rows, which, hidden)
 
 
 def _as_tensor(x: torch.Tensor, scales: Sequence[float | torch.Tensor]) -> torch.Tensor:
@@ -111,22 +133,35 @@ class _Eager(torch.autograd.Function):
     """The operator's computation without the operator's own cost, which outweighs a small linear on a CPU."""
 
     @staticmethod
-    def forward(ctx: Any, call: Call, keep: bool, kernel: str, *tensors: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        ctx: Any,
+        call: Call,
+        keep: bool,
+        kernel: str,
+        p: list[float] | None,
+        seed: torch.Tensor | None,
+        *tensors: torch.Tensor | None,
+    ) -> torch.Tensor:
         y, s = implementation(call, grad=True, kernel=kernel).forward(call, keep)
-        ctx.save_for_backward(*tensors, s)
-        ctx.table, ctx.kernel = (call.scales, call.rows, call.which), kernel
+        ctx.save_for_backward(*tensors, s, seed)
+        ctx.table, ctx.kernel, ctx.p = (call.scales, call.rows, call.which), kernel, p
         return y
 
     @staticmethod
     def backward(ctx: Any, *dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, bias, *factors, s = ctx.saved_tensors
+        x, weight, bias, *factors, s, seed = ctx.saved_tensors
         half = len(factors) // 2
         call = Call(x, weight, bias, factors[:half], factors[half:], *ctx.table)
-        wanted = ctx.needs_input_grad[3:]
+        call = call._replace(dropout=_dropout(ctx.p, seed))
+        wanted = ctx.needs_input_grad[5:]
         needs = _needs(wanted, half)
         with torch.autocast(x.device.type, enabled=False):  # whoever calls backward() may be within one
             grads = implementation(call, grad=True, kernel=ctx.kernel).backward(call, dy[0], s, needs)
-        return None, None, None, grads.x, grads.weight, grads.bias, *grads.a, *grads.b
+        return *(None,) * 5, grads.x, grads.weight, grads.bias, *grads.a, *grads.b
+
+
+def _dropout(p: Sequence[float] | None, seed: torch.Tensor | None) -> Dropout | None:
+    return None if p is None or seed is None else Dropout(p, seed)
 
 
 def _of(
@@ -138,8 +173,10 @@ def _of(
     scales: torch.Tensor,
     rows: list[int],
     which: list[int],
+    p: list[float] | None,
+    seed: torch.Tensor | None,
 ) -> Call:
-    call = Call(x, weight, bias, a, b, scales.tolist(), rows, which)
+    call = Call(x, weight, bias, a, b, scales.tolist(), rows, which, _dropout(p, seed))
     check_table(call)
     return call
 
@@ -156,16 +193,21 @@ def _forward(
     which: list[int],
     keep: bool,
     kernel: str,
+    p: list[float] | None,
+    seed: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(y, s): the shrunk activations s [vectors, rank] or the merged weight where `keep` asks, else an empty tensor."""
-    call = _of(x, weight, bias, a, b, scales, rows, which)
+    """(y, s): the shrunk activations s [vectors, rank] or the merged weight where `keep` asks, else an empty tensor.
+
+    p is each adapter's dropout, and seed [] what the mask is drawn from; None where nothing is dropped.
+    """
+    call = _of(x, weight, bias, a, b, scales, rows, which, p, seed)
     y, s = implementation(call, grad=keep, kernel=kernel).forward(call, keep)
     return y, x.new_empty(0) if s is None else s
 
 
 @_forward.register_fake
-def _(x, weight, bias, a, b, scales, rows, which, keep, kernel):
-    call = Call(x, weight, bias, a, b, [], rows, which)
+def _(x, weight, bias, a, b, scales, rows, which, keep, kernel, p, seed):
+    call = Call(x, weight, bias, a, b, [], rows, which, _dropout(p, seed))
     shape = weight.shape if merges(call) else (call.vectors, call.rank)
     s = x.new_empty(shape) if keep else x.new_empty(0)
     return x.new_empty(*x.shape[:-1], weight.shape[0]), s
@@ -185,16 +227,18 @@ def _backward(
     s: torch.Tensor,
     needs: list[bool],
     kernel: str,
+    p: list[float] | None,
+    seed: torch.Tensor | None,
 ) -> list[torch.Tensor]:
     """[dx, dweight, dbias, dA..., dB...]; an empty tensor stands for a gradient that nobody needs."""
-    call = _of(x, weight, bias, a, b, scales, rows, which)
+    call = _of(x, weight, bias, a, b, scales, rows, which, p, seed)
     kept = s if s.dim() == 2 else None
     grads = implementation(call, grad=True, kernel=kernel).backward(call, dy, kept, _needs(needs, len(a)))
     return [x.new_empty(0) if grad is None else grad for grad in _all(grads)]
 
 
 @_backward.register_fake
-def _(dy, x, weight, bias, a, b, scales, rows, which, s, needs, kernel):
+def _(dy, x, weight, bias, a, b, scales, rows, which, s, needs, kernel, p, seed):
     likes = [x, weight, bias, *a, *b]
     return [t.new_empty(t.shape) if wanted else x.new_empty(0) for t, wanted in zip(likes, needs, strict=True)]
 
@@ -208,24 +252,24 @@ def _all(grads: Grads) -> list[torch.Tensor | None]:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    x, weight, bias, a, b, scales, rows, which, _, kernel = inputs
+    x, weight, bias, a, b, scales, rows, which, _, kernel, p, seed = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, weight, bias, *a, *b, scales, output[1])
-    ctx.table, ctx.kernel = (rows, which), kernel
+    ctx.save_for_backward(x, weight, bias, *a, *b, scales, output[1], seed)
+    ctx.table, ctx.kernel, ctx.p = (rows, which), kernel, p
 
 
 def _gradients(ctx: Any, dy: torch.Tensor | None, _: torch.Tensor | None) -> tuple[Any, ...]:
-    x, weight, bias, *factors, scales, s = ctx.saved_tensors
+    x, weight, bias, *factors, scales, s, seed = ctx.saved_tensors
     half = len(factors) // 2
     a, b = factors[:half], factors[half:]
     wanted = ctx.needs_input_grad
     needs = [*wanted[:3], *wanted[3], *wanted[4]]
     if dy is None:
-        return (None,) * 3, [None] * half, [None] * half, *(None,) * 5
+        return (None,) * 3, [None] * half, [None] * half, *(None,) * 7
     with torch.autocast(x.device.type, enabled=False):
-        found = _backward(dy, x, weight, bias, a, b, scales, *ctx.table, s, needs, ctx.kernel)
+        found = _backward(dy, x, weight, bias, a, b, scales, *ctx.table, s, needs, ctx.kernel, ctx.p, seed)
     grads = [grad if want else None for grad, want in zip(found, needs, strict=True)]
-    return (*grads[:3], grads[3 : 3 + half], grads[3 + half :], None, None, None, None, None)
+    return (*grads[:3], grads[3 : 3 + half], grads[3 + half :], *(None,) * 7)
 
 
 _forward.register_autograd(_gradients, setup_context=_save)

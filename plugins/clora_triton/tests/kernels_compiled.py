@@ -18,6 +18,7 @@ import triton
 from attrs import frozen
 from clora_triton import configs, launching
 from clora_triton.backward import backward_s_and_db, da
+from clora_triton.call import Dropout
 from clora_triton.expand import expand_add, expand_kernel
 from clora_triton.fused import fused_dx, fused_linear
 from clora_triton.shrink import shrink
@@ -86,8 +87,8 @@ def compile_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Compile
     return start
 
 
-def launch_all(case: Case, dtype: torch.dtype, factors: torch.dtype) -> None:
-    """Every launch function once, as forward and backward would call it."""
+def launch_all(case: Case, dtype: torch.dtype, factors: torch.dtype, share: float = 0.0) -> None:
+    """Every launch function once, as forward and backward would call it; with a share, those that know a dropout."""
 
     def empty(*shape: int, kind: torch.dtype = dtype) -> torch.Tensor:
         return torch.empty(*shape, dtype=kind, device="meta")
@@ -97,6 +98,13 @@ def launch_all(case: Case, dtype: torch.dtype, factors: torch.dtype) -> None:
     x, dy, weight = empty(case.m, case.inner), empty(case.m, case.width), empty(case.width, case.inner)
     rest = (case.which, case.rows)
     scales = [1.0 + index for index in range(len(a))]
+    if share:
+        dropout = Dropout([share] * len(a), torch.empty((), dtype=torch.int64, device="meta"))
+        s = shrink(x, a, *rest, dropout=dropout)
+        expand_add(x, s, [factor.T for factor in a], None, *rest, dropout=dropout)
+        fused_dx(dy, weight, s, a, *rest, dropout=dropout)
+        da(s, x, *rest, case.ranks, dropout=dropout)
+        return
     s = shrink(x, a, *rest)
     expand_add(dy, s, b, scales, *rest)
     fused_linear(x, weight, empty(case.width), s, b, scales, *rest)
@@ -129,6 +137,23 @@ def test_real_shapes_use_the_hardware(
             assert kernel.stack_bytes(tmp_path) == 0, f"{kernel.name} keeps registers in memory"
 
 
+@pytest.mark.parametrize(("capability", "factors"), [(90, torch.float32), (80, torch.bfloat16)], ids=str)
+def test_dropout_leaves_the_hardware_in_use(
+    capability: int, factors: torch.dtype, compile_for: Callable[[int], list[Compiled]], tmp_path: Path
+) -> None:
+    compiled = compile_for(capability)
+    launch_all(QWEN, torch.bfloat16, factors, share=0.1)
+    names = ["shrink_kernel", "expand_kernel", "fused_kernel", "backward_kernel", "reduce_kernel"]
+    assert [kernel.name for kernel in compiled] == names
+    product = {90: "wgmma.mma_async", 80: "mma.sync"}[capability]
+    for kernel in compiled[:-1]:
+        assert kernel.shared <= SHARED[capability], kernel.name
+        assert product in kernel.ptx, kernel.name
+        assert "cp.async" in kernel.ptx or kernel.name == "expand_kernel", kernel.name
+        if capability == 90:  # the fused kernel's accumulator leaves Philox two registers too few
+            assert kernel.stack_bytes(tmp_path) <= 8, f"{kernel.name} keeps registers in memory"
+
+
 def test_described_operands_come_by_the_copy_engine(
     compile_for: Callable[[int], list[Compiled]], tmp_path: Path
 ) -> None:
@@ -149,18 +174,21 @@ def test_described_operands_come_by_the_copy_engine(
 
 
 @pytest.mark.parametrize(
-    ("case", "dtype"),
+    ("case", "dtype", "share"),
     [
-        (CASES[0], torch.bfloat16),  # sizes and strides of 1, which Triton makes constants
-        (CASES[2], torch.float16),
-        (CASES[-2], torch.bfloat16),  # no adapters
-        (CASES[2], torch.float32),
+        (CASES[0], torch.bfloat16, 0.0),  # sizes and strides of 1, which Triton makes constants
+        (CASES[2], torch.float16, 0.0),
+        (CASES[-2], torch.bfloat16, 0.0),  # no adapters
+        (CASES[2], torch.float32, 0.0),
+        (CASES[2], torch.float16, 0.5),
     ],
     ids=str,
 )
-def test_odd_shapes_compile(case: Case, dtype: torch.dtype, compile_for: Callable[[int], list[Compiled]]) -> None:
+def test_odd_shapes_compile(
+    case: Case, dtype: torch.dtype, share: float, compile_for: Callable[[int], list[Compiled]]
+) -> None:
     compiled = compile_for(80)
-    launch_all(case, dtype, dtype)
+    launch_all(case, dtype, dtype, share)
     assert compiled
     assert all(kernel.shared <= SHARED[80] for kernel in compiled)
 
@@ -180,3 +208,10 @@ def test_values_that_change_in_training_compile_nothing_anew(compile_for: Callab
     for scales, which in (([1.0, 1.0], case.which), ([0.0, -3.0], case.which), ([0.5, 2.0], (1, 0, 0, -1))):
         expand_add(y, s, [torch.empty_like(f) for f in b], scales, which, case.rows)
     assert compilations() == first
+    dropped = Dropout([0.1, 0.5], torch.empty((), dtype=torch.int64, device="meta"))
+    expand_add(y, s, b, None, case.which, case.rows, dropout=dropped)
+    second = compilations()
+    assert second > first
+    for shares in ([0.9, 0.25], [0.0, 0.125]):
+        expand_add(y, s, b, None, case.which, case.rows, dropout=Dropout(shares, torch.empty_like(dropped.seed)))
+    assert compilations() == second

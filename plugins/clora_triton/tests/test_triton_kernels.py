@@ -18,7 +18,7 @@ import torch
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="needs triton")
 HERE = Path(__file__).parent
-REST = ("backward", "refusals", "op", "tuning", "any_shape", "groups")
+REST = ("backward", "refusals", "op", "dropout", "tuning", "any_shape", "groups")
 
 
 def passes(folder: Path, *names: str, interpret: bool) -> None:

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 import torch
+from clora_triton.call import Dropout
 from clora_triton.candidates import CANDIDATES, TRITON, has_triton
+from clora_triton.dropout import written
 from clora_triton.op import lora_linear
 from clora_triton.reference import reference
 
@@ -96,8 +98,10 @@ def test_on_a_gpu(kernel, monkeypatch, tmp_path) -> None:
         b = torch.randn(96, 16, generator=generator).requires_grad_()
         segments = [(3, a, b, 0.5), (1, None, None, 0.0)]
         dy = torch.randn(4, 100, 96, generator=generator).bfloat16()
-    y = lora_linear(x, weight, None, segments, kernel=kernel)
-    found = [y, *torch.autograd.grad(y, [x, a, b], dy)]
-    right = reference(x, weight, None, segments, dy)
-    for one, other in zip(found, (right.y, right.dx, right.da[0], right.db[0]), strict=True):
-        assert float((one.detach().double() - other).norm()) < 0.02 * float(other.norm())
+    for dropout in (0.0, 0.3):
+        y = lora_linear(x, weight, None, segments, dropout=dropout, seed=5, kernel=kernel)
+        found = [y, *torch.autograd.grad(y, [x, a, b], dy)]
+        seen = written(Dropout([dropout], torch.tensor(5, device="cuda")), 0, slice(0, 400), 64).view(4, 100, 64)
+        right = reference(x, weight, None, segments, dy, seen.double() / (1 - dropout))
+        for one, other in zip(found, (right.y, right.dx, right.da[0], right.db[0]), strict=True):
+            assert float((one.detach().double() - other).norm()) < 0.02 * float(other.norm())

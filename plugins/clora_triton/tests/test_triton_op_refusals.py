@@ -77,11 +77,13 @@ def test_the_operator_itself_refuses_a_wrong_table(case) -> None:
     a, b, scales = [torch.zeros(2, 8)], [torch.zeros(6, 2)], torch.ones(1, dtype=torch.float64)
     with pytest.raises(ValueError, match=message):
         torch.ops.clora.lora_linear(
-            torch.zeros(4, 8), torch.zeros(6, 8), None, a, b, scales, rows, which, False, "auto"
+            torch.zeros(4, 8), torch.zeros(6, 8), None, a, b, scales, rows, which, False, "auto", None, None
         )
 
 
 def test_the_operator_wants_one_scale_an_adapter() -> None:
     a, b, scales = [torch.zeros(2, 8)], [torch.zeros(6, 2)], torch.ones(2, dtype=torch.float64)
     with pytest.raises(ValueError, match="one scale each, got 1 A, 1 B and 2 scales"):
-        torch.ops.clora.lora_linear(torch.zeros(4, 8), torch.zeros(6, 8), None, a, b, scales, [4], [0], False, "auto")
+        torch.ops.clora.lora_linear(
+            torch.zeros(4, 8), torch.zeros(6, 8), None, a, b, scales, [4], [0], False, "auto", None, None
+        )

@@ -61,14 +61,14 @@ def test_opcheck(layout, keep) -> None:
     a, b = [a for a, _ in adapters], [b for _, b in adapters]
     rows, which = [count for count, _ in plan], [i for _, i in plan]
     scales = torch.tensor([2.0, 0.5], dtype=torch.float64)
-    arguments = (x, weight, bias, a, b, scales, rows, which, keep, "auto")
+    arguments = (x, weight, bias, a, b, scales, rows, which, keep, "auto", None, None)
     torch.library.opcheck(torch.ops.clora.lora_linear.default, arguments)
     with torch.no_grad():
         _, s = torch.ops.clora.lora_linear(*arguments)
     dy = torch.randn(*x.shape[:-1], 24)
     needs = [True, False, True, True, False, True, True]
     detached = [t.detach() for t in a], [t.detach() for t in b]
-    backward = (dy, x.detach(), weight, bias, *detached, scales, rows, which, s, needs, "auto")
+    backward = (dy, x.detach(), weight, bias, *detached, scales, rows, which, s, needs, "auto", None, None)
     torch.library.opcheck(torch.ops.clora.lora_linear_backward.default, backward)
 
 
@@ -78,7 +78,7 @@ def test_the_operator_has_the_bits_of_the_eager_path(layout) -> None:
     rows, which = [count for count, _ in plan], [i for _, i in plan]
     a, b = [a for a, _ in adapters], [b for _, b in adapters]
     scales = torch.tensor([2.0, 0.5], dtype=torch.float64)
-    y, _ = torch.ops.clora.lora_linear(x, weight, bias, a, b, scales, rows, which, True, "auto")
+    y, _ = torch.ops.clora.lora_linear(x, weight, bias, a, b, scales, rows, which, True, "auto", None, None)
     eager = lora_linear(x, weight, bias, segments(plan, adapters, (2.0, 0.5)))
     assert torch.equal(y, eager)
     wanted = leaves(x, adapters, plan)
