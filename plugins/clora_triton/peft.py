@@ -28,6 +28,8 @@ from clora_triton.op import Segment, lora_linear
 #: PEFT's name, in a mixed batch, for rows without adapter
 BASE = "__base__"
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
+#: one more than the largest seed of a dropout
+_SEEDS = 2**63 - 1
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -44,6 +46,19 @@ def plain_linear(module: object) -> bool:
 def _linear(module: nn.Module) -> nn.Linear:
     """The module as what `plain_linear` found it to be; no check, since this runs for every call."""
     return cast("nn.Linear", module)
+
+
+def _plain_dropout(module: nn.Module) -> bool:
+    """True for torch's own dropout where the operation does the same: it does nothing, or drops a part for good."""
+    if type(module) is not nn.Dropout:
+        return False
+    plain = module.p < 1 and not module.inplace and not any(getattr(module, hooks) for hooks in _HOOKS)
+    return plain or module.p == 0 or not module.training
+
+
+def _share(dropout: nn.Module) -> float:
+    """What a dropout (or none) hides of its input now."""
+    return float(dropout.p) if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
 
 
 class Linear(lora.Linear):
@@ -66,14 +81,18 @@ class Linear(lora.Linear):
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """x [B, ..., in] -> [B, ..., out]; what the operation does not cover goes through PEFT's forward."""
         if not args and (not kwargs or kwargs.keys() == {"adapter_names"}):
-            segments = self.segments(x, kwargs.get("adapter_names"))
-            if segments is not None:
-                base = _linear(self.base_layer)
-                return lora_linear(x, base.weight, base.bias, segments)
+            found = self.segments(x, kwargs.get("adapter_names"))
+            if found is not None:
+                base, (segments, shares) = _linear(self.base_layer), found
+                if not any(shares):
+                    return lora_linear(x, base.weight, base.bias, segments)
+                # from torch's generator, so that manual_seed governs it and a checkpointed forward draws it again
+                seed = torch.randint(_SEEDS, (), device=x.device)
+                return lora_linear(x, base.weight, base.bias, segments, dropout=shares, seed=seed)
         return super().forward(x, *args, **kwargs)
 
-    def segments(self, x: torch.Tensor, names: Sequence[str] | None) -> list[Segment] | None:
-        """Row counts and factors for the operation; None where the call is one of those that PEFT itself computes."""
+    def segments(self, x: torch.Tensor, names: Sequence[str] | None) -> tuple[list[Segment], list[float]] | None:
+        """The operation's segments and their dropout; None where the call is one of those that PEFT itself computes."""
         if self._disable_adapters or self.merged_adapters or not plain_linear(self.base_layer):
             return None
         if _has_any_global_hook():
@@ -91,15 +110,18 @@ class Linear(lora.Linear):
         if runs is None:
             return None
         found: list[Segment] = []
+        shares: list[float] = []
         for name, rows in runs:
             if name not in self.lora_A:
                 found.append((rows, None, None, 0.0))
+                shares.append(0.0)
             elif self._ordinary(name, x.device, kind):
                 a, b = _linear(self.lora_A[name]), _linear(self.lora_B[name])
                 found.append((rows, a.weight, b.weight, self.scaling[name]))
+                shares.append(_share(self.lora_dropout[name]))
             else:
                 return None
-        return found
+        return found, shares
 
     def _runs(self, rows: int, names: Sequence[str] | None) -> tuple[tuple[str, int], ...] | None:
         """(adapter, rows in a row) of the batch; None where that is PEFT's to say or to refuse."""
@@ -109,7 +131,7 @@ class Linear(lora.Linear):
         return _grouped(tuple(names)) if len(names) == rows else None
 
     def _ordinary(self, name: str, device: torch.device, kind: torch.dtype) -> bool:
-        """True where the adapter is scale * B A and nothing else: no variant, bias, dropout, hook or foreign type.
+        """True where the adapter is scale * B A and nothing else: no variant, bias, hook or foreign type.
 
         `kind` is the type that is computed in; factors may be float32 beside it, as masters.
         """
@@ -119,9 +141,7 @@ class Linear(lora.Linear):
         a, b = _linear(self.lora_A[name]), _linear(self.lora_B[name])
         if b.bias is not None:
             return False
-        if type(dropout) is not nn.Identity and not (
-            type(dropout) is nn.Dropout and (dropout.p == 0 or not dropout.training)
-        ):
+        if type(dropout) is not nn.Identity and not _plain_dropout(dropout):
             return False
         if not isinstance(self.scaling[name], float | int):  # adapters made ready for hot-swapping keep a tensor there
             return False

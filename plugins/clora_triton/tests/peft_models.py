@@ -73,8 +73,8 @@ def watched(seen: list[torch.Size]) -> Callable[..., torch.Tensor]:
     """Our operation, noting the shapes of the inputs that reach it."""
     from clora_triton.op import lora_linear
 
-    def watch(x: torch.Tensor, *rest: object) -> torch.Tensor:
+    def watch(x: torch.Tensor, *rest: object, **named: object) -> torch.Tensor:
         seen.append(x.shape)
-        return lora_linear(x, *rest)  # type: ignore[arg-type]
+        return lora_linear(x, *rest, **named)  # type: ignore[arg-type]
 
     return watch

@@ -59,21 +59,16 @@ def test_the_trained_adapter_is_the_same_file(tmp_path: Path) -> None:
         {"lora_bias": True, "target_modules": ["first"]},
         {"target_modules": ["conv"]},
         {"target_modules": ["table"]},
+        {"use_dora": True, "lora_dropout": 0.5},
     ],
 )
 def test_what_is_not_ours_goes_through_peft(options: dict[str, object], taken: list[torch.Size]) -> None:
-    theirs, ours = pair(**options)
-    same(theirs, ours, lambda model: model(X))
-    assert not taken
-
-
-def test_dropout_in_training_is_peft_s_with_peft_s_random_numbers(taken: list[torch.Size]) -> None:
     def run(model: nn.Module) -> torch.Tensor:
         torch.manual_seed(5)
         return model(X)
 
-    theirs, ours = pair(lora_dropout=0.5)
-    same(theirs.train(), ours.train(), run)
+    theirs, ours = pair(**options)
+    same(theirs, ours, run)
     assert not taken
 
 
