@@ -15,6 +15,7 @@ from attrs import evolve, frozen
 from clora.errors import CloraError
 from clora.lora_files.check import numbers_held
 from clora.lora_files.header import ITEM_BYTES, inspect_header
+from clora.memory.quantizers import OFFERED
 from clora.memory.settings import NetworkMemory
 from clora.protocols import FitsMemory, Footprint, KnowsFootprint, trained_shapes
 
@@ -166,7 +167,7 @@ def _changes(plan: Plan) -> Iterator[tuple[str, Callable[[Plan], Plan]]]:
     if recipe.losses and not recipe.train.offload_optimizer:
         yield "train.offload_optimizer: true", _section("train", offload_optimizer=True)
     if memory is not None:
-        smaller = ("bf16", "fp8", "nf4")
+        smaller = tuple(weights for weights in ("bf16", "fp8", "nf4") if weights in OFFERED[memory.quantizer])
         for weights in smaller[smaller.index(memory.weights) + 1 :] if memory.weights in smaller else smaller:
             yield f"backbone.memory.weights: {weights}", _memory(weights=weights)
         for number in _quarters(_blocks(plan)):

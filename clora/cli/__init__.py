@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,10 @@ COMMANDS = {
     "compare": "put several runs' results side by side",
 }
 
+#: loggers whose warnings at import are of kernels and files that nothing here uses: diffusers and peft import torchao
+#: and bitsandbytes wherever they are installed, whether a recipe asks for them or not
+CHATTER = ("torchao", "bitsandbytes.backends", "diffusers.quantizers", "torch.utils._pytree")
+
 INTERRUPTED = 130  # what shells report for a process that Ctrl-C ended
 BROKEN_PIPE = 141  # ... and for one whose reader went away
 
@@ -35,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code; mistakes of the person who typed it are told without a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
     args = _parser(words).parse_args(words)
+    for name in CHATTER:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         code: int = args.run(args)
         sys.stdout.flush()

@@ -97,9 +97,9 @@ def freeze_linears(block: nn.Module, how: NetworkMemory, device: torch.device) -
     from torch import nn
 
     from clora.memory.linear import FrozenLinear
-    from clora.memory.precision import FORMS
+    from clora.memory.quantizers import form_of
 
-    form = FORMS[how.weights]
+    form = form_of(how.weights, how.quantizer)
     frozen: list[FrozenLinear] = []
     for name, linear in [(name, part) for name, part in block.named_modules() if name and type(part) is nn.Linear]:
         parent, _, leaf = name.rpartition(".")

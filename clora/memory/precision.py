@@ -1,7 +1,7 @@
 """Frozen weights in few bits: fp8 and int8 with one scale a row, nf4 with one scale for 64 numbers.
 
 Plain torch, so that it is the same on every device. At the thousands of tokens of a picture the multiplying out costs
-little beside the product itself, and no package has to be installed.
+little beside the product itself, and no package has to be installed; `quantizers` has those of packages.
 """
 
 from __future__ import annotations
@@ -90,12 +90,27 @@ def _pairs(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     return nf4_levels()[torch.stack([byte >> 4, byte & 15], 1)].to(device, dtype)
 
 
+def in_blocks(weight: torch.Tensor) -> torch.Tensor:
+    """The numbers row by row as float32 [blocks, 64]; the last block is filled with zeros."""
+    flat = weight.detach().float().flatten()
+    return torch.nn.functional.pad(flat, (0, -flat.numel() % NF4_BLOCK)).view(-1, NF4_BLOCK)
+
+
+def out_of_blocks(blocks: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """The weight whose `in_blocks` they are."""
+    return blocks.flatten()[: shape[0] * shape[1]].view(shape)
+
+
+def half_or_single(dtype: torch.dtype) -> torch.dtype:
+    """The type itself if it has 16 bits, else float32: what packages can multiply out to."""
+    return dtype if dtype in (torch.bfloat16, torch.float16) else torch.float32
+
+
 class Nf4:
     """4-bit NormalFloat in blocks of 64 along the rows, two numbers a byte; the last block is filled with zeros."""
 
     def pack(self, weight: torch.Tensor) -> Stored:
-        flat = weight.detach().float().flatten()
-        flat = torch.nn.functional.pad(flat, (0, -flat.numel() % NF4_BLOCK)).view(-1, NF4_BLOCK)
+        flat = in_blocks(weight)
         scale = _scales(flat.abs().amax(1, keepdim=True), 1.0)
         levels = nf4_levels().to(flat.device, torch.float32)
         between = (levels[1:] + levels[:-1]) / 2
@@ -105,7 +120,7 @@ class Nf4:
     def unpack(self, stored: Stored, shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
         codes = stored["codes"]
         numbers = _pairs(dtype, codes.device)[codes.int()].view(-1, NF4_BLOCK).mul_(stored["scale"].to(dtype))
-        return numbers.flatten()[: shape[0] * shape[1]].view(shape)
+        return out_of_blocks(numbers, shape)
 
 
 FORMS: Mapping[Weights, Form] = {"fp32": Plain(), "bf16": Plain(), "fp8": Fp8(), "int8": Int8(), "nf4": Nf4()}

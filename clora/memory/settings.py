@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from attrs import field, frozen
 from attrs.validators import ge
 
+from clora.memory.quantizers import Quantizer, misfits
+
 if TYPE_CHECKING:
     import torch
 
@@ -35,6 +37,13 @@ class NetworkMemory:
     offload_blocks: int = field(default=0, validator=ge(0))
     #: how attention is computed; flash and flash_3 take no mask: the rows of a pass must have texts of one length
     attention: Attention = "sdpa"
+    #: who makes fp8, int8 or nf4; never chosen by what is installed, for the same recipe must give the same weights
+    quantizer: Quantizer = "own"
+
+    @property
+    def precision(self) -> str:
+        """What of these keys changes the network's output, for a backbone's digest."""
+        return self.weights if self.quantizer == "own" else f"{self.weights} by {self.quantizer}"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -45,6 +54,7 @@ class NetworkMemory:
 
     def check(self, blocks: int) -> Iterable[str]:
         """Problems of these keys for a network of so many blocks, each as one sentence."""
+        yield from misfits(self.weights, self.quantizer)
         package = PACKAGES.get(self.attention)
         if package is not None and find_spec(package) is None:
             yield f"memory.attention: {self.attention} needs the package {package}, which is not installed"

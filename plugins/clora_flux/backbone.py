@@ -101,7 +101,7 @@ class FluxKontext:
 
     def digest(self) -> str:
         """A hash of the model and the keys that change its output; how much memory it may take is none of them."""
-        keys = (self.memory.weights, self.guidance, self.max_sequence_length, self.side)
+        keys = (self.memory.precision, self.guidance, self.max_sequence_length, self.side)
         return "-".join([self.folder.digest(), *map(str, keys)])
 
     def publication(self) -> Publication:

@@ -133,7 +133,7 @@ class QwenImageEdit:
 
     def digest(self) -> str:
         """A hash of the model and of the keys that change its output; where blocks wait is none of them."""
-        keys = (self.memory.weights, self.side, self.guidance_rescale)
+        keys = (self.memory.precision, self.side, self.guidance_rescale)
         return "-".join([self.folder.digest(), *map(str, keys)])
 
     def footprint(self, rank: int, size: tuple[int, int]) -> Footprint:

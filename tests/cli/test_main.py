@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,12 @@ def test_help_imports_nothing_heavy() -> None:
         "sys.exit(str(heavy) if heavy else 0)"
     )
     assert python(code) == 0
+
+
+def test_packages_that_nobody_asked_for_say_nothing() -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"  # importing diffusers and peft, as most do
+    done = subprocess.run([sys.executable, "-m", "clora", "validate", str(recipe)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

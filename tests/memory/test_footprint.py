@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
@@ -12,7 +14,8 @@ from clora.adapters.adapter import Adapter
 from clora.memory.fit import fit_network
 from clora.memory.footprint import Blueprint, network_footprint
 from clora.memory.measure import LiveBytes
-from clora.memory.settings import NetworkMemory
+from clora.memory.quantizers import OFFERED, OLDEST, Quantizer
+from clora.memory.settings import NetworkMemory, Weights
 from clora.seeding import Draws
 
 WORDS, SIDE, WIDTH, LAYERS = 40, 12, 64, 5
@@ -52,12 +55,12 @@ def targets() -> dict[str, tuple[int, int]]:
 
 
 def blueprint(how: NetworkMemory, rank: int = 8) -> Blueprint:
-    return Blueprint(build, forward, ("transformer_blocks",), how, targets(), rank)
+    return Blueprint(build, partial(forward, dtype=how.dtype), ("transformer_blocks",), how, targets(), rank)
 
 
 def real(how: NetworkMemory, rank: int = 8) -> AdaptedNetwork:
     torch.manual_seed(0)
-    network = fit_network(build(), ("transformer_blocks",), how, torch.device("cpu"))
+    network = fit_network(build().to(how.dtype), ("transformer_blocks",), how, torch.device("cpu"))
     adapted = AdaptedNetwork(network, tuple(targets()))
     adapted.add("student", Adapter.fresh(targets(), rank, rank, Draws(0)))
     return adapted
@@ -87,22 +90,33 @@ def test_what_a_row_keeps_is_what_autograd_keeps(rank: int, checkpointing: bool)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_peaks_are_those_of_a_real_run(checkpointing: bool) -> None:
-    how = NetworkMemory("fp32", gradient_checkpointing=checkpointing)
+@pytest.mark.parametrize(("weights", "quantizer"), [("fp32", "own"), ("nf4", "torchao"), ("nf4", "bitsandbytes")])
+def test_the_peaks_are_those_of_a_real_run(weights: Weights, quantizer: Quantizer, checkpointing: bool) -> None:
+    if quantizer != "own":
+        pytest.importorskip(quantizer)
+    how = NetworkMemory(weights, gradient_checkpointing=checkpointing, quantizer=quantizer)
     predicted, adapted = network_footprint(blueprint(how)), real(how)
     with adapted.rows(["student"]):
         with torch.no_grad(), LiveBytes() as live:
-            forward(adapted.network, "cpu")
+            forward(adapted.network, "cpu", how.dtype)
         assert predicted.sampling == pytest.approx(live.peak, rel=0.1)
         with LiveBytes() as live:
-            loss = forward(adapted.network, "cpu").sum()
+            loss = forward(adapted.network, "cpu", how.dtype).sum()
             assert predicted.row == pytest.approx(live.now, rel=0.1)
             loss.backward()
         assert predicted.row + predicted.backward == pytest.approx(live.peak, rel=0.1)
 
 
-@pytest.mark.parametrize("how", [NetworkMemory("fp32"), NetworkMemory("bf16", offload_blocks=3), NetworkMemory("fp8")])
+HOW = [NetworkMemory("fp32"), NetworkMemory("bf16", offload_blocks=3), NetworkMemory("fp8")]
+for quantizer in OLDEST:
+    HOW += [NetworkMemory(weights, quantizer=quantizer) for weights in OFFERED[quantizer]]
+    HOW.append(NetworkMemory("nf4", quantizer=quantizer, offload_blocks=3))
+
+
+@pytest.mark.parametrize("how", HOW)
 def test_the_weights_are_those_of_the_network_when_it_is_made(how: NetworkMemory) -> None:
+    if how.quantizer != "own":
+        pytest.importorskip(how.quantizer)
     predicted = network_footprint(blueprint(how))
     network = fit_network(build().to(how.dtype), ("transformer_blocks",), how, torch.device("cpu"))
     here = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())

@@ -37,7 +37,7 @@ class Told:
 
     def footprint(self, rank: int, size: tuple[int, int]) -> Footprint:
         assert size == (32, 32)
-        whole = {"bf16": 400, "fp8": 200, "nf4": 100}[self.memory.weights] * MIB
+        whole = {"bf16": 400, "fp8": 200, "int8": 200, "nf4": 100}[self.memory.weights] * MIB
         away = whole // 8 * self.memory.offload_blocks
         row = (1 if self.memory.gradient_checkpointing else 10) * MIB
         return Footprint(whole - away, row, 3 * MIB, 2 * MIB, away, 50 * MIB, 20 * MIB, blocks=8)
@@ -94,6 +94,13 @@ def test_what_is_told_is_what_a_changed_recipe_takes(plan: Plan) -> None:
     changed = evolve(plan, recipe=evolve(plan.recipe, backbone=backbone, train=train))
     four = next(saving for saving in everything if saving.key == "backbone.memory.offload_blocks: 4")
     assert four.peak == max(phase.total for phase in phases(changed, COUNTED))
+
+
+def test_advice_is_of_weights_that_the_quantizer_has(plan: Plan) -> None:
+    memory = NetworkMemory("int8", quantizer="bitsandbytes")
+    plan = evolve(plan, recipe=evolve(plan.recipe, backbone=evolve(plan.recipe.backbone, memory=memory)))
+    told = [saving.key for saving in savings(plan, COUNTED, 0)]
+    assert [key for key in told if "weights" in key] == ["backbone.memory.weights: nf4"]
 
 
 def test_the_words_name_peak_room_and_advice(plan: Plan) -> None:
