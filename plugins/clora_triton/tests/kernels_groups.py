@@ -8,6 +8,7 @@ import pytest
 import torch
 from clora_triton import group_triton, shrink
 from clora_triton.groups import Linear, lora_linears
+from clora_triton.mlp import lora_mlp
 from clora_triton.reference import reference
 from kernel_cases import DEVICE, DTYPES, assert_as_good_as_torch
 
@@ -118,3 +119,18 @@ def test_two_runs_have_the_same_bits(kernel: str) -> None:
         ys = lora_linears(x, linears, kernel=kernel)
         runs.append([*ys, *torch.autograd.grad(ys, trained, dys)])
     assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize("kernel", ["parts", "fused"])
+def test_an_mlp_has_the_gradients_of_torchs_products(kernel: str) -> None:
+    x, (up, *_), _, _ = a_group(torch.float32)
+    draw = torch.Generator().manual_seed(1)
+    weight, a, b = (torch.randn(*shape, generator=draw).to(DEVICE) * 0.2 for shape in ((20, 45), (3, 45), (20, 3)))
+    down = (weight, None, [(6, a, b, 0.5), (3, None, None, 0.0)])
+    wanted = [t.requires_grad_() for t in (x, up[2][0][1], up[2][0][2], a, b)]
+    found = []
+    for way in (kernel, "addmm"):
+        y = lora_mlp(x, up, down, kernel=way)
+        found.append([y, *torch.autograd.grad(y, wanted, torch.ones_like(y))])
+    for mine, its in zip(*found, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-4)
