@@ -57,15 +57,19 @@ def of_blocks(w: np.ndarray, quantizer: Quantizer) -> np.ndarray:
     return away.ravel()[: w.size].reshape(w.shape)
 
 
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, GPU])])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("weights", "quantizer"), PAIRS)
 def test_a_weight_is_within_what_its_format_says(
-    weights: Weights, quantizer: Quantizer, shape: tuple[int, int], dtype: torch.dtype
+    weights: Weights, quantizer: Quantizer, shape: tuple[int, int], dtype: torch.dtype, device: str
 ) -> None:
     chosen, w = form(weights, quantizer), weight(shape, dtype)
-    stored = chosen.pack(w)
-    made = chosen.unpack(stored, shape, torch.float32)
+    stored = chosen.pack(w.to(device))
+    made = chosen.unpack(stored, shape, torch.float32).cpu()
     exact = w.double().numpy()
     bound = of_blocks(exact, quantizer) if weights == "nf4" else of_rows(exact, weights, quantizer)
     error = np.abs(made.double().numpy() - exact)
@@ -74,7 +78,7 @@ def test_a_weight_is_within_what_its_format_says(
     if min(shape) > 9:
         assert error.max() > 0.1 * bound.max()  # it does lose something
         assert not made[3].any() or weights == "nf4"  # there a row's last numbers share a block with the next row
-    half = chosen.unpack(stored, shape, torch.bfloat16)
+    half = chosen.unpack(stored, shape, torch.bfloat16).cpu()
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), made, rtol=2**-7, atol=0)  # bitsandbytes 0.48 rounds twice
 
