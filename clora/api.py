@@ -7,6 +7,7 @@ from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix
 from clora.flow import Schedule, add_noise, guide, over, shift, to_noise, to_x0, unshift, velocity_target
 from clora.hookspecs import hookimpl
 from clora.hub_files import hub_download, hub_reason
+from clora.lora_files.linears import LinearRows, Linears
 from clora.memory.fit import load_fitted
 from clora.memory.footprint import Blueprint, network_footprint
 from clora.memory.settings import NetworkMemory
@@ -113,6 +114,8 @@ __all__ = [
     "KeepsCaptions",
     "KnowsFootprint",
     "KnowsSchedule",
+    "LinearRows",
+    "Linears",
     "ListsLoraFiles",
     "LoadedBackbone",
     "LoadsInParts",

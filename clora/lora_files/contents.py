@@ -11,6 +11,7 @@ from attrs import field, frozen
 from clora.lora_files.header import Header
 from clora.lora_files.keys import Key, Kind, Names, is_flat, unsupported
 from clora.lora_files.kinds import Entry, entry_of, faults_of_types
+from clora.lora_files.linears import originals_of, sizes_of, spread
 
 #: how many names a message quotes
 QUOTED = 3
@@ -63,10 +64,18 @@ def understand(
         problems.append(f"{path}: its names have underscores for dots and need the backbone's list of linears")
     entries: dict[str, Entry] = {}
     for module, found in parts.items():
-        entry, faults = _entry(header, module, found, keys, None if shapes is None else shapes[module])
+        entry, faults = _entry(header, module, found, keys, None if shapes is None else sizes_of(shapes, module))
+        try:
+            changed = () if entry is None else tuple(spread(module, entry, originals_of(shapes)))
+        except ValueError as error:
+            changed = ()
+            faults.append(f"{module}: {error}")
+        for linear, part in changed:
+            if linear in entries:
+                two = " and ".join(repr(next(iter(each.parts.values()))) for each in (entries[linear], part))
+                faults.append(f"{linear} is changed under two names, {two}")
+            entries[linear] = part
         problems += [f"{path}: {fault}" for fault in faults]
-        if entry is not None:
-            entries[module] = entry
     if not entries and not problems and not unmatched:
         problems.append(f"{path}: holds no LoRA weights")
     return Contents(entries, _layout(entries, keys), tuple(unmatched), tuple(problems), len(keys))
@@ -76,7 +85,7 @@ def unmatched_problem(path: Path, contents: Contents, shapes: Mapping[str, tuple
     """A sentence on the keys that name no linear, with the nearest one; nothing where every key is used."""
     if not contents.unmatched:
         return
-    nearest = get_close_matches(contents.unmatched[0], list(shapes or ()), n=1, cutoff=0.3)
+    nearest = get_close_matches(contents.unmatched[0], [*(shapes or ()), *originals_of(shapes)], n=1, cutoff=0.3)
     hint = f"; the nearest is {nearest[0]}" if nearest else ""
     total = len(contents.unmatched) + contents.matched
     many = f"{len(contents.unmatched)} of {total} keys name no" if contents.matched else "no key names"

@@ -11,6 +11,8 @@
 | old diffusers | transformer.M.lora.down.weight |
 | lycoris | lycoris_M-with-underscores.lokr_w1, .hada_w1_a and .alpha; LoKr and LoHa stand in the other layouts too |
 
+A linear may also have its name in the model's original code, such as double_blocks.0.img_attn.qkv: "original names".
+
 DoRA adds one magnitude to a linear: M.dora_scale, M.lora_magnitude_vector[.default][.weight] or M.magnitude.
 """
 
@@ -21,6 +23,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from attrs import Factory, field, frozen
+
+from clora.lora_files.linears import originals_of
 
 Kind = Literal["lora", "lokr", "loha"]
 
@@ -53,7 +57,7 @@ _UNSUPPORTED = (
 class Key:
     """A tensor's name, understood."""
 
-    module: str
+    module: str  # the backbone's linear, or an original one that stands for several
     part: str  # a, b, lokr_w1, hada_t2, ..., alpha or magnitude
     kind: Kind | None  # None for alpha and magnitude, which go with any
     layout: str
@@ -63,7 +67,7 @@ class Key:
 def _flattened(shapes: Mapping[str, tuple[int, int]] | None) -> dict[str, str | None]:
     """{name with underscores: dotted name}; None where two linears share a flat name and neither can be meant."""
     flat: dict[str, str | None] = {}
-    for module in shapes or ():
+    for module in (*(shapes or ()), *originals_of(shapes)):
         name = module.replace(".", "_")
         flat[name] = None if name in flat else module
     return flat
@@ -89,7 +93,10 @@ class Names:
         if module is None:
             return None
         part, kind = _part(match)
-        return Key(module, part, kind, _layout(said, kind, match), "base_model.model." in said)
+        layout = _layout(said, kind, match)
+        if layout == "diffusers" and module in originals_of(self.shapes):
+            layout = "original names"
+        return Key(module, part, kind, layout, "base_model.model." in said)
 
     def _module(self, said: str) -> str | None:
         for prefix in _FLAT_PREFIXES:
@@ -99,7 +106,8 @@ class Names:
         stripped = list(_stripped(said))
         if self.shapes is None:
             return stripped[-1]
-        return next((name for name in stripped if name in self.shapes), None)
+        originals = originals_of(self.shapes)
+        return next((name for name in stripped if name in self.shapes or name in originals), None)
 
 
 def is_flat(key: str) -> bool:

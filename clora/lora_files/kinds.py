@@ -12,11 +12,16 @@ A magnitude m makes any of them DoRA (Liu et al., arXiv:2402.09353): the new wei
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from clora.lora_files.header import FLOATS, Header
 from clora.lora_files.keys import Kind
+from clora.lora_files.linears import LinearRows
+
+if TYPE_CHECKING:
+    import torch
 
 Shape = tuple[int, ...]
 #: what a LoKr, LoHa or DoRA is cut to; a LoRA of this rank on all of Qwen-Image's linears has 1.2 G numbers already
@@ -35,6 +40,8 @@ class Entry:
     rank: int  # what divides alpha; 0 where nothing does: a LoKr of two whole factors
     most: int  # no delta of this entry has a higher rank; min(in, out) for DoRA
     peft: bool = False  # its alpha is in PEFT's adapter_config.json
+    said: str | None = None  # the linear's name in the file, where that is the original code's
+    rows: LinearRows | None = None  # of B, which the file has for several linears at once
 
     @property
     def alpha(self) -> str | None:
@@ -45,6 +52,11 @@ class Entry:
     def magnitude(self) -> str | None:
         """The name of DoRA's magnitude."""
         return self.parts.get("magnitude")
+
+    def factors(self, tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A and B of a LoRA among a file's tensors."""
+        a, b = tensors[self.parts["a"]], tensors[self.parts["b"]]
+        return a, b if self.rows is None else self.rows.of(b)
 
     @property
     def plain(self) -> bool:

@@ -22,4 +22,4 @@ def entry_norm(entry: Entry, tensors: Mapping[str, torch.Tensor], scale: float) 
     """|scale B A| of one linear's LoRA; None for DoRA, which only the base's weight can tell."""
     if entry.magnitude is not None:
         return None
-    return abs(scale) * product_norm(tensors[entry.parts["a"]], tensors[entry.parts["b"]])
+    return abs(scale) * product_norm(*entry.factors(tensors))

@@ -112,7 +112,7 @@ def read_lora(
     for module, tensors in finite_tensors(path, contents):
         entry = contents.entries[module]
         if entry.plain:
-            a, b = (_typed(tensors[entry.parts[part]], dtype) for part in "ab")
+            a, b = (_typed(factor, dtype) for factor in entry.factors(tensors))
             deltas[module] = LoraDelta(a, b, strength[module].scale)
         else:
             weight = _base_weight(path, module, entry, weights)
@@ -162,7 +162,7 @@ def finite_tensors(path: Path, contents: Contents) -> Iterator[tuple[str, dict[s
         for module, entry in contents.entries.items():
             tensors = {name: file.get_tensor(name) for part, name in entry.parts.items() if part != "alpha"}
             bad = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
-            broken += bad
+            broken += [name for name in bad if name not in broken]
             if not bad:
                 yield module, tensors
     if broken:

@@ -74,7 +74,7 @@ def _strength(
         return Strength(alpha / entry.rank, alpha, "tensor") if entry.rank else Strength(1.0, None, "none")
     if config is None or entry.kind != "lora":
         return Strength(1.0, None, "none")
-    alpha = config.of(module)
+    alpha = config.of(entry.said or module)
     return Strength(alpha / (sqrt(entry.rank) if config.rslora else entry.rank), alpha, config.source)
 
 

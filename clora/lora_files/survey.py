@@ -125,7 +125,7 @@ def _sizes(entry: Entry, tensors: Mapping[str, torch.Tensor], scale: float) -> t
 
 
 def _types(header: Header, contents: Contents) -> dict[str, int]:
-    factors = [n for e in contents.entries.values() for part, n in e.parts.items() if part != "alpha"]
+    factors = {n: part for e in contents.entries.values() for part, n in e.parts.items() if part != "alpha"}
     return dict(Counter(header.tensors[name].dtype for name in factors).most_common())
 
 

@@ -23,7 +23,10 @@ class Backbone(Protocol):
         ...
 
     def shapes(self) -> Mapping[str, tuple[int, int]]:
-        """(in_features, out_features) of every linear that a teacher may change, by name, without loading weights."""
+        """(in_features, out_features) of every linear that a teacher may change, by name, without loading weights.
+
+        `Linears` where files may also have the names of the model's original code.
+        """
         ...
 
     def digest(self) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from clora.api import LinearRows, Linears
 
 #: the linears of a double block, with (inputs, outputs) in multiples of the model's width
 DOUBLE: Mapping[str, tuple[int, int]] = {
@@ -19,6 +21,39 @@ SINGLE: Mapping[str, tuple[int, int]] = {
     "proj_mlp": (1, 4),
     "proj_out": (5, 1),
     "norm.linear": (1, 3),
+}
+#: how the model's original code calls the linears of a block, which files by kohya's and BFL's programs follow
+DOUBLE_ORIGINALS: Mapping[str, Sequence[str]] = {
+    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    "img_attn.proj": ("attn.to_out.0",),
+    "txt_attn.proj": ("attn.to_add_out",),
+    "img_mlp.0": ("ff.net.0.proj",),
+    "img_mlp.2": ("ff.net.2",),
+    "txt_mlp.0": ("ff_context.net.0.proj",),
+    "txt_mlp.2": ("ff_context.net.2",),
+    "img_mod.lin": ("norm1.linear",),
+    "txt_mod.lin": ("norm1_context.linear",),
+}
+SINGLE_ORIGINALS: Mapping[str, Sequence[str]] = {
+    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+    "linear2": ("proj_out",),
+    "modulation.lin": ("norm.linear",),
+}
+#: the same around the blocks
+OUTER_ORIGINALS: Mapping[str, str] = {
+    "img_in": "x_embedder",
+    "txt_in": "context_embedder",
+    **{
+        f"{original}.{layer}": f"time_text_embed.{name}.linear_{number}"
+        for original, name in (
+            ("time_in", "timestep_embedder"),
+            ("vector_in", "text_embedder"),
+            ("guidance_in", "guidance_embedder"),
+        )
+        for layer, number in (("in_layer", 1), ("out_layer", 2))
+    },
+    "final_layer.linear": "proj_out",
 }
 #: what FluxTransformer2DModel takes where its config.json is silent
 DEFAULTS: Mapping[str, Any] = {
@@ -48,8 +83,8 @@ def is_size(name: str, value: object) -> bool:
     return (type(value) is int and value > 0) or (name == "out_channels" and value is None)
 
 
-def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """(in, out) of every linear of the transformer by its dotted name."""
+def shapes(config: Mapping[str, Any]) -> Linears:
+    """(in, out) of every linear of the transformer by its dotted name, with the original code's names for them."""
     found = complete(config)
     width = found["num_attention_heads"] * found["attention_head_dim"]
     outputs = found["patch_size"] ** 2 * (found["out_channels"] or found["in_channels"])
@@ -71,7 +106,26 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
         for block in range(count):
             for tail, (inputs, outs) in tails.items():
                 linears[f"{blocks}.{block}.{tail}"] = (inputs * width, outs * width)
-    return linears
+    return Linears(linears, _originals(linears, found["num_layers"], found["num_single_layers"]))
+
+
+def _originals(linears: Mapping[str, tuple[int, int]], doubles: int, singles: int) -> dict[str, tuple[LinearRows, ...]]:
+    """{the original code's name: its linears here}."""
+    names: dict[str, Sequence[str]] = {
+        original: (name,) for original, name in OUTER_ORIGINALS.items() if name in linears
+    }
+    for old, new, count, tails in (
+        ("double_blocks", "transformer_blocks", doubles, DOUBLE_ORIGINALS),
+        ("single_blocks", "single_transformer_blocks", singles, SINGLE_ORIGINALS),
+    ):
+        for block in range(count):
+            for original, parts in tails.items():
+                names[f"{old}.{block}.{original}"] = [f"{new}.{block}.{part}" for part in parts]
+    # there the shift comes first and then the scale; diffusers' AdaLayerNormContinuous has them the other way round
+    half = linears["norm_out.linear"][1] // 2
+    turned = LinearRows("norm_out.linear", ((half, 2 * half), (0, half)))
+    joined = {original: Linears.joined(linears, parts) for original, parts in names.items()}
+    return {**joined, "final_layer.adaLN_modulation.1": (turned,)}
 
 
 def in_blocks(linears: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
