@@ -27,9 +27,7 @@ def kept(seed, first_row, first_column, p, BLOCK_M: tl.constexpr, BLOCK_N: tl.co
 
 
 @triton.jit
-def keep_kernel(
-    out, seed, p, first_row, rows, columns, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr
-):  # fmt: skip
+def keep_kernel(out, seed, p, first_row, rows, columns, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
     """The mask itself, out [rows, columns], from row first_row of x on; program (column block, row block)."""
     row, column = tl.program_id(1) * BLOCK_M, tl.program_id(0) * BLOCK_N
     keep = kept(seed, first_row + row, column, p, BLOCK_M, BLOCK_N)

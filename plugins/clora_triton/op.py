@@ -53,7 +53,7 @@ def lora_linear(
         return linear(x, weight, bias)
     grad = torch.is_grad_enabled()
     if torch.compiler.is_compiling():
-        scales = _as_tensor(x, call.scales)
+        scales = _as_tensor(call.scales)
         y, _ = torch.ops.clora.lora_linear(
             *call[:3], call.a, call.b, scales, call.rows, call.which, _keep(call, grad), kernel, *_random(call)
         )
@@ -115,18 +115,29 @@ def _call(
             have, lack = ("A", "B") if b is None else ("B", "A")
             raise ValueError(f"lora_linear: segment {index}: expected A and B or neither, got {have} without {lack}")
     a, b, scales = [each[0] for each in adapters], [each[1] for each in adapters], [each[2] for each in adapters]
+    for i, scale in enumerate(scales):
+        if isinstance(scale, torch.Tensor) and _far(scale):
+            b[i], scales[i] = b[i] * scale, 1.0
     used = [each[3] for each in adapters]
     hidden = Dropout(used, seed_on(x.device, seed)) if any(used) else None
     return Call(x, weight, bias, a, b, scales, rows, which, hidden)
 
 
-def _as_tensor(x: torch.Tensor, scales: Sequence[float | torch.Tensor]) -> torch.Tensor:
+def _far(scale: torch.Tensor) -> bool:
+    """Whether reading a scale would wait for a GPU, and a recorded graph would keep its first value.
+
+    Such a scale goes into B, as a product that torch differentiates.
+    """
+    return scale.device.type != "cpu"
+
+
+def _as_tensor(scales: Sequence[float | torch.Tensor]) -> torch.Tensor:
     """The scales as one float64 tensor on the CPU; a compiled graph has it as an input and serves every value.
 
     A number is multiplied with a tensor because dynamo compiles anew for one that is only stored in a tensor.
     """
-    one = x.new_ones((), dtype=torch.float64)
-    return torch.stack([(one * scale).reshape(()) for scale in scales]).cpu()
+    one = torch.ones((), dtype=torch.float64, device="cpu")
+    return torch.stack([(one * scale).reshape(()) for scale in scales])
 
 
 class _Eager(torch.autograd.Function):

@@ -19,6 +19,7 @@ from attrs import frozen
 from clora_triton import configs, launching
 from clora_triton.backward import backward_s_and_db, da
 from clora_triton.call import Dropout
+from clora_triton.dropout import written
 from clora_triton.expand import expand_add, expand_kernel
 from clora_triton.fused import fused_dx, fused_linear
 from clora_triton.shrink import shrink
@@ -104,6 +105,7 @@ def launch_all(case: Case, dtype: torch.dtype, factors: torch.dtype, share: floa
         expand_add(x, s, [factor.T for factor in a], None, *rest, dropout=dropout)
         fused_dx(dy, weight, s, a, *rest, dropout=dropout)
         da(s, x, *rest, case.ranks, dropout=dropout)
+        written(dropout, 0, slice(0, case.m), case.inner)
         return
     s = shrink(x, a, *rest)
     expand_add(dy, s, b, scales, *rest)
@@ -143,10 +145,10 @@ def test_dropout_leaves_the_hardware_in_use(
 ) -> None:
     compiled = compile_for(capability)
     launch_all(QWEN, torch.bfloat16, factors, share=0.1)
-    names = ["shrink_kernel", "expand_kernel", "fused_kernel", "backward_kernel", "reduce_kernel"]
+    names = ["shrink_kernel", "expand_kernel", "fused_kernel", "backward_kernel", "reduce_kernel", "keep_kernel"]
     assert [kernel.name for kernel in compiled] == names
     product = {90: "wgmma.mma_async", 80: "mma.sync"}[capability]
-    for kernel in compiled[:-1]:
+    for kernel in compiled[:4]:
         assert kernel.shared <= SHARED[capability], kernel.name
         assert product in kernel.ptx, kernel.name
         assert "cp.async" in kernel.ptx or kernel.name == "expand_kernel", kernel.name
