@@ -30,13 +30,18 @@ Way: TypeAlias = tuple[str, bool, str]
 
 
 def take_turns(timed: Timed, cycles: int) -> dict[Way, list[Spent]]:
-    """What each way of running the same cycles took, the first cycle left out: it warms caches up."""
+    """What each way of running the same cycles took.
+
+    A first cycle warms caches up; on a GPU all are run once before, as a shape's quickest kernel is measured when the
+    shape first comes.
+    """
     spent: dict[Way, list[Spent]] = {}
-    for update in range(cycles + 1):
+    before = range(cycles + 1) if timed.device.type == "cuda" else range(1)
+    for update, counts in (*((update, False) for update in before), *((u, True) for u in range(1, cycles + 1))):
         for schedule, pack in itertools.product(timed.cycles, (True, False)):
             for kernel in KERNELS if update % 2 else reversed(KERNELS):
                 took = timed.run(update, schedule, pack, kernel)
-                if update:
+                if counts:
                     spent.setdefault((schedule, pack, kernel), []).append(took)
     return spent
 
