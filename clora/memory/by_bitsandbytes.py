@@ -24,7 +24,7 @@ class Int8:
     """
 
     def pack(self, weight: torch.Tensor) -> Stored:
-        from bitsandbytes.functional import int8_vectorwise_quant
+        from bitsandbytes.functional import int8_vectorwise_quant  # pyright: ignore[reportMissingImports]
 
         weight = weight.detach().float()
         exponent = torch.frexp(weight.abs().amax(1)).exponent.clamp_min(_LEAST_EXPONENT)
@@ -44,13 +44,13 @@ class Nf4:
     """
 
     def pack(self, weight: torch.Tensor) -> Stored:
-        from bitsandbytes.functional import quantize_4bit
+        from bitsandbytes.functional import quantize_4bit  # pyright: ignore[reportMissingImports]
 
         codes, state = quantize_4bit(in_blocks(weight), blocksize=NF4_BLOCK, quant_type="nf4")
         return {"codes": codes, "scale": state.absmax.view(torch.int32)}
 
     def unpack(self, stored: Stored, shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
-        from bitsandbytes.functional import QuantState, dequantize_4bit
+        from bitsandbytes.functional import QuantState, dequantize_4bit  # pyright: ignore[reportMissingImports]
 
         scale = stored["scale"].view(torch.float32)
         blocks = torch.Size((len(scale), NF4_BLOCK))

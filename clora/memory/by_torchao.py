@@ -30,14 +30,14 @@ class Fp8:
     """float8_e4m3fn with a scale for every output row: 3 bits of mantissa, so within 1/16 of each number."""
 
     def pack(self, weight: torch.Tensor) -> Stored:
-        from torchao.quantization import Float8Tensor
+        from torchao.quantization import Float8Tensor  # pyright: ignore[reportMissingImports]
 
         # with a least number it is torch's arithmetic, whatever package of kernels is installed
         made = Float8Tensor.from_hp(_rows(weight), torch.float8_e4m3fn, hp_value_lb=_LEAST)
         return {"codes": made.qdata.view(torch.uint8), "scale": made.scale.view(torch.int32)}
 
     def unpack(self, stored: Stored, shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
-        from torchao.quantization import Float8Tensor
+        from torchao.quantization import Float8Tensor  # pyright: ignore[reportMissingImports]
 
         codes, scale = stored["codes"].view(torch.float8_e4m3fn), stored["scale"].view(torch.float32)
         return Float8Tensor(codes, scale, [1, codes.shape[1]], dtype=dtype).dequantize()[:, : shape[1]]
@@ -47,13 +47,13 @@ class Int8:
     """-128 .. 127 with a scale for every output row, which is 1/127.5 of its largest number and at least 2^-23."""
 
     def pack(self, weight: torch.Tensor) -> Stored:
-        from torchao.quantization import Int8Tensor, PerRow
+        from torchao.quantization import Int8Tensor, PerRow  # pyright: ignore[reportMissingImports]
 
         made = Int8Tensor.from_hp(_rows(weight), PerRow())
         return {"codes": made.qdata, "scale": made.scale.view(torch.int32)}
 
     def unpack(self, stored: Stored, shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
-        from torchao.quantization import Int8Tensor
+        from torchao.quantization import Int8Tensor  # pyright: ignore[reportMissingImports]
 
         codes, scale = stored["codes"], stored["scale"].view(torch.float32)
         made = Int8Tensor(codes, scale, [1, codes.shape[1]], half_or_single(dtype)).dequantize()
@@ -64,7 +64,7 @@ class Nf4:
     """4-bit NormalFloat in blocks of 64 along the rows, and their scales in 8 bits (QLoRA's double quantisation)."""
 
     def pack(self, weight: torch.Tensor) -> Stored:
-        from torchao.quantization import to_nf4
+        from torchao.quantization import to_nf4  # pyright: ignore[reportMissingImports]
 
         blocks = in_blocks(weight)
         made = to_nf4(blocks, NF4_BLOCK, math.gcd(len(blocks), _SCALE_BLOCK))
@@ -79,8 +79,8 @@ class Nf4:
         }
 
     def unpack(self, stored: Stored, shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
-        from torchao.quantization import NF4Tensor
-        from torchao.quantization.quantize_.workflows.nf4.nf4_tensor import SubclassTensorArgs
+        from torchao.quantization import NF4Tensor  # pyright: ignore[reportMissingImports]
+        from torchao.quantization.quantize_.workflows.nf4.nf4_tensor import SubclassTensorArgs  # pyright: ignore[reportMissingImports]
 
         count, factor = len(stored["scale"]), stored["factor"].view(torch.float32)
         device, blocks = factor.device, torch.Size((count, NF4_BLOCK))
