@@ -16,9 +16,10 @@ from torch import nn
 
 from clora.adapters.adapter import Adapter
 from clora.adapters.eager import Segment, add_segments, eager_lora_linear
+from clora.adapters.feed_forward import join_feed_forwards
 from clora.adapters.shared_input import SharedInput, shared_inputs
 from clora.memory.linear import FrozenLinear
-from clora.protocols import GroupsLinears
+from clora.protocols import GroupsLinears, JoinsMlp
 
 #: what stands for a module that an adapter does not cover
 NOT_COVERED: tuple[None, None, float] = (None, None, 0.0)
@@ -128,6 +129,8 @@ class AdaptedNetwork:
                 shared = SharedInput(kernel, linears)
                 for each in linears:
                     each.shared = shared
+        if isinstance(kernel, JoinsMlp):
+            join_feed_forwards(network, self.linears, kernel)
 
     def add(self, name: str, adapter: Adapter) -> Adapter:
         """Put an adapter under a name, replacing what stood there; modules that it does not cover lose theirs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -89,22 +89,29 @@ class LoraKernel(Protocol):
         ...
 
 
+#: (weight [out, in], bias [out] or None, segments as a LoraKernel takes them)
+LoraOperands: TypeAlias = """tuple[
+    torch.Tensor, torch.Tensor | None, Sequence[tuple[int, torch.Tensor | None, torch.Tensor | None, float]]
+]"""
+
+
 @runtime_checkable
 class GroupsLinears(Protocol):
     """A kernel that computes several LoRA linears of one input better together than one by one."""
 
-    def group(
-        self,
-        x: torch.Tensor,
-        linears: Sequence[
-            tuple[
-                torch.Tensor,
-                torch.Tensor | None,
-                Sequence[tuple[int, torch.Tensor | None, torch.Tensor | None, float]],
-            ]
-        ],
-    ) -> Sequence[torch.Tensor]:
-        """x [B, ..., in] -> [B, ..., out] of every linear, given as (weight, bias, segments) of the same rows."""
+    def group(self, x: torch.Tensor, linears: Sequence[LoraOperands]) -> Sequence[torch.Tensor]:
+        """x [B, ..., in] -> [B, ..., out] of every linear; all have the same row counts."""
+        ...
+
+
+@runtime_checkable
+class JoinsMlp(Protocol):
+    """A kernel that computes two LoRA linears and the activation between them better than one after the other."""
+
+    def mlp(
+        self, x: torch.Tensor, up: LoraOperands, down: LoraOperands, activation: Literal["gelu_tanh", "gelu"]
+    ) -> torch.Tensor:
+        """down(activation(up(x))), x [B, ..., in] -> [B, ..., out]."""
         ...
 
 

@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 from clora_triton.candidates import has_triton
 from clora_triton.checks import check_base, check_rows
 from clora_triton.groups import Linear, lora_linears
+from clora_triton.mlp import ACTIVATIONS, lora_mlp
 from clora_triton.op import Segment, lora_linear
 
 if TYPE_CHECKING:
@@ -57,6 +58,15 @@ class Auto:
         """x [B, ..., in] -> [B, ..., out] of every linear."""
         return lora_linears(x, linears)
 
+    def mlp(self, x: torch.Tensor, up: Linear, down: Linear, activation: str) -> torch.Tensor:
+        """down(activation(up(x))), x [B, ..., in] -> [B, ..., out].
+
+        On a CPU, whose memory is large, from its parts: there a second pass of a GELU takes longer than it is worth.
+        """
+        if x.device.type == "cpu":
+            return lora_linear(ACTIVATIONS[activation].of(lora_linear(x, *up)), *down)
+        return lora_mlp(x, up, down, activation=activation)
+
     def explain(self, device: torch.device) -> str:
         """What computes on this device, and why."""
         if device.type != "cuda":
@@ -66,7 +76,8 @@ class Auto:
         else:
             name = torch.cuda.get_device_name(device)
             how = f"the quickest of cuBLAS's graphs and the Triton kernels on {name}, measured once per shape"
-        return f"{how}; q, k and v of one input together"
+        kept = "; an MLP keeps one hidden tensor" if device.type != "cpu" else ""
+        return f"{how}; q, k and v of one input together{kept}"
 
 
 @frozen
@@ -82,6 +93,10 @@ class Triton:
     def group(self, x: torch.Tensor, linears: Sequence[Linear]) -> list[torch.Tensor]:
         """x [B, ..., in] -> [B, ..., out] of every linear."""
         return lora_linears(x, linears, kernel="triton")
+
+    def mlp(self, x: torch.Tensor, up: Linear, down: Linear, activation: str) -> torch.Tensor:
+        """down(activation(up(x))), x [B, ..., in] -> [B, ..., out]."""
+        return lora_mlp(x, up, down, activation=activation, kernel="triton")
 
     def check(self) -> Iterable[str]:
         """What is missing here."""
