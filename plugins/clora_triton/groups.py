@@ -12,7 +12,7 @@ from clora_triton.call import Call, Needs
 from clora_triton.candidates import CANDIDATES
 from clora_triton.checks import check_base, check_rows
 from clora_triton.dispatch import implementation
-from clora_triton.group_merged import Merged, merges
+from clora_triton.group_merged import merged_linears, merges_together
 from clora_triton.group_torch import Stacked
 from clora_triton.op import Segment, _call, _cast, lora_linear
 from clora_triton.stacks import Group, Together, group_of
@@ -20,7 +20,7 @@ from clora_triton.stacks import Group, Together, group_of
 #: (weight [out, in], bias [out] or None, segments as `lora_linear` takes them)
 Linear: TypeAlias = "tuple[torch.Tensor, torch.Tensor | None, Sequence[Segment]]"
 
-_STACKED, _MERGED = Stacked(), Merged()
+_STACKED = Stacked()
 
 
 def lora_linears(x: torch.Tensor, linears: Sequence[Linear], *, kernel: str = "auto") -> list[torch.Tensor]:
@@ -42,11 +42,13 @@ def lora_linears(x: torch.Tensor, linears: Sequence[Linear], *, kernel: str = "a
     calls = _calls(x, linears)
     if not any(call.a for call in calls):
         return [linear(x, call.weight, call.bias) for call in calls]
+    if kernel == "auto" and merges_together(calls):
+        return merged_linears(calls)
     grad = torch.is_grad_enabled()
     group, way = _way(calls, grad, kernel)
     if not grad:
         return way.forward(group, keep=False)[0]
-    keep = way is not _MERGED and any(b.requires_grad for call in calls for b in call.b)
+    keep = any(b.requires_grad for call in calls for b in call.b)
     return list(_Together.apply(group, way, keep, *group.tensors()))
 
 
@@ -65,15 +67,14 @@ def _calls(x: torch.Tensor, linears: Sequence[Linear]) -> list[Call]:
 
 
 def _way(calls: Sequence[Call], grad: bool, kernel: str) -> tuple[Group, Together]:
-    """The table and what computes it: a count of multiplications on a CPU, the largest linear's candidate on a GPU."""
+    """The table and what computes it: torch's products on a CPU, the largest linear's candidate on a GPU."""
     largest = max((call for call in calls if call.a), key=lambda call: call.weight.numel())
     chosen = implementation(largest, grad=grad, kernel=kernel)
     if chosen is CANDIDATES["parts"] or chosen is CANDIDATES["fused"]:
         from clora_triton.group_triton import FUSED, PARTS
 
         return group_of(calls, aligned=True), FUSED if chosen is CANDIDATES["fused"] else PARTS
-    group = group_of(calls, aligned=False)
-    return group, _MERGED if kernel == "auto" and merges(group) else _STACKED
+    return group_of(calls, aligned=False), _STACKED
 
 
 class _Together(torch.autograd.Function):

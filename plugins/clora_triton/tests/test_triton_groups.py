@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
 from attrs import evolve, frozen
-from clora_triton.group_merged import Merged
+from clora_triton import group_merged
 from clora_triton.group_torch import Stacked
 from clora_triton.groups import Linear, lora_linears
 from clora_triton.kernels import Eager
@@ -181,24 +182,36 @@ SHAPES = {
 
 
 @pytest.mark.parametrize(
-    ("shape", "way"),
-    [("one row", "narrow"), ("wide ranks", "narrow"), ("merged", "merged"), ("merged, whole gradients", "whole")],
+    ("shape", "ways"),
+    [
+        ("one row", ["stacked"]),
+        ("wide ranks", ["stacked"]),
+        ("merged", ["merged", "merged", "narrow"]),
+        ("merged, whole gradients", ["merged"] * 3 + ["whole"] * 3),
+    ],
 )
-def test_the_ways_are_taken_that_the_shapes_are_named_for(shape: str, way: str) -> None:
+def test_the_ways_are_taken_that_the_shapes_are_named_for(shape: str, ways: list[str]) -> None:
     taken: list[str] = []
 
-    def note(name: str, function: Callable) -> Callable:
+    def note(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **named: (taken.append(name), function(*args, **named))[1]
 
-    from clora_triton import group_merged
+    def narrow(x: torch.Tensor, apart: Sequence[Any], found: list[Any]) -> None:
+        taken.extend(["narrow"] * bool(apart))
+        group_merged_narrow(x, apart, found)
 
+    group_merged_narrow = group_merged._narrow_gradients
     with (
-        patch.object(Stacked, "forward", note("narrow", Stacked.forward)),
-        patch.object(Merged, "forward", note("merged", Merged.forward)),
-        patch.object(group_merged, "whole_gradients", note("whole", group_merged.whole_gradients)),
+        patch.object(Stacked, "forward", note("stacked", Stacked.forward)),
+        patch.multiple(
+            group_merged,
+            merge=note("merged", group_merged.merge),
+            factor_gradients=note("whole", group_merged.factor_gradients),
+            _narrow_gradients=narrow,
+        ),
     ):
         run(make(*SHAPES[shape]))
-    assert taken == (["merged", "whole"] if way == "whole" else [way])
+    assert taken == ways
 
 
 @pytest.mark.parametrize("shape", SHAPES)

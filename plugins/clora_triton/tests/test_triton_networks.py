@@ -216,7 +216,7 @@ def test_joined_mlps_keep_half_of_what_their_parts_keep(name: str, monkeypatch: 
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_groups_take_no_more_memory_than_is_predicted(name: str, again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clora_triton.groups.merges", lambda _: False)  # as in a large model's half precision
+    monkeypatch.setattr("clora_triton.groups.merges_together", lambda _: False)  # as in a large model's half precision
     model = MODELS[name]
     found: list[Measured] = []
     for kernel in (Grouped(), eager_lora_linear):
