@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--model", choices=("emoji", "qwen"), default="emoji")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--cycles", type=int, help="default: 8; 3 for blocks on a CPU")
-    parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES))
+    parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, help="default: both; one for blocks on a CPU")
     parser.add_argument("--threads", type=int, help="on the CPU")
     parser.add_argument("--out", type=Path, help="default: results/step_cost.csv, or step_cost_qwen.csv")
     blocks = parser.add_argument_group("blocks of Qwen-Image")
@@ -100,13 +100,14 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    cycles = args.cycles or (3 if (args.model, args.device) == ("qwen", "cpu") else 8)
+    slow = (args.model, args.device) == ("qwen", "cpu")
+    cycles, schedules = args.cycles or (3 if slow else 8), args.schedules or SCHEDULES[: 1 if slow else 2]
     if args.model == "emoji":
-        timed = emoji(args.recipe, args.schedules, args.device)
+        timed = emoji(args.recipe, schedules, args.device)
     else:
         usual = (16, 64) if args.device == "cpu" else (64, 300)
         picture = (args.tokens or usual[0], args.words or usual[1])
-        timed = qwen(args.recipe, args.schedules, Size(args.layers, args.heads), args.rank, picture, args.device)
+        timed = qwen(args.recipe, schedules, Size(args.layers, args.heads), args.rank, picture, args.device)
     rows = rows_of(timed, args.recipe.stem, take_turns(timed, cycles))
     for row in rows:
         print(row)
