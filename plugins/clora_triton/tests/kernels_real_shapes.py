@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 import torch
 from clora_triton.backward import backward_s_and_db, da
+from clora_triton.call import Dropout
 from clora_triton.configs import Kernel, Work, fitting
 from clora_triton.expand import expand_add
 from clora_triton.fused import fused_dx, fused_linear
 from clora_triton.shrink import shrink
-from kernel_cases import Case, answers, assert_as_good_as_torch, inputs
+from kernel_cases import DEVICE, Case, answers, assert_as_good_as_torch, inputs
 
 SHAPES = [(3072, 3072), (3072, 12288), (12288, 3072)]
 FACTORS = [torch.bfloat16, torch.float32]
+#: with the share that the first adapter does not see
+KERNELS = [(name, 0.0) for name in ("shrink", "expand", "fused", "backward", "outer")]
+KERNELS += [(name, 0.1) for name in ("shrink", "expand", "fused", "outer")]
 
 
 @pytest.mark.parametrize("factors", FACTORS, ids=str)
@@ -46,14 +50,16 @@ def test_bfloat16_at_full_width(inner: int, width: int, ranks: tuple[int, ...], 
 
 
 @pytest.mark.parametrize("factors", FACTORS, ids=str)
-@pytest.mark.parametrize("kernel", ["shrink", "expand", "fused", "backward", "outer"])
-def test_every_configuration_that_fits_launches_and_agrees(kernel: Kernel, factors: torch.dtype) -> None:
+@pytest.mark.parametrize(("kernel", "share"), KERNELS)
+def test_every_configuration_that_fits_launches_and_agrees(kernel: Kernel, share: float, factors: torch.dtype) -> None:
     case = Case((700, 324), (0, 1), (128, 40), 1024, 768)
     given = inputs(case, torch.bfloat16, factors)
     rest = (case.which, case.rows)
     s = shrink(given.x, given.a, *rest)
+    dropout = {"dropout": Dropout((share, 0.5), torch.tensor(7, device=DEVICE))} if share else {}
 
     def launch(**how: Any) -> list[torch.Tensor]:
+        how |= dropout
         if kernel == "shrink":
             return [shrink(given.x, given.a, *rest, **how)]
         if kernel == "expand":

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from clora_triton import dropout as module
+from clora_triton.call import Dropout
 from clora_triton.op import lora_linear
 from clora_triton.reference import reference
 from torch.nn.functional import linear
@@ -124,6 +125,13 @@ def test_the_share_is_p_and_neighbours_know_nothing_of_each_other(p) -> None:
         counts, size = keep.sum(axis), keep.shape[axis]
         chi, n = float(((counts - keep.mean() * size) ** 2).sum() / (size * p * (1 - p))), counts.numel()
         assert abs(chi - n) < 5 * (2 * n) ** 0.5
+
+
+def test_what_a_gpu_without_triton_would_draw_is_the_same_again_and_has_the_share() -> None:
+    drawn = [module._whole(Dropout([0.3], torch.tensor(seed)), 200, 100) for seed in (5, 5, 6)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert abs(float((drawn[0] >= 0.3).double().mean()) - 0.7) < 5 * (0.3 * 0.7 / 20000) ** 0.5
 
 
 def test_without_dropout_nothing_is_drawn_and_no_bit_changes(monkeypatch) -> None:
