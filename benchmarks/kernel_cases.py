@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from attrs import field, frozen
 
+#: linears of a group: q, k and v
+GROUP = 3
+
 
 @frozen
 class Case:
-    """One LoRA linear in one setting; three adapters take parts of the batch in turn."""
+    """One LoRA linear in one setting; three adapters take parts of the batch in turn.
+
+    Or a `group` of three such linears with one input, or an `mlp`, such a linear and one back with a GELU between: both
+    have the same arithmetic beside the frozen one's.
+    """
 
     shape: str
     inputs: int
@@ -20,6 +28,15 @@ class Case:
     adapters: int
     dtype: torch.dtype = field(default=torch.float32)
     batch: int = field(default=8)  # rows of the first axis, along which adapters change
+    kind: Literal["linear", "group", "mlp"] = field(default="linear")
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """The shape of the output; a group has one of its linears' outputs behind the other."""
+        each = (self.batch, self.rows // self.batch)
+        if self.kind == "group":
+            return (GROUP, *each, self.outputs)
+        return (*each, self.inputs if self.kind == "mlp" else self.outputs)
 
     def flop_limit(self, which: str) -> float:
         """FLOPs over those of the frozen linear, whose backward is dx alone: what no kernel can go below.
@@ -76,9 +93,23 @@ def cases(device: str) -> Iterator[Case]:
             settings = [(1536, 16, 1), (1536, 16, 3), (384, 16, 1), (384, 16, 3), (1536, 128, 1)]
             for rows, rank, adapters in settings if emoji else [(512, 32, 1), (512, 32, 3)]:
                 yield Case(shape, inputs, outputs, rows, rank, adapters, batch=12 if emoji else 8)
+        for adapters in (1, 3):
+            yield from _together("emoji", 128, 1536, 16, adapters, batch=12)
+        yield from _together("quarter", 768, 512, 32, 3)
         return
     for shape, (inputs, outputs) in QWEN.items():
         for rank in (16, 64, 128, 256):
             for rows in (1024, 2048, 4096, 8192, 16384):
                 for adapters in (1, 3):
                     yield Case(shape, inputs, outputs, rows, rank, adapters, torch.bfloat16)
+    for rows in (4096, 8192):
+        for adapters in (1, 3):
+            yield from _together("Qwen-Image", 3072, rows, 128, adapters, torch.bfloat16)
+
+
+def _together(
+    model: str, width: int, rows: int, rank: int, adapters: int, dtype: torch.dtype = torch.float32, batch: int = 8
+) -> Iterator[Case]:
+    """q, k and v of one input, and the MLP, of a model of that width."""
+    yield Case(f"{model} qkv", width, width, rows, rank, adapters, dtype, batch, "group")
+    yield Case(f"{model} MLP", width, 4 * width, rows, rank, adapters, dtype, batch, "mlp")

@@ -23,6 +23,7 @@ import torch
 from kernel_cases import Case, cases
 from kernel_plot import plot
 from kernel_providers import Provider, Weights, providers
+from kernel_shared import shared_providers
 from kernel_targets import Row, report, targets, unmeasured
 from kernel_timing import PARTS, Bench
 from machine import write_rows
@@ -34,13 +35,16 @@ RESULTS = Path(__file__).parent / "results"
 def measured(case: Case, args: argparse.Namespace) -> Iterator[dict[str, object]]:
     """A row for every provider and part of the work."""
     torch.manual_seed(0)
-    each = (case.batch, case.rows // case.batch)
 
-    def made(features: int) -> torch.Tensor:
-        return torch.randn(*each, features, device=args.device, dtype=case.dtype)
+    def made(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device=args.device, dtype=case.dtype)
 
-    bench = Bench(lambda: (made(case.inputs), made(case.outputs)), CLOCKS[args.clock])
-    ways = providers(case, Weights.of(case, args.device), case.compiles and not args.no_compile)
+    x_shape = (case.batch, case.rows // case.batch, case.inputs)
+    bench = Bench(lambda: (made(*x_shape), made(*case.answer)), CLOCKS[args.clock])
+    if case.kind == "linear":
+        ways = providers(case, Weights.of(case, args.device), case.compiles and not args.no_compile)
+    else:
+        ways = shared_providers(case, args.device)
     able = [provider for provider in ways if works(bench, provider)]
     times = bench.measure(able, args.seconds)
     peaks = {provider.name: bench.peak(provider) for provider in able}

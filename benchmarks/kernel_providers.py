@@ -18,13 +18,16 @@ from torch.nn.functional import linear
 
 from clora.adapters.eager import eager_lora_linear
 
+#: y, or the y of every linear of a group
+Answer = torch.Tensor | list[torch.Tensor]
+
 
 @frozen
 class Provider:
     """A name, y = forward(x), and the parameters that learn."""
 
     name: str
-    forward: Callable[[torch.Tensor], torch.Tensor]
+    forward: Callable[[torch.Tensor], Answer]
     parameters: list[torch.Tensor]
 
 

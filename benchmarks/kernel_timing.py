@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from attrs import frozen
-from kernel_providers import Provider
+from kernel_providers import Answer, Provider
 
 COLD = {"cpu": 48 << 20, "cuda": 256 << 20}  # bytes: more than the last cache holds
 PARTS = ("forward", "backward", "both")
@@ -56,10 +56,10 @@ class Bench:
         """Milliseconds of a forward and of a backward."""
         x, dy = self.inputs[self.turn % len(self.inputs)]
         self.turn += 1
-        made: list[torch.Tensor] = []
+        made: list[Answer] = []
         forward = self._timed(lambda: made.append(provider.forward(x)))
         queue = self.waiting.setdefault(provider.name, deque())
-        queue.append(lambda: torch.autograd.grad(made[0], [x, *provider.parameters], dy))
+        queue.append(lambda: _gradients(made[0], x, provider, dy))
         return forward, self._timed(queue.popleft()) if len(queue) > len(self.inputs) // 2 else 0.0
 
     def warm(self, provider: Provider) -> None:
@@ -95,7 +95,7 @@ class Bench:
 
         x, dy = self.inputs[0]
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-            torch.autograd.grad(provider.forward(x), [x, *provider.parameters], dy)
+            _gradients(provider.forward(x), x, provider, dy)
         held = most = 0
         for event in cast(Any, profiled.profiler).kineto_results.events():
             if event.name() == "[memory]":
@@ -119,6 +119,12 @@ class Bench:
                 break
         self.waiting.clear()
         return {name: _by_part(times) for name, times in found.items()}
+
+
+def _gradients(y: Answer, x: torch.Tensor, provider: Provider, dy: torch.Tensor) -> object:
+    """Those of x and of what learns; a group's outputs have one dy behind the other."""
+    dys = dy if isinstance(y, torch.Tensor) else dy.unbind()
+    return torch.autograd.grad(y, [x, *provider.parameters], dys)
 
 
 def _by_part(times: Sequence[tuple[float, float]]) -> dict[str, Timing]:

@@ -110,3 +110,25 @@ def test_a_test_that_lacks_its_model_did_not_fail(tmp_path: Path) -> None:
         "</testsuite></testsuites>"
     )
     assert outcomes(report) == {"a::one": "passed", "a::two": "failed", "a::three": "no model", "a::four": "skipped"}
+
+
+@pytest.mark.parametrize("adapters", [1, 3])
+@pytest.mark.parametrize("kind", ["group", "mlp"])
+def test_all_providers_of_linears_that_belong_together_compute_the_same(kind, adapters: int) -> None:
+    from kernel_cases import Case
+    from kernel_shared import shared_providers
+
+    case = Case("x", 24, 40, rows=48, rank=3, adapters=adapters, kind=kind)
+    torch.manual_seed(0)
+    x, dy = torch.randn(8, 6, 24, requires_grad=True), torch.randn(case.answer)
+    found: dict[str, list[torch.Tensor]] = {}
+    for each in shared_providers(case, "cpu"):
+        ys = each.forward(x)
+        ys, dys = ([ys], [dy]) if isinstance(ys, torch.Tensor) else (ys, list(dy))
+        found[each.name] = [*ys, *torch.autograd.grad(ys, [x, *each.parameters], dys)]
+    frozen, plain = found.pop("frozen"), found.pop("PEFT")
+    assert not torch.allclose(frozen[0], plain[0], atol=0.01)
+    assert set(found) == {"eager", "one by one", "ours", "PEFT with ours"}
+    for tensors in found.values():
+        for value, expected in zip(tensors, plain, strict=True):
+            torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4)
