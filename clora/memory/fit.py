@@ -1,4 +1,4 @@
-"""A network made to fit: quantised, offloaded, checkpointed as its memory settings say."""
+"""A network made to fit: quantised, offloaded, checkpointed, compiled as its memory settings say."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ def fit_network(network: nn.Module, blocks: Sequence[str], how: NetworkMemory, d
     if dtype and any(part.is_floating_point() and part.dtype != dtype for part in network.parameters()):
         network.to(dtype)
     modules = block_modules(network, blocks)
+    if how.compile and device.type != "meta":
+        _compile(modules, device)
     share = sharing()
     if share is not None:
         if how.weights not in DTYPES or how.offload_blocks:
@@ -80,6 +82,16 @@ def _place(network: nn.Module, modules: Sequence[nn.Module], how: NetworkMemory,
                 elsewhere.add(frozen)
         block.to(device)
     network.to(device)
+
+
+def _compile(modules: Sequence[nn.Module], device: torch.device) -> None:
+    """Have the blocks compiled; raises CloraError where this machine cannot: another may have checked."""
+    from clora.memory.compiling import compile_blocks, missing
+
+    problems = list(missing(device.type == "cuda"))
+    if problems:
+        raise CloraError("; ".join(problems))
+    compile_blocks(modules)
 
 
 def block_modules(network: nn.Module, blocks: Sequence[str]) -> list[nn.Module]:

@@ -39,6 +39,8 @@ class NetworkMemory:
     attention: Attention = "sdpa"
     #: who makes fp8, int8 or nf4; never chosen by what is installed, for the same recipe must give the same weights
     quantizer: Quantizer = "own"
+    #: compile what lies between the linears of a block; other last bits, and minutes of compiling when a run starts
+    compile: bool = False
 
     @property
     def precision(self) -> str:
@@ -58,5 +60,11 @@ class NetworkMemory:
         package = PACKAGES.get(self.attention)
         if package is not None and find_spec(package) is None:
             yield f"memory.attention: {self.attention} needs the package {package}, which is not installed"
+        if self.compile:
+            import torch
+
+            from clora.memory.compiling import missing
+
+            yield from missing(torch.cuda.is_available())
         if self.offload_blocks > blocks:
             yield f"memory.offload_blocks: the network has {blocks} blocks, {self.offload_blocks} cannot wait elsewhere"

@@ -100,7 +100,7 @@ class FluxKontext:
         return 2 ** len(self.folder.config("vae")["block_out_channels"])
 
     def digest(self) -> str:
-        """A hash of the model and the keys that change its output; how much memory it may take is none of them."""
+        """A hash of the model and the keys that change more of its output than the last bits."""
         keys = (self.memory.precision, self.guidance, self.max_sequence_length, self.side)
         return "-".join([self.folder.digest(), *map(str, keys)])
 

@@ -132,7 +132,7 @@ class QwenImageEdit:
         return _tokenizer(self.folder)(prompt, add_special_tokens=False)["input_ids"]
 
     def digest(self) -> str:
-        """A hash of the model and of the keys that change its output; where blocks wait is none of them."""
+        """A hash of the model and of the keys that change more of its output than the last bits."""
         keys = (self.memory.precision, self.side, self.guidance_rescale)
         return "-".join([self.folder.digest(), *map(str, keys)])
 
