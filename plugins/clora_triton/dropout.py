@@ -1,8 +1,8 @@
 """The mask of a dropout, made from a seed whenever it is asked for and never kept.
 
 On a GPU with Triton every number of x has a Philox number of its own (see `masks`), the same in every kernel. On a CPU,
-for which torch offers no Philox, it is a stream of its generator, begun anew for every block of numbers so that a segment
-needs no other's, from which each number of x takes 16 bits.
+for which torch offers no Philox, it is a stream of its generator, begun anew for every block of numbers so that no
+segment needs another's, from which each number of x takes 16 bits.
 """
 
 from __future__ import annotations
