@@ -14,6 +14,8 @@ from clora_triton.fused import fused_dx
 from clora_triton.op import lora_linear
 from clora_triton.reference import reference
 from clora_triton.shrink import shrink
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kernel_cases import DEVICE, DTYPES, Case, answers, assert_as_good_as_torch, inputs
 
 SMALL = Config(block_m=16, block_n=32, block_k=16, block_r=32, chunk=24, group=2, warps=4, stages=2)
@@ -70,31 +72,38 @@ def test_the_mask_is_philox_of_row_and_column(seed: int) -> None:
     assert torch.equal(written(hidden(seed), 0, slice(7, 41), 131), right[7:41])
 
 
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 40), st.integers(1, 40), st.integers(1, 150))
+def test_the_mask_of_any_part(seed: int, first: int, rows: int, columns: int) -> None:
+    right = kept(seed, first + rows, columns, SHARES[1])[first:]
+    assert torch.equal(written(hidden(seed), 1, slice(first, first + rows), columns), right)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_kernel_makes_the_same_mask(dtype: torch.dtype, config: Config | None) -> None:
-    given, seed = inputs(CASE, dtype), 5
+    drawn, seed = inputs(CASE, dtype), 5
     factor, rest = seen(CASE, seed), (CASE.which, CASE.rows)
     drop = hidden(seed)
-    x = given.x.double() * factor
-    plain, exact = answers(CASE, given, dtype), answers(CASE, given, torch.float64)
-    s = shrink(given.x, given.a, *rest, dropout=drop, config=config)
-    grads = da(plain.ds, given.x, *rest, CASE.ranks, dropout=drop, config=config)
+    x = drawn.x.double() * factor
+    plain, exact = answers(CASE, drawn, dtype), answers(CASE, drawn, torch.float64)
+    s = shrink(drawn.x, drawn.a, *rest, dropout=drop, config=config)
+    grads = da(plain.ds, drawn.x, *rest, CASE.ranks, dropout=drop, config=config)
     added = expand_add(
-        torch.zeros_like(given.x), plain.ds, [a.T for a in given.a], None, *rest, dropout=drop, config=config
+        torch.zeros_like(drawn.x), plain.ds, [a.T for a in drawn.a], None, *rest, dropout=drop, config=config
     )
-    fused = fused_dx(given.dy, given.weight, plain.ds, given.a, *rest, dropout=drop, config=config)
-    base = given.dy.double() @ given.weight.double()
+    fused = fused_dx(drawn.dy, drawn.weight, plain.ds, drawn.a, *rest, dropout=drop, config=config)
+    base = drawn.dy.double() @ drawn.weight.double()
     for adapter, rank in enumerate(CASE.ranks):
         own = [row for row, owner in enumerate(CASE.owners()) if owner == adapter]
-        a, ds = given.a[adapter].double(), plain.ds[own, :rank].double()
-        half = (given.x[own] * factor[own].to(dtype)) @ given.a[adapter].T
+        a, ds = drawn.a[adapter].double(), plain.ds[own, :rank].double()
+        half = (drawn.x[own] * factor[own].to(dtype)) @ drawn.a[adapter].T
         assert_as_good_as_torch("s", s[own, :rank], half, x[own] @ a.T, CASE.factor)
-        torchs = plain.ds[own, :rank].T @ (given.x[own] * factor[own].to(dtype))
+        torchs = plain.ds[own, :rank].T @ (drawn.x[own] * factor[own].to(dtype))
         assert_as_good_as_torch("dA", grads[adapter], torchs, ds.T @ x[own], CASE.factor)
-        torchs = (plain.ds[own, :rank] @ given.a[adapter]) * factor[own].to(dtype)
+        torchs = (plain.ds[own, :rank] @ drawn.a[adapter]) * factor[own].to(dtype)
         assert_as_good_as_torch("ds A", added[own], torchs, (ds @ a) * factor[own])
-        torchs = given.dy[own] @ given.weight + torchs
+        torchs = drawn.dy[own] @ drawn.weight + torchs
         assert_as_good_as_torch("dx", fused[own], torchs, base[own] + (ds @ a) * factor[own])
     bare = [row for row, owner in enumerate(CASE.owners()) if owner < 0]
     assert not added[bare].any()
