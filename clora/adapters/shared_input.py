@@ -6,6 +6,7 @@ tensor. Nothing waits longer than the rows that were set, and whoever is called 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,14 +38,20 @@ class SharedInput:
 
     def __init__(self, kernel: GroupsLinears, linears: Sequence[LoraLinear]) -> None:
         self.kernel = kernel
-        self.linears = linears
+        # they know this object: held fast in turn, a network that was let go would wait for the garbage collector
+        self._linears = [weakref.ref(linear) for linear in linears]
         self.routing = linears[0].routing
         self.last_turn: int | None = None  # the last one in which they are together
         self._waiting: _Waiting | None = None
 
+    @property
+    def linears(self) -> list[LoraLinear]:
+        """Those of them that there are still."""
+        return [linear for each in self._linears if (linear := each()) is not None]
+
     def output(self, linear: LoraLinear, x: torch.Tensor) -> torch.Tensor | None:
         """What one of them gives for x; None where it has to compute alone."""
-        if linear is self.linears[0]:
+        if linear is self._linears[0]():
             return self._together(x)
         if self._waiting is None:
             return None
@@ -66,14 +73,15 @@ class SharedInput:
             self._part()
         if x.is_inference() or (self.last_turn is not None and self.routing.turn > self.last_turn):
             return None
-        tables = [linear.segments(x) for linear in self.linears]
+        linears = self.linears
+        tables = [linear.segments(x) for linear in linears]
         if sum(any(a is not None for _, a, _, _ in table) for table in tables) < 2:
             return None
         first, *others = self.kernel.group(
             x,
-            [(linear.base.weight, linear.base.bias, table) for linear, table in zip(self.linears, tables, strict=True)],
+            [(linear.base.weight, linear.base.bias, table) for linear, table in zip(linears, tables, strict=True)],
         )
-        self._waiting = _Waiting(x, _state(x), dict(zip(self.linears[1:], others, strict=True)))
+        self._waiting = _Waiting(x, _state(x), dict(zip(linears[1:], others, strict=True)))
         self.routing.waiting.add(self)
         return first
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -204,3 +206,15 @@ def test_two_of_three_are_together_and_others_alone() -> None:
     shared = made.linears[TARGETS[0]].shared
     assert shared is made.linears[TARGETS[2]].shared is not None
     assert shared.linears == [made.linears[TARGETS[0]], made.linears[TARGETS[2]]]  # the one that is called first
+
+
+def test_a_network_that_is_let_go_is_gone_at_once() -> None:
+    made = adapted(Kernel())
+    answer(made)
+    base = weakref.ref(made.linears["block.to_k"].base)
+    gc.disable()  # its memory is needed now, not when the garbage collector comes round
+    try:
+        del made
+        assert base() is None
+    finally:
+        gc.enable()
