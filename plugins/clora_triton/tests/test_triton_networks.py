@@ -13,11 +13,13 @@ from clora_triton.kernels import Auto
 from clora_triton.mlp import lora_mlp
 from clora_triton.op import lora_linear
 from torch import nn
+from torch._dynamo.utils import counters
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
 from clora.adapters.eager import eager_lora_linear
 from clora.api import GroupsLinears, NetworkMemory
+from clora.memory.compiling import missing
 from clora.memory.fit import fit_network
 from clora.memory.measure import Measured, measure
 from clora.seeding import Draws
@@ -191,6 +193,28 @@ def test_with_mlps_joined_it_answers_and_learns_as_without(name: str, names: Seq
     plain_velocity, plain_gradient = answer(adapted(model, eager_lora_linear), model, names)
     torch.testing.assert_close(velocity, plain_velocity, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient, plain_gradient, rtol=1e-4, atol=1e-4 * float(plain_gradient.abs().max()))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(list(missing(cuda=False))), reason="needs what torch.compile needs")
+def test_compiled_blocks_leave_groups_and_mlps_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clora.memory.compiling.BACKEND", "aot_eager")
+    model, groups = MODELS["qwen"], Counting([])
+
+    class Both(Joined):
+        group = staticmethod(groups.group)
+
+    kernel = Both()
+    made = adapted(model, kernel, compile=True)
+    velocity, gradient = answer(made, model, MIXED)
+    assert (groups.groups, kernel.count) == (model.groups, model.mlps)
+    plain_velocity, plain_gradient = answer(adapted(model, eager_lora_linear), model, MIXED)
+    torch.testing.assert_close(velocity, plain_velocity, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, plain_gradient, rtol=1e-4, atol=1e-4 * float(plain_gradient.abs().max()))
+    pieces = counters["stats"]["unique_graphs"]
+    for names in (MIXED[::-1], ("student", None, "student", "teacher", "teacher")):
+        answer(made, model, names)
+    assert counters["stats"]["unique_graphs"] == pieces  # nothing of them is compiled, so nothing anew
 
 
 @pytest.mark.parametrize("name", MODELS)
