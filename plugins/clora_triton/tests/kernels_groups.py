@@ -15,37 +15,67 @@ from kernel_cases import DEVICE, DTYPES, assert_as_good_as_torch
 from clora.adapters.eager import eager_lora_linear
 
 IN, WIDTHS, TOKENS = 37, (45, 20, 33), 5
-#: rows, and the adapter of each linear: a student on all, a teacher of other ranks that lacks the second, none, an
-#: adapter on the second alone
-PLAN = [(3, (0, 0, 0)), (2, (1, -1, 1)), (0, (0, 0, 0)), (2, (-1, -1, -1)), (1, (0, 0, 0)), (1, (-1, 0, -1))]
-RANKS = ((9, 16), (9,), (3, 1))
+Layout = tuple[list[tuple[int, tuple[int, ...]]], tuple[tuple[int, ...], ...], int]
+#: the adapter of each linear for so many rows; the ranks of each linear's adapters; tokens. Mixed: a student on all, a
+#: teacher of other ranks that lacks the second, none, an adapter on the second alone
+LAYOUTS: dict[str, Layout] = {
+    "mixed": (
+        [(3, (0, 0, 0)), (2, (1, -1, 1)), (0, (0, 0, 0)), (2, (-1, -1, -1)), (1, (0, 0, 0)), (1, (-1, 0, -1))],
+        ((9, 16), (9,), (3, 1)),
+        5,
+    ),
+    "one row": ([(1, (0, 0, 0))], ((128,), (200,), (1,)), 1),
+}
 
 
-def a_group(dtype: torch.dtype) -> tuple[torch.Tensor, list[Linear], list[torch.Tensor], list[torch.Tensor]]:
+def a_group(
+    dtype: torch.dtype, layout: str = "mixed"
+) -> tuple[torch.Tensor, list[Linear], list[torch.Tensor], list[torch.Tensor]]:
     """x, linears, dL/dy of each, and the student's factors, which are float32."""
     generator = torch.Generator().manual_seed(0)
+    plan, ranks, tokens = LAYOUTS[layout]
 
     def draw(*shape: int, size: float = 1.0, kind: torch.dtype = dtype) -> torch.Tensor:
         return (torch.randn(*shape, generator=generator) * size).to(kind).to(DEVICE)
 
-    rows = sum(count for count, _ in PLAN)
+    rows = sum(count for count, _ in plan)
     linears: list[Linear] = []
     students: list[torch.Tensor] = []
-    for i, (width, ranks) in enumerate(zip(WIDTHS, RANKS, strict=True)):
+    for i, (width, its) in enumerate(zip(WIDTHS, ranks, strict=True)):
         adapters = []
-        for j, rank in enumerate(ranks):
+        for j, rank in enumerate(its):
             kind = torch.float32 if j == 0 else dtype
             adapters.append((draw(rank, IN, size=0.2, kind=kind), draw(width, rank, size=0.3, kind=kind), 0.7 + j))
         students += adapters[0][:2]
-        segments = [(n, *(adapters[which[i]] if which[i] >= 0 else (None, None, 0.0))) for n, which in PLAN]
+        segments = [(n, *(adapters[which[i]] if which[i] >= 0 else (None, None, 0.0))) for n, which in plan]
         linears.append((draw(width, IN, size=0.2), draw(width), segments))
-    return draw(rows, TOKENS, IN), linears, [draw(rows, TOKENS, width) for width in WIDTHS], students
+    return draw(rows, tokens, IN), linears, [draw(rows, tokens, width) for width in WIDTHS], students
 
 
+def exactly(x: torch.Tensor, linears: list[Linear], dys: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Every y, dx, and the gradients of the first segment's adapters, from masters rounded as the kernels do."""
+    ys: list[torch.Tensor] = []
+    grads: list[torch.Tensor] = []
+    dx = torch.zeros_like(x, dtype=torch.float64)
+    for (weight, bias, segments), dy in zip(linears, dys, strict=True):
+        rounded = [
+            (n, None if a is None else a.to(x.dtype), None if b is None else b.to(x.dtype), c)
+            for n, a, b, c in segments
+        ]
+        exact = reference(x, weight, bias, rounded, dy)
+        ys.append(exact.y)
+        dx += exact.dx
+        mine = [segment[1] is segments[0][1] for segment in segments]
+        for parts in (exact.da, exact.db):
+            grads.append(torch.stack([p for p, own in zip(parts, mine, strict=True) if own and p is not None]).sum(0))
+    return [*ys, dx, *grads]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kernel", ["parts", "fused"])
-def test_a_group_is_as_good_as_torch(kernel: str, dtype: torch.dtype) -> None:
-    x, linears, dys, students = a_group(dtype)
+def test_a_group_is_as_good_as_torch(kernel: str, dtype: torch.dtype, layout: str) -> None:
+    x, linears, dys, students = a_group(dtype, layout)
     trained = [tensor.requires_grad_() for tensor in (x, *students)]
     results = []
     for compute in (
@@ -54,27 +84,10 @@ def test_a_group_is_as_good_as_torch(kernel: str, dtype: torch.dtype) -> None:
     ):
         ys = compute()
         results.append([*ys, *torch.autograd.grad(ys, trained, dys)])
-    right: list[torch.Tensor] = []
-    dx, grads = torch.zeros_like(x, dtype=torch.float64), []
-    for (weight, bias, segments), dy in zip(linears, dys, strict=True):
-        rounded = [(n, a if a is None else a.to(dtype), b if b is None else b.to(dtype), c) for n, a, b, c in segments]
-        exact = reference(x, weight, bias, rounded, dy)
-        right.append(exact.y)
-        dx += exact.dx
-        for parts, factor in ((exact.da, 1), (exact.db, 2)):
-            mine = [
-                part for part, segment in zip(parts, segments, strict=True) if segment[factor] is segments[0][factor]
-            ]
-            own = segments[0][factor]
-            if own is None:  # the second linear's student serves the last segment too
-                continue
-            grads.append(sum(part for part in mine if part is not None))
-    right += [dx, *grads]
-    assert len(right) == len(results[0])
     names = ["y0", "y1", "y2", "dx", *(f"d{f}{i}" for i in range(3) for f in "AB")]
-    for name, ours, torchs, true in zip(names, results[1], results[0], right, strict=True):
+    for name, ours, torchs, true in zip(names, results[1], results[0], exactly(x, linears, dys), strict=True):
         assert ours.dtype == torchs.dtype
-        # ranks of 3 leave only a few sums
+        # ranks of 3 and of 1 leave only a few sums
         assert_as_good_as_torch(f"{kernel} {name}", ours.detach(), torchs.detach(), true, 3.0)
 
 
