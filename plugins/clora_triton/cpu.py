@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 from clora_triton.call import Call, Grads, Needs, rows_as_matrix
 from clora_triton.dropout import keep_mask
 from clora_triton.merged import factor_gradients, merge, merges
-from clora_triton.skinny import narrow, outer
+from clora_triton.skinny import final, narrow, outer
 
 #: (dL/dx [vectors, in], dL/dA and dL/dB of every adapter)
 _Found: TypeAlias = "tuple[torch.Tensor | None, list[torch.Tensor | None], list[torch.Tensor | None]]"
@@ -80,8 +80,8 @@ class Packed:
             None if dx is None else dx.view(call.x.shape),
             outer(g, call.x, 1.0, None).to(g.dtype) if needs.weight else None,
             g.sum(0) if needs.bias else None,
-            _final(da, call.a, needs.a),
-            _final(db, call.b, needs.b),
+            final(da, call.a, needs.a),
+            final(db, call.b, needs.b),
         )
 
     def _merged(self, call: Call, g: torch.Tensor, weight: torch.Tensor | None, needs: Needs) -> _Found:
@@ -130,19 +130,6 @@ def _seen(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     flat = x.new_empty(mask.shape)
     torch.mul(x, mask.view(x.shape), out=flat.view(x.shape))
     return flat
-
-
-def _final(
-    found: list[torch.Tensor | None], factors: Sequence[torch.Tensor], needed: Sequence[bool]
-) -> list[torch.Tensor | None]:
-    """Contiguous gradients in the factors' types; zero for an adapter that no row used."""
-    grads: list[torch.Tensor | None] = []
-    for grad, factor, wanted in zip(found, factors, needed, strict=True):
-        if not wanted:
-            grads.append(None)
-        else:
-            grads.append(torch.zeros_like(factor) if grad is None else grad.to(factor.dtype).contiguous())
-    return grads
 
 
 def _segments(call: Call) -> Iterator[tuple[int, slice, slice]]:

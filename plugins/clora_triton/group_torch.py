@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 
 from clora_triton.call import Grads, Needs, rows_as_matrix
-from clora_triton.cpu import _final as final
-from clora_triton.skinny import narrow, outer
+from clora_triton.skinny import final, narrow, outer
 from clora_triton.stacks import Group, Part, neighbours
 
 #: a gradient of each adapter of each linear, float32 at least

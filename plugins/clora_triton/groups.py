@@ -12,9 +12,10 @@ from clora_triton.call import Call, Needs
 from clora_triton.candidates import CANDIDATES
 from clora_triton.checks import check_base, check_rows
 from clora_triton.dispatch import implementation
+from clora_triton.given import Segment, call_of, cast_as
 from clora_triton.group_merged import merged_linears, merges_together
 from clora_triton.group_torch import Stacked
-from clora_triton.op import Segment, _call, _cast, lora_linear
+from clora_triton.op import lora_linear
 from clora_triton.stacks import Group, Together, group_of
 
 #: (weight [out, in], bias [out] or None, segments as `lora_linear` takes them)
@@ -33,8 +34,8 @@ def lora_linears(x: torch.Tensor, linears: Sequence[Linear], *, kernel: str = "a
     """
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-        x = _cast(x, dtype)
-        linears = [(_cast(w, dtype), None if b is None else _cast(b, dtype), table) for w, b, table in linears]
+        x = cast_as(x, dtype)
+        linears = [(cast_as(w, dtype), None if b is None else cast_as(b, dtype), table) for w, b, table in linears]
         with torch.autocast(x.device.type, enabled=False):  # the sums of float32 gradients stay float32
             return lora_linears(x, linears, kernel=kernel)
     if len(linears) < 2 or torch.compiler.is_compiling():
@@ -57,7 +58,7 @@ def _calls(x: torch.Tensor, linears: Sequence[Linear]) -> list[Call]:
     calls: list[Call] = []
     for index, (weight, bias, segments) in enumerate(linears):
         check_base(x, weight, bias)
-        call = _call(x, weight, bias, segments)
+        call = call_of(x, weight, bias, segments)
         if calls and list(call.rows) != list(calls[0].rows):
             expected, actual = list(calls[0].rows), list(call.rows)
             raise ValueError(f"lora_linears: linear {index}: expected linear 0's row counts {expected}, got {actual}")

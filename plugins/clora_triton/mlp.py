@@ -11,8 +11,9 @@ from torch.nn.functional import gelu, silu
 from clora_triton.call import Call, Grads, Implementation, Needs
 from clora_triton.checks import check_base, check_rows
 from clora_triton.dispatch import implementation
+from clora_triton.given import call_of, cast_as, keeps
 from clora_triton.groups import Linear
-from clora_triton.op import _call, _cast, _keep, lora_linear
+from clora_triton.op import lora_linear
 from clora_triton.stacks import Group
 
 _aten = torch.ops.aten
@@ -57,8 +58,8 @@ def lora_mlp(
         raise ValueError(f"lora_mlp: activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-        x = _cast(x, dtype)
-        up, down = ((_cast(w, dtype), None if b is None else _cast(b, dtype), table) for w, b, table in (up, down))
+        x = cast_as(x, dtype)
+        up, down = ((cast_as(w, dtype), None if b is None else cast_as(b, dtype), table) for w, b, table in (up, down))
         with torch.autocast(x.device.type, enabled=False):  # the sums of float32 gradients stay float32
             return lora_mlp(x, up, down, activation=activation, kernel=kernel)
     if torch.compiler.is_compiling():
@@ -76,7 +77,7 @@ def lora_mlp(
 def _checked(x: torch.Tensor, given: Linear) -> Call:
     weight, bias, segments = given
     check_base(x, weight, bias)
-    call = _call(x, weight, bias, segments)
+    call = call_of(x, weight, bias, segments)
     check_rows(call.rows, x.shape[0])
     return call._replace(scales=[float(scale) for scale in call.scales])
 
@@ -92,9 +93,9 @@ class _Mlp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, pair: Group, activation: str, kernel: str, *tensors: torch.Tensor | None) -> torch.Tensor:
         up, down = pair.calls
-        h, kept_up = _way(up, kernel, grad=True).forward(up, _keep(up, True))
+        h, kept_up = _way(up, kernel, grad=True).forward(up, keeps(up, True))
         down = down._replace(x=ACTIVATIONS[activation].of(h))
-        y, kept_down = _way(down, kernel, grad=True).forward(down, _keep(down, True))
+        y, kept_down = _way(down, kernel, grad=True).forward(down, keeps(down, True))
         ctx.save_for_backward(*tensors, h, kept_up, kept_down)
         ctx.pair, ctx.activation, ctx.kernel = pair.bare(), activation, kernel
         return y

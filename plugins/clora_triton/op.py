@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch.nn.functional import linear
 
 from clora_triton.call import Call, Dropout, Grads, Needs
-from clora_triton.checks import check_base, check_dropout, check_factors, check_rows, check_table
+from clora_triton.checks import check_base, check_rows, check_table
 from clora_triton.cpu import is_small, small
 from clora_triton.dispatch import implementation
-from clora_triton.dropout import seed_on
+from clora_triton.given import Segment, call_of, cast_as, keeps
 from clora_triton.merged import merged_linear, merges
-
-#: (row count, A [r, in], B [out, r], scale); None where the rows use the bare base
-Segment: TypeAlias = "tuple[int, torch.Tensor | None, torch.Tensor | None, float | torch.Tensor]"
 
 
 def lora_linear(
@@ -42,12 +39,12 @@ def lora_linear(
     """
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = _cast(x, dtype), _cast(weight, dtype)
-        bias = None if bias is None else _cast(bias, dtype)
+        x, weight = cast_as(x, dtype), cast_as(weight, dtype)
+        bias = None if bias is None else cast_as(bias, dtype)
         with torch.autocast(x.device.type, enabled=False):  # the sums of float32 gradients stay float32
             return lora_linear(x, weight, bias, segments, dropout=dropout, seed=seed, kernel=kernel)
     check_base(x, weight, bias)
-    call = _call(x, weight, bias, segments, dropout, seed)
+    call = call_of(x, weight, bias, segments, dropout, seed)
     check_rows(call.rows, x.shape[0])
     if not call.a:
         return linear(x, weight, bias)
@@ -55,7 +52,7 @@ def lora_linear(
     if torch.compiler.is_compiling():
         scales = _as_tensor(call.scales)
         y, _ = torch.ops.clora.lora_linear(
-            *call[:3], call.a, call.b, scales, call.rows, call.which, _keep(call, grad), kernel, *_random(call)
+            *call[:3], call.a, call.b, scales, call.rows, call.which, keeps(call, grad), kernel, *_random(call)
         )
         return y
     call = call._replace(scales=[float(scale) for scale in call.scales])
@@ -65,70 +62,16 @@ def lora_linear(
         return small(call)
     if not grad:
         return implementation(call, grad=False, kernel=kernel).forward(call, keep=False)[0]
-    return _Eager.apply(call, _keep(call, grad), kernel, *_random(call), x, weight, bias, *call.a, *call.b)
-
-
-def _keep(call: Call, grad: bool) -> bool:
-    """Whether the shrunk activations, or the merged weight, are worth keeping for the backward pass."""
-    return grad and (any(b.requires_grad for b in call.b) or merges(call))
+    return _Eager.apply(call, keeps(call, grad), kernel, *_random(call), x, weight, bias, *call.a, *call.b)
 
 
 def _trains_base(call: Call) -> bool:
     return call.weight.requires_grad or (call.bias is not None and call.bias.requires_grad)
 
 
-def _cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """As autocast does it, which leaves float64 alone."""
-    return x if x.dtype == torch.float64 else x.to(dtype)
-
-
 def _random(call: Call) -> tuple[list[float] | None, torch.Tensor | None]:
     """The operator's last arguments: each adapter's dropout, and the seed."""
     return (None, None) if call.dropout is None else (list(call.dropout.p), call.dropout.seed)
-
-
-def _call(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    segments: Sequence[Segment],
-    dropout: float | Sequence[float] = 0.0,
-    seed: int | torch.Tensor | None = None,
-) -> Call:
-    """The segments as a table: an adapter that several share stands in it once, so that its gradient is one sum."""
-    shares = check_dropout(dropout, seed, len(segments)) if dropout else [0.0] * len(segments)
-    adapters: list[tuple[torch.Tensor, torch.Tensor, Any, float]] = []
-    rows: list[int] = []
-    which: list[int] = []
-    for index, (count, a, b, scale) in enumerate(segments):
-        rows.append(count)
-        which.append(-1)
-        if a is not None and b is not None:
-            for i, (known_a, known_b, known_scale, known_share) in enumerate(adapters):
-                if known_a is a and known_b is b and known_scale is scale and known_share == shares[index]:
-                    which[-1] = i
-            if which[-1] < 0:
-                check_factors(x, weight, a, b, f"segment {index}")
-                which[-1] = len(adapters)
-                adapters.append((a, b, scale, shares[index]))
-        elif a is not None or b is not None:
-            have, lack = ("A", "B") if b is None else ("B", "A")
-            raise ValueError(f"lora_linear: segment {index}: expected A and B or neither, got {have} without {lack}")
-    a, b, scales = [each[0] for each in adapters], [each[1] for each in adapters], [each[2] for each in adapters]
-    for i, scale in enumerate(scales):
-        if isinstance(scale, torch.Tensor) and _far(scale):
-            b[i], scales[i] = b[i] * scale, 1.0
-    used = [each[3] for each in adapters]
-    hidden = Dropout(used, seed_on(x.device, seed)) if any(used) else None
-    return Call(x, weight, bias, a, b, scales, rows, which, hidden)
-
-
-def _far(scale: torch.Tensor) -> bool:
-    """Whether reading a scale would wait for a GPU, and a recorded graph would keep its first value.
-
-    Such a scale goes into B, as a product that torch differentiates.
-    """
-    return scale.device.type != "cpu"
 
 
 def _as_tensor(scales: Sequence[float | torch.Tensor]) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -45,3 +45,16 @@ def planes(x: torch.Tensor) -> Iterator[tuple[torch.Tensor, slice]]:
         for plane, _ in planes(part):
             yield plane, slice(at, at + plane.shape[0])
             at += plane.shape[0]
+
+
+def final(
+    found: list[torch.Tensor | None], factors: Sequence[torch.Tensor], needed: Sequence[bool]
+) -> list[torch.Tensor | None]:
+    """Contiguous gradients in the factors' types; zero for an adapter that no row used."""
+    grads: list[torch.Tensor | None] = []
+    for grad, factor, wanted in zip(found, factors, needed, strict=True):
+        if not wanted:
+            grads.append(None)
+        else:
+            grads.append(torch.zeros_like(factor) if grad is None else grad.to(factor.dtype).contiguous())
+    return grads

@@ -46,7 +46,7 @@ def recorded(body: Callable[[], Outputs], device: str) -> Callable[[], Outputs]:
 @pytest.fixture(autouse=True)
 def scales_stay_where_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     """As on a GPU, so that a CPU goes the same way; and choices are measured anew."""
-    monkeypatch.setattr("clora_triton.op._far", lambda scale: True)
+    monkeypatch.setattr("clora_triton.given._far", lambda scale: True)
     monkeypatch.setenv("CLORA_TRITON_CACHE", str(tmp_path))
 
 
