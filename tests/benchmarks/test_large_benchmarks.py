@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @pytest.mark.parametrize("variant", ["packed", "three_bases", "plain_schedule"])
@@ -27,6 +28,19 @@ def test_the_full_size_cycle_is_predicted_from_shapes_alone() -> None:
     told = full_size.predicted(args)
     assert told > base + 4 * adapters * (2 * 4 + 2)
     assert told < 1.5 * (base + 4 * adapters * (2 * 4 + 2))
+
+
+def test_the_blocks_are_timed_compiled_and_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    import compiled_blocks
+
+    monkeypatch.setattr(compiled_blocks, "WARM", 0)
+    args = Namespace(layers=1, heads=1, side=32, rank=2, weights="fp32", checkpointing=False, offload=0, cycles=1)
+    args.schedule, args.variant = "shared", "packed"
+    with torch.compiler.set_stance("force_eager"):  # compiling takes minutes
+        off, on = compiled_blocks.measured(args)
+    assert (off["compile"], on["compile"]) == ("off", "on")
+    assert min(float(str(row["median_seconds"])) for row in (off, on)) > 0
+    assert off.keys() == on.keys()
 
 
 def test_switches_of_teachers_are_timed_each_way(tmp_path: Path) -> None:

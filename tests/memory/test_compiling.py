@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from clora.memory.fit import fit_network
 from clora.memory.settings import NetworkMemory
 from clora.seeding import Draws
 
-CPU, BLOCKS = torch.device("cpu"), ("blocks",)
+CPU = torch.device("cpu")
 LINEARS = {"up": (16, 32), "down": (32, 16)}
 
 
@@ -44,15 +45,27 @@ class Block(nn.Module):
         return x + self.down(nn.functional.gelu(self.up(self.norm(x))))
 
 
+class Blocks(nn.Module):
+    """Three blocks; with `twice` as under gradient_checkpointing, which is diffusers' to switch on."""
+
+    def __init__(self, *, twice: bool) -> None:
+        super().__init__()
+        self.twice = twice
+        self.blocks = nn.Sequential(*(Block() for _ in range(3)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = checkpointed(block, x) if self.twice and torch.is_grad_enabled() else block(x)
+        return x
+
+
 class Net:
     """Three blocks kept as the settings say, with a student of rank 4 and teachers of other ranks."""
 
     def __init__(self, *, twice: bool = False, **settings: Any) -> None:
         torch.manual_seed(0)
-        self.twice = twice  # as gradient_checkpointing, which is diffusers' to switch on
         how = NetworkMemory(**{"weights": "fp32", **settings})
-        blocks = nn.Sequential(*(Block() for _ in range(3)))
-        self.network = fit_network(nn.ModuleDict({"blocks": blocks}), BLOCKS, how, CPU)
+        self.network = fit_network(Blocks(twice=twice), ("blocks",), how, CPU)
         shapes = {f"blocks.{n}.{name}": shape for n in range(3) for name, shape in LINEARS.items()}
         self.adapted = AdaptedNetwork(self.network, tuple(shapes))
         for name, rank, covered in (("student", 4, 6), ("teacher", 2, 6), ("other", 3, 1)):
@@ -65,9 +78,7 @@ class Net:
     def __call__(self, *rows: str | None, tokens: int = 8) -> torch.Tensor:
         x = Draws(2).normal("x", torch.empty(len(rows), tokens, 16))
         with self.adapted.rows(rows):
-            for block in self.network.get_submodule("blocks").children():
-                x = checkpointed(block, x) if self.twice and torch.is_grad_enabled() else block(x)
-        return x
+            return self.network(x)
 
     def results(self, *rows: str | None, tokens: int = 8) -> list[torch.Tensor]:
         """The answer with gradient and without, and the student's gradient of its square."""
@@ -173,3 +184,28 @@ print([m for m in set(sys.modules) - before if m.startswith(("torch._dynamo", "t
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_base_in_shares_is_compiled_too() -> None:
+    code = """
+import sys
+import torch.distributed
+torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+import clora.memory.compiling
+clora.memory.compiling.BACKEND = "aot_eager"
+from clora.training.ranks import Ranks
+from clora.training.sharding import SharedPace
+from test_compiling import CPU, Net, pieces, same
+with SharedPace(Ranks(), CPU, lambda grad: None).loading():
+    one = Net(compile=True, twice=True)
+assert isinstance(one.network.blocks[0], torch.distributed.fsdp.FSDPModule)
+same(one, Net(), "student", None, "teacher")
+made = pieces()
+same(one, Net(), "other", "student", tokens=5)
+assert pieces() == made > 0
+"""
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}
+    )
+    assert done.returncode == 0, done.stderr
