@@ -79,14 +79,17 @@ def _prepare() -> None:
     LoraLinear.forward = _outside(LoraLinear.forward)
     LoraFeedForward.forward = _outside(LoraFeedForward.forward)
     FrozenLinear.forward = _outside(FrozenLinear.forward)
-    settings: Any = dynamo
-    settings.recompile_limit = max(settings.recompile_limit, VERSIONS)
-    # else sizes that happen to be equal, as two rows and two words, are compiled as if they had to be
-    settings = shapes
-    settings.use_duck_shape = False
-    # no choice between kernels by the clock: a resumed run's numbers would depend on it
-    settings = inductor
-    settings.deterministic = True
+    limit = "recompile_limit" if hasattr(dynamo, "recompile_limit") else "cache_size_limit"  # an older name
+    settings: tuple[tuple[Any, str, object], ...] = (
+        (dynamo, limit, max(getattr(dynamo, limit), VERSIONS)),
+        # else sizes that happen to be equal, as two rows and two words, are compiled as if they had to be
+        (shapes, "use_duck_shape", False),
+        # no choice between kernels by the clock: a resumed run's numbers would depend on it
+        (inductor, "deterministic", True),
+    )
+    for config, name, value in settings:
+        if hasattr(config, name):  # the last came with a late torch
+            setattr(config, name, value)
 
 
 def _outside(forward: Callable[..., torch.Tensor]) -> Any:
@@ -96,7 +99,7 @@ def _outside(forward: Callable[..., torch.Tensor]) -> Any:
 
     def outside(*args: Any, **kwargs: Any) -> torch.Tensor:
         y = forward(*args, **kwargs)
-        mark_static(y, y.ndim - 1)  # else the width is a variable too: twice the time to trace, and slower code
+        mark_static(y, y.ndim - 1)  # else the width is a variable too, which takes twice as long to trace
         return y
 
     return torch.compiler.disable(outside)
