@@ -69,7 +69,7 @@ class _MergedTogether(torch.autograd.Function):
             call = Call(x, weight, None, (a,), (b,), (scale,), (x.shape[0],), (0,))
             at = len(found)
             found += [None, None]
-            if g is not None and need_a and need_b and not through_weight(call):
+            if g is not None and need_a and need_b and not through_weight(call.weight.shape, a.shape[0]):
                 apart.append((call, g, at))
             elif g is not None and (need_a or need_b):
                 found[at : at + 2] = factor_gradients(call, g, need_a, need_b)

@@ -13,7 +13,7 @@ from clora_triton.checks import check_base, check_rows, check_table
 from clora_triton.cpu import is_small, small
 from clora_triton.dispatch import implementation
 from clora_triton.given import Segment, call_of, cast_as, keeps
-from clora_triton.merged import merged_linear, merges
+from clora_triton.merged import merged_linear, merges, plainly_merged
 
 
 def lora_linear(
@@ -37,6 +37,10 @@ def lora_linear(
     recorded graph reads anew) and is never kept: the backward pass draws it again. Raises ValueError or TypeError that
     tells what was expected and what came.
     """
+    if kernel == "auto" and len(segments) == 1 and not dropout and not torch.compiler.is_compiling():
+        y = None if torch.is_autocast_enabled("cpu") else plainly_merged(x, weight, bias, segments[0])
+        if y is not None:
+            return y
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = cast_as(x, dtype), cast_as(weight, dtype)
@@ -57,7 +61,8 @@ def lora_linear(
         return y
     call = call._replace(scales=[float(scale) for scale in call.scales])
     if kernel == "auto" and merges(call) and not (grad and _trains_base(call)):
-        return merged_linear(call)
+        i = call.which[0]
+        return merged_linear(x, weight, bias, call.a[i], call.b[i], call.scales[i])
     if kernel == "auto" and is_small(call):
         return small(call)
     if not grad:

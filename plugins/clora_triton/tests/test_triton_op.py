@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from clora_triton.cpu import SMALL
 from clora_triton.kernels import Eager
 from clora_triton.op import Segment, lora_linear
@@ -177,6 +177,18 @@ def test_many_rows_of_one_adapter_go_through_a_merged_weight(vectors, merged) ->
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
         lora_linear(case.x, case.weight, case.bias, case.segments())
     assert (torch.Size((128, 128)) in kept) == merged
+
+
+@pytest.mark.parametrize("rank", [2, 32])
+def test_a_plain_call_has_the_bits_of_one_that_goes_the_long_way(rank) -> None:
+    """What is asked first of a plain call leaves out a scale that is a tensor."""
+    case = make(48, 40, (30,), (rank,), [(4, 0)])
+    scaled = [(a, b, torch.tensor(scale, dtype=torch.float64)) for a, b, scale in case.adapters]
+    short, long = run(case), run(evolve(case, adapters=scaled))
+    assert torch.equal(short.y, long.y)
+    assert torch.equal(short.dx, long.dx)
+    assert short.da[0].equal(long.da[0])
+    assert short.db[0].equal(long.db[0])
 
 
 def test_no_adapter_is_the_frozen_linear() -> None:
