@@ -12,7 +12,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
-## how much a LoRA linear costs over the frozen one, on this CPU; four minutes
+## how much a LoRA linear costs over the frozen one, on this CPU; three minutes
 bench: setup
 	$(BIN)/python benchmarks/kernel_lora.py --device cpu --out runs/kernel_lora_cpu.csv
 

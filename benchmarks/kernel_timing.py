@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -15,6 +17,19 @@ from kernel_providers import Answer, Provider
 
 COLD = {"cpu": 48 << 20, "cuda": 256 << 20}  # bytes: more than the last cache holds
 PARTS = ("forward", "backward", "both")
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Within it nothing reaches stderr, to which torch's profiler writes a line whenever it starts or stops."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @frozen
@@ -94,7 +109,7 @@ class Bench:
         from torch.profiler import ProfilerActivity, profile
 
         x, dy = self.inputs[0]
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        with _silent(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
             _gradients(provider.forward(x), x, provider, dy)
         held = most = 0
         for event in cast(Any, profiled.profiler).kineto_results.events():
