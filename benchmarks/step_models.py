@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from attrs import evolve, frozen
 from clora_triton.kernels import Auto
 from random_qwen import Model, Scenes, Size, adapters
+from torch.nn.functional import gelu
 
-from clora.adapters.adapted import AdaptedNetwork
+from clora.adapters.adapted import AdaptedNetwork, LoraLinear
 from clora.adapters.eager import eager_lora_linear
 from clora.adapters.evaluator import Evaluator
+from clora.adapters.feed_forward import LoraFeedForward
 from clora.api import Draws, NetworkMemory
 from clora.pipeline import run_folder
 from clora.plan import Plan, make_plan
@@ -29,8 +32,36 @@ from clora.training.ranks import Ranks
 from clora.world import World
 
 ROOT = Path(__file__).parents[1]
+
+
+class Plain:
+    """The core's own computation, which asks nothing of groups or pairs: linear by linear."""
+
+    def __call__(self, *given: Any) -> torch.Tensor:
+        """y of one linear."""
+        return eager_lora_linear(*given)
+
+    def group(self, x: torch.Tensor, linears: Sequence[tuple[Any, ...]]) -> list[torch.Tensor]:
+        """y of every linear."""
+        return [self(x, *each) for each in linears]
+
+    def mlp(self, x: torch.Tensor, up: tuple[Any, ...], down: tuple[Any, ...], activation: str) -> torch.Tensor:
+        """Linear, GELU and linear, as the network itself would have them."""
+        return self(gelu(self(x, *up), approximate="tanh" if activation == "gelu_tanh" else "none"), *down)
+
+
 #: what a recipe without `kernels:` computes with, and `kernels: {use: auto}`
-KERNELS = {"off": eager_lora_linear, "on": Auto()}
+KERNELS: dict[str, Any] = {"off": Plain(), "on": Auto()}
+
+
+def switch(adapted: AdaptedNetwork, kernel: Any) -> None:
+    """Have all of a network's linears, its groups and its pairs computed by one kernel."""
+    adapted.routing.kernel = kernel
+    for part in adapted.network.modules():
+        if isinstance(part, LoraFeedForward):
+            part.kernel = kernel
+        elif isinstance(part, LoraLinear) and part.shared is not None:
+            part.shared.kernel = kernel
 
 
 @frozen
@@ -57,7 +88,8 @@ class Timed:
         """Cycle number `update`, which draws the same whichever way it is run."""
         cycle = self.cycles[schedule]
         evaluator = cycle.evaluator
-        evaluator.pack, evaluator.adapted.routing.kernel = pack, KERNELS[kernel]
+        evaluator.pack = pack
+        switch(evaluator.adapted, KERNELS[kernel])
         counted = evaluator.row_forwards
         self._settle()
         started = time.perf_counter(), time.process_time()
@@ -73,7 +105,7 @@ class Timed:
 
 def emoji(recipe: Path, schedules: Sequence[str], device: str) -> Timed:
     """The recipe's cycle on its own model; targets that a run has prepared are used again."""
-    plan = make_plan(load_recipe(recipe, (), [f"device={device}"], discover()))
+    plan = make_plan(load_recipe(recipe, (), [f"device={device}", "kernels={use: auto}"], discover()))
     world = World(plan)
     targets = prepare(plan, world, run_folder(plan, ROOT / "runs"), progress=Progress())
     state = make_state(plan, world, Ranks())
@@ -93,7 +125,7 @@ def qwen(recipe: Path, schedules: Sequence[str], size: Size, rank: int, picture:
     at = torch.device(device)
     plan: Plan = make_plan(load_recipe(recipe, (), ["train.batch_size=1", f"student.rank={rank}"], discover()))
     model = Model(size, NetworkMemory("fp32" if device == "cpu" else "bf16"), at)
-    adapted = AdaptedNetwork(model.network, tuple(size.shapes()))
+    adapted = AdaptedNetwork(model.network, tuple(size.shapes()), KERNELS["on"])
     made = adapters(size, rank, at)
     for name, adapter in made.items():
         adapted.add(name, adapter)

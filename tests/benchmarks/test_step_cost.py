@@ -46,14 +46,25 @@ def test_every_way_makes_the_same_forwards_with_its_own_kernel_and_passes(monkey
 
     calls: Counter[str] = Counter()
 
-    def counted(name: str, kernel):
-        def call(*given):
-            calls[name] += 1
-            return kernel(*given)
+    class Counted:
+        def __init__(self, name: str, kernel) -> None:
+            self.name, self.kernel = name, kernel
 
-        return call
+        def __call__(self, *given):
+            calls[self.name] += 1
+            return self.kernel(*given)
 
-    kernels = {name: counted(name, kernel) for name, kernel in step_models.KERNELS.items()}
+        def group(self, x, linears):
+            calls[self.name] += len(linears)
+            grouped.add(self.name)
+            return self.kernel.group(x, linears)
+
+        def mlp(self, *given):
+            calls[self.name] += 2
+            return self.kernel.mlp(*given)
+
+    grouped: set[str] = set()
+    kernels = {name: Counted(name, kernel) for name, kernel in step_models.KERNELS.items()}
     monkeypatch.setattr(step_models, "KERNELS", kernels)
     timed = small(("independent", "shared"))
     once = {}
@@ -64,6 +75,7 @@ def test_every_way_makes_the_same_forwards_with_its_own_kernel_and_passes(monkey
             once[pack, kernel] = calls[kernel]
             assert set(calls) == {kernel}
     assert once[True, "on"] == once[True, "off"] < once[False, "on"] == once[False, "off"]
+    assert grouped == {"off", "on"}
     spent = take_turns(timed, 2)
     assert len(spent) == 8
     for schedule in ("independent", "shared"):
