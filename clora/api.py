@@ -2,7 +2,7 @@
 
 from clora.captions.file import CaptionsError, WrittenCaption, read_captions
 from clora.diffusers_folder import DiffusersFolder, ModelPlace, weights_problems
-from clora.errors import CloraError, hint
+from clora.errors import CloraError, escaped, hint, quoted, reason, shown
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix, Measured
 from clora.flow import Schedule, add_noise, guide, over, shift, to_noise, to_x0, unshift, velocity_target
 from clora.hookspecs import hookimpl
@@ -56,6 +56,7 @@ from clora.protocols import (
     UsesSimulation,
 )
 from clora.seeding import Draws
+from clora.untrusted import integer_of, kind_of, number_of, parse_json, read_json, read_map, read_text
 from clora.values import (
     Asking,
     Await,
@@ -161,18 +162,29 @@ __all__ = [
     "Words",
     "WrittenCaption",
     "add_noise",
+    "escaped",
     "guide",
     "hint",
     "hookimpl",
     "hub_download",
     "hub_reason",
+    "integer_of",
+    "kind_of",
     "load_fitted",
     "network_footprint",
+    "number_of",
     "over",
+    "parse_json",
     "picture_size",
+    "quoted",
     "read_captions",
+    "read_json",
+    "read_map",
     "read_picture",
+    "read_text",
+    "reason",
     "shift",
+    "shown",
     "to_noise",
     "to_x0",
     "unshift",

@@ -1,0 +1,131 @@
+"""JSON and text from files and servers that anybody may have written: bounded before they are parsed.
+
+Python's own parser takes NaN, lets an integer have thousands of digits, and climbs one stack frame a bracket. Whoever
+reads a foreign JSON file reads it through here and gets a plain sentence instead.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from itertools import accumulate
+from math import isfinite
+from pathlib import Path
+from typing import Any, NoReturn
+
+from clora.errors import CloraError, quoted, reason, shown
+
+#: a configuration or a list of settings; what may be larger says so
+MAX_BYTES = 4 << 20
+MAX_DEPTH = 64
+#: digits of an integer: the largest that any field means has nineteen
+MAX_DIGITS = 20
+
+_OUTSIDE_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+
+
+def read_json(path: Path, most: int = MAX_BYTES) -> Any:
+    """The value of a JSON file. Raises CloraError, with the file and without its content, where it cannot be read."""
+    return parse_json(read_text(path, most), shown(path))
+
+
+def read_map(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
+    """The map that a JSON file holds. Raises CloraError as `read_json` does, and where it is no map."""
+    tree = read_json(path, most)
+    if not isinstance(tree, dict):
+        raise CloraError(f"{shown(path)}: is no JSON map but {kind_of(tree)}")
+    return tree
+
+
+def read_text(path: Path, most: int = MAX_BYTES) -> str:
+    """A UTF-8 file of at most so many bytes. Raises CloraError with the reason."""
+    try:
+        if path.exists() and not path.is_file():
+            raise CloraError(f"{shown(path)}: is no file")
+        with path.open("rb") as file:
+            raw = file.read(most + 1)
+    except FileNotFoundError:
+        raise CloraError(f"{shown(path)}: there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise CloraError(
+            f"{shown(path)}: cannot be read: {reason(getattr(error, 'strerror', None) or error)}"
+        ) from None
+    if len(raw) > most:
+        raise CloraError(f"{shown(path)}: is larger than the {most:,} bytes that are read of such a file")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise CloraError(f"{shown(path)}: is no text in UTF-8") from None
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The value of a JSON text; `where` begins the message. Raises CloraError for what is no plain JSON.
+
+    Refused: deeper than MAX_DEPTH, integers of more than MAX_DIGITS digits, floats beyond their range, NaN, infinity.
+    """
+    if _depth(text) > MAX_DEPTH:
+        raise CloraError(f"{where}: is nested deeper than {MAX_DEPTH} levels")
+    try:
+        return json.loads(text, parse_constant=_no_constant, parse_int=_integer, parse_float=_float)
+    except json.JSONDecodeError as error:
+        raise CloraError(f"{where}: is no JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
+    except (ValueError, RecursionError) as error:
+        raise CloraError(f"{where}: is no JSON that can be read: {reason(error)}") from None
+
+
+def number_of(
+    tree: Mapping[str, Any], key: str, where: str, low: float, high: float, default: float | None = None
+) -> float:
+    """A finite number of a map within its bounds; the default where the key is missing.
+
+    Raises CloraError, naming `where` and the key, for another type, another range, or a missing key without default.
+    """
+    value = tree.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise CloraError(f"{where}: {key} must be a number, found {kind_of(value)}")
+    if not low <= value <= high:
+        raise CloraError(f"{where}: {key} must be between {low:g} and {high:g}, found {quoted(value)}")
+    return value
+
+
+def integer_of(tree: Mapping[str, Any], key: str, where: str, low: int, high: int, default: int | None = None) -> int:
+    """A whole number of a map within its bounds, as `number_of`."""
+    value = tree.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise CloraError(f"{where}: {key} must be a whole number, found {kind_of(value)}")
+    return int(number_of({key: value}, key, where, low, high))
+
+
+def kind_of(value: object) -> str:
+    """What a JSON value is, in the words of a message: `null`, `a list`, `the text 'abc'`, `the number 3`."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, str):
+        return f"the text {quoted(value)}"
+    if isinstance(value, int | float):
+        return f"the number {quoted(value)}"
+    return {list: "a list", dict: "a map"}.get(type(value), type(value).__name__)
+
+
+def _depth(text: str) -> int:
+    """How deeply brackets are nested, those inside texts left out; in one pass."""
+    signs = (match[0] for match in _OUTSIDE_TEXT.finditer(text) if match[0][0] != '"')
+    return max(accumulate(1 if sign in "[{" else -1 for sign in signs), default=0)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"an integer of {len(digits):,} digits; at most {MAX_DIGITS} mean anything here")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    value = float(digits)
+    if not isfinite(value):
+        raise ValueError("a number beyond the range of floats")
+    return value
