@@ -203,7 +203,11 @@ class Trajectory:
 
 @frozen
 class LossTerm:
-    """A scalar to minimise, and numbers worth a curve."""
+    """A scalar to minimise, the mean over the rows of the scene that it was made of, and numbers worth a curve.
+
+    The cycle weighs it by those rows' share of the batch, so that how rows are spread over batches and ranks is no part
+    of the method.
+    """
 
     loss: torch.Tensor
     logs: Mapping[str, float] = field(factory=dict)

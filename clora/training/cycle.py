@@ -144,13 +144,18 @@ class Cycle:
     def _apply(
         self, phase: Phase, update: int, scene: Scene, terms: Mapping[str, LossTerm], trained: Trained
     ) -> dict[str, float]:
-        """Sum the weighted terms, go back through them, update; returns what the curves show."""
+        """Sum the weighted terms over the whole batch's rows, go back through them, update; returns what the curves show.
+
+        L = sum_k weight_k (R_k / B) mean_{R_k} l_k: a term is the mean over its own rows R_k, the sum a mean over the
+        batch's B. Twelve rows in one process are then twelve ranks of one row, whose gradients are averaged.
+        """
         losses = self.recipe.losses if phase == "student" else self.critic_losses
         logs: dict[str, float] = {}
         culprit: str | None = None
         total = torch.zeros(())
         for name, term in terms.items():
-            total = total + losses[name].weight * term.loss
+            share = len(scene.route.of(losses[name].streams)) / len(scene.rows)
+            total = total + losses[name].weight * share * term.loss
             label = name if phase == "student" else f"critic.{name}"
             logs[label] = float(term.loss.detach())
             logs |= {f"{label}.{key}": value for key, value in term.logs.items()}
