@@ -4,7 +4,7 @@ from clora.captions.file import CaptionsError, WrittenCaption, read_captions
 from clora.diffusers_folder import DiffusersFolder, ModelPlace, weights_problems
 from clora.errors import CloraError, escaped, hint, quoted, reason, shown
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix, Measured
-from clora.flow import Schedule, add_noise, guide, over, shift, to_noise, to_x0, unshift, velocity_target
+from clora.flow import Schedule, add_noise, guide, over, position, shift, to_noise, to_x0, unshift, velocity_target
 from clora.hookspecs import hookimpl
 from clora.hub_files import hub_download, hub_reason
 from clora.lora_files.linears import LinearRows, Linears
@@ -176,6 +176,7 @@ __all__ = [
     "over",
     "parse_json",
     "picture_size",
+    "position",
     "quoted",
     "read_captions",
     "read_json",

@@ -51,6 +51,19 @@ def unshift(sigma, s: float):
     return sigma / (s - (s - 1) * sigma)
 
 
+#: the shift of the paper's schedule, made for 4,096 tokens (1024 x 1024 pixels)
+PAPER_SHIFT = 3.0
+
+
+def position(tau: float) -> float:
+    """The u in [0, 1] at which the paper's schedule has the level `tau` in 0..1000: 750 is 0.5, 500 is 0.25.
+
+    A level is named by its place on the paper's schedule and moves with the shift: what 500 hides of 4,096 tokens, a
+    lower level hides of 64.
+    """
+    return unshift(tau / 1000, PAPER_SHIFT)
+
+
 def guide(conditional: torch.Tensor, unconditional: torch.Tensor, guidance_scale: float) -> torch.Tensor:
     """u + w (c - u): classifier-free guidance in its standard form (w = 1 leaves c as it is)."""
     return unconditional + guidance_scale * (conditional - unconditional)
@@ -58,14 +71,18 @@ def guide(conditional: torch.Tensor, unconditional: torch.Tensor, guidance_scale
 
 @frozen
 class Schedule:
-    """The noise levels of a few-step sampler, falling; the last step jumps to x0."""
+    """The noise levels of a few-step sampler, falling; the last step jumps to x0.
+
+    `shift` is what they were shifted by, 1 where they are a model's own.
+    """
 
     sigmas: tuple[float, ...] = field()
+    shift: float = 1.0
 
     @classmethod
     def shifted(cls, steps: int, s: float) -> Schedule:
         """shift_s of `steps` uniform levels from 1: 8 steps, s = 3 give 1, .9545, .9, .8333, .75, .6429, .5, .3."""
-        return cls(tuple(shift((steps - i) / steps, s) for i in range(steps)))
+        return cls(tuple(shift((steps - i) / steps, s) for i in range(steps)), s)
 
     def __len__(self) -> int:
         return len(self.sigmas)

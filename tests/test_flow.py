@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clora.flow import Schedule, add_noise, guide, over, shift, to_noise, to_x0, unshift, velocity_target
+from clora.flow import Schedule, add_noise, guide, over, position, shift, to_noise, to_x0, unshift, velocity_target
 
 levels = st.floats(0.0, 1.0)
 numbers = st.floats(-10.0, 10.0)
@@ -89,6 +89,11 @@ def test_shift_takes_tensors():
     u = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
     assert shift(u, 3.0).tolist() == [0.0, 0.75, 1.0]
     assert unshift(torch.tensor([0.75], dtype=torch.float64), 3.0).tolist() == [0.5]
+
+
+@pytest.mark.parametrize(("tau", "u"), [(0, 0.0), (500, 0.25), (750, 0.5), (900, 0.75), (1000, 1.0)])
+def test_a_bound_in_thousandths_is_a_place_on_the_papers_schedule(tau, u):
+    assert position(tau) == pytest.approx(u)
 
 
 @pytest.mark.parametrize(

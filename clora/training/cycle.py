@@ -144,7 +144,7 @@ class Cycle:
     def _apply(
         self, phase: Phase, update: int, scene: Scene, terms: Mapping[str, LossTerm], trained: Trained
     ) -> dict[str, float]:
-        """Sum the weighted terms over the whole batch's rows, go back through them, update; returns what the curves show.
+        """Sum the weighted terms over the rows of the whole batch, go back, update; returns what the curves show.
 
         L = sum_k weight_k (R_k / B) mean_{R_k} l_k: a term is the mean over its own rows R_k, the sum a mean over the
         batch's B. Twelve rows in one process are then twelve ranks of one row, whose gradients are averaged.

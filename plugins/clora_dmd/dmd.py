@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from attrs import field, frozen
 from attrs.validators import and_, deep_iterable, ge, gt, in_, lt, min_len
 
-from clora.api import Asking, Await, Forward, LossTerm, Scene, Stream, add_noise, guide, shift, to_x0, unshift
+from clora.api import Asking, Await, Forward, LossTerm, Scene, Stream, add_noise, guide, position, shift, to_x0
 
 if TYPE_CHECKING:
     import torch
@@ -18,8 +18,9 @@ class Dmd:
     """Distribution matching on the outcome of `simulation` (CollectionLoRA, BS-DMD and TS-DMD; DMD Eq. 7).
 
     `tau_min` (0..1000) bounds the noise level at which critic and teacher are compared: the shifted level for
-    `bound: post_shift` as the paper says, the one before the shift for `pre_shift` as the public code does. `floor` is
-    the least denominator of the gradient. `guidance_scale` 1 asks no unconditional teacher.
+    `bound: post_shift` as the paper says, the one before the shift for `pre_shift` as the public code does. The shifted
+    one is a level of the paper's schedule and moves with the shift. `floor` is the least denominator of the gradient.
+    `guidance_scale` 1 asks no unconditional teacher.
     """
 
     simulation: str
@@ -58,9 +59,8 @@ class Dmd:
         return LossTerm(loss, _logs(gradient, broken, fake, real))
 
     def sigmas(self, scene: Scene) -> torch.Tensor:
-        """sigma = shift_s(u), u ~ U(lo, 1), [R]: lo = unshift_s(tau) after, tau before the shift   (paper: tau_min)."""
-        tau = self.tau_min / 1000
-        low = unshift(tau, scene.shift) if self.bound == "post_shift" else tau
+        """sigma = shift_s(u), u ~ U(lo, 1), [R]: lo = unshift_3(tau) after, tau before the shift   (paper: tau_min)."""
+        low = position(self.tau_min) if self.bound == "post_shift" else self.tau_min / 1000
         return shift(scene.draws.uniform("sigma", len(scene.rows), low, 1.0), scene.shift)
 
     def _predictions(

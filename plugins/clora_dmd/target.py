@@ -7,18 +7,19 @@ from collections.abc import Iterable
 from attrs import field, frozen
 from attrs.validators import and_, ge, gt, le, optional
 
-from clora.api import Asking, Scene, Schedule, Simulated, add_noise, to_x0
+from clora.api import Asking, Scene, Schedule, Simulated, add_noise, position, shift, to_x0, unshift
 
-#: two noise levels closer than this (0..1000) are one: schedules are computed, bounds are typed
-SAME_LEVEL = 1e-6
+#: two positions closer than this are one: schedules are computed, bounds are typed
+SAME_POSITION = 1e-9
 
 
 @frozen
 class Target:
     """Target simulation (CollectionLoRA, TS-DMD).
 
-    The noise level is one of the schedule's strictly below `tau_max` (0..1000; null takes all of them);
-    `last_steps: 5` takes the schedule's last five levels instead, as the public code does.
+    The noise level is one of the schedule's strictly below `tau_max` (0..1000; null takes all of them), a level of the
+    paper's schedule that moves with the shift: 750 is half-way through the steps, whatever the shift. `last_steps: 5`
+    takes the schedule's last five levels instead, as the public code does.
     """
 
     tau_max: float | None = field(default=750.0, validator=optional(and_(gt(0.0), le(1000.0))))
@@ -30,7 +31,8 @@ class Target:
             return schedule.sigmas[-self.last_steps :]
         if self.tau_max is None:
             return schedule.sigmas
-        return tuple(sigma for sigma in schedule.sigmas if 1000 * sigma < self.tau_max - SAME_LEVEL)
+        bound = position(self.tau_max) - SAME_POSITION
+        return tuple(sigma for sigma in schedule.sigmas if unshift(sigma, schedule.shift) < bound)
 
     def simulate(self, scene: Scene) -> Asking[Simulated]:
         """y_hat = x0_student(y_sigma, sigma, c_student), y_sigma = (1 - sigma) y + sigma eps   (paper: TS-DMD).
@@ -52,4 +54,6 @@ class Target:
         if self.last_steps is not None and self.last_steps > len(schedule):
             yield f"last_steps {self.last_steps} asks for more than the schedule's {len(schedule)} levels: {known}"
         elif not self.levels(schedule):
-            yield f"tau_max {self.tau_max:g} leaves no level of the schedule below it: {known}"
+            here = 1000 * shift(position(self.tau_max or 1000.0), schedule.shift)
+            moved = "" if f"{here:.4g}" == f"{self.tau_max:.4g}" else f" ({here:.4g} at shift {schedule.shift:g})"
+            yield f"tau_max {self.tau_max:g}{moved} leaves no level of the schedule below it: {known}"

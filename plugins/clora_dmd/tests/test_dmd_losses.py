@@ -145,8 +145,8 @@ def test_dmd_noise_is_standard_normal_around_x0():
     assert eps.var().item() == pytest.approx(1, abs=0.05)
 
 
-def levels(loss: Dmd) -> np.ndarray:
-    scene = example_scene([Row("general")] * 50_000, torch.zeros(50_000, 1, 1, 1), draws=Draws(0))
+def levels(loss: Dmd, shift: float = 3.0) -> np.ndarray:
+    scene = example_scene([Row("general")] * 50_000, torch.zeros(50_000, 1, 1, 1), draws=Draws(0), shift=shift)
     return loss.sigmas(scene).double().numpy()
 
 
@@ -163,6 +163,17 @@ def test_dmd_level_is_bounded_and_distributed_as_the_bound_says(tau_min, bound):
     u = sigma / (3 - 2 * sigma)  # uniform again once the shift is undone
     for q in (0.1, 0.5, 0.9):
         assert np.quantile(u, q) == pytest.approx(least_u + q * (1 - least_u), abs=0.01)
+
+
+@pytest.mark.parametrize(("shift", "least"), [(1.0, 0.25), (0.5, 1 / 7), (3.0, 0.5), (6.0, 2 / 3)])
+def test_dmd_bound_is_a_level_of_the_papers_schedule_and_moves_with_the_shift(shift, least):
+    sigma = levels(Dmd("backward", tau_min=500), shift)  # u = 0.25: shift_s(0.25) = s / (3 + s)
+    assert least == pytest.approx(shift / (3 + shift))
+    assert sigma.min() == pytest.approx(least, abs=1e-3)
+    u = sigma / (shift - (shift - 1) * sigma)
+    assert np.quantile(u, 0.5) == pytest.approx(0.625, abs=0.01)
+    before = levels(Dmd("backward", tau_min=500, bound="pre_shift"), shift).min()
+    assert before == pytest.approx(0.5 * shift / (1 + 0.5 * (shift - 1)), abs=1e-3)
 
 
 def test_dmd_pre_shift_500_means_750():

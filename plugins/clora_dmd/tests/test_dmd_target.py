@@ -64,6 +64,18 @@ def test_target_bound_is_exact_for_computed_levels():
             assert len(Target(tau_max=round(1000 * sigma, 9)).levels(schedule)) == steps - 1 - i
 
 
+@pytest.mark.parametrize("shift", [0.5, 1.0, 2.0, 3.0, 7.0])
+@pytest.mark.parametrize(("tau_max", "below"), [(750.0, 3), (900.0, 5), (954.545, 6), (500.0, 1), (1000.0, 7)])
+def test_target_takes_the_same_steps_whatever_the_shift(shift, tau_max, below):
+    schedule = Schedule.shifted(8, shift)
+    assert Target(tau_max=tau_max).levels(schedule) == schedule.sigmas[-below:]
+
+
+def test_target_says_what_a_bound_is_at_another_shift():
+    (found,) = Target(tau_max=300).check_schedule(Schedule.shifted(4, 1.0))
+    assert found == "tau_max 300 (125 at shift 1) leaves no level of the schedule below it: 1000, 750, 500, 250"
+
+
 def test_target_draws_its_levels_uniformly():
     rows = 6000
     scene = example_scene([Row("effect", "ink")] * rows, torch.zeros(rows, 1, 1, 1), draws=Draws(4))
