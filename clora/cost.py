@@ -17,6 +17,7 @@ from clora.memory_plan import USABLE, phases, savings, teachers_bytes, trained_b
 from clora.protocols import trained_shapes
 from clora.seeding import Draws
 from clora.training.cycle import Cycle
+from clora.training.warm_start import warm_plan
 from clora.values import Conditions, Forward, Phase, RoleConditions, Scene
 
 if TYPE_CHECKING:
@@ -124,6 +125,11 @@ def cost(plan: Plan, room: int | None = None) -> str:
         "forward passes": f"{counted.forward_equivalents:.1f} a row and cycle ({recipe.train.schedule} schedule; "
         f"a backward counts 2), {forwards:,.0f} in all",
     }
+    warm = warm_plan(plan)
+    if warm is not None:
+        each = forward_equivalents(warm)
+        whole = each * warm.recipe.train.steps * recipe.train.batch_size
+        facts["warm start"] = f"{warm.recipe.train.steps:,} updates before it, {each:.1f} a row, {whole:,.0f} in all"
     lines = [f"{name:<15} {fact}" for name, fact in facts.items()]
     return "\n".join([*lines, *_memory(plan, counted, room)])
 

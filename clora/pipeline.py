@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -14,6 +15,8 @@ from attrs import frozen
 from clora import __version__
 from clora.adapters.adapter import Adapter
 from clora.files import write_atomic
+from clora.lora_files.reader import LoraDelta
+from clora.lora_files.writer import write_lora
 from clora.plan import Plan, make_plan
 from clora.progress import Progress
 from clora.protocols import Explains, RunInfo
@@ -27,6 +30,7 @@ from clora.stages.report import conditions_of_report, report
 from clora.training.batches import Batches, Targets
 from clora.training.loop import Watchers, train
 from clora.training.ranks import Ranks
+from clora.training.warm_start import warm_folder, warm_plan
 from clora.world import World
 
 if TYPE_CHECKING:
@@ -172,19 +176,36 @@ class Pipeline:
         if plan.recipe.serve.adapter == "student":
             targets = prepare(plan, self.world, self.folder, self.ranks, self.progress)
             batches = Batches(plan, self.world, targets)
-            student = train(plan, self.world, batches, self.folder.path, self.ranks, self._watchers())
+            watchers = self._watchers("train", plan)
+            warm = partial(self._warm_start, targets)
+            student = train(plan, self.world, batches, self.folder.path, self.ranks, watchers, warm)
         if self.ranks.first:
             self.progress.say("export")
             export(plan, self.world, self.folder, student)
             self.folder.mark_done("export", plan.digest, (self.folder.lora,))
         self.world.forget_trained()
 
-    def _watchers(self) -> Watchers:
-        steps = self.plan.recipe.train.steps
+    def _warm_start(self, targets: Targets) -> Adapter | None:
+        """Train the warm start's adapter to its end, keep it as a LoRA file, and give it; None without a warm start."""
+        plan = warm_plan(self.plan)
+        if plan is None:
+            return None
+        folder = warm_folder(self.folder.path)
+        batches = Batches(plan, self.world, targets)
+        adapter = train(plan, self.world, batches, folder, self.ranks, self._watchers("warm start", plan)).copy()
+        self.world.forget_trained()
+        if self.ranks.first:
+            deltas = {name: LoraDelta(a, b, scale) for name, (a, b, scale) in adapter.factors.items()}
+            write_lora(folder / "lora.safetensors", deltas)
+        return adapter
+
+    def _watchers(self, label: str, plan: Plan) -> Watchers:
+        steps = plan.recipe.train.steps
 
         def step(made) -> None:
-            self.progress.step(made, steps)
-            self.catalogue.step_finished(self.info, made)
+            self.progress.step(made, steps, label)
+            if label == "train":
+                self.catalogue.step_finished(self.info, made)
 
         return Watchers(step, lambda done, path: self.catalogue.checkpoint_saved(self.info, done, path))
 

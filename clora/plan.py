@@ -17,6 +17,7 @@ from clora.recipe.problems import Problem, RecipeError
 from clora.routes import slots_problem
 from clora.runs import digest_of
 from clora.seeding import Draws
+from clora.training.warm_start import warm_start_problems
 from clora.values import EffectCard, GeneralItem, Prompts
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     if _SUBJECT.isdisjoint(wrong):
         cards, unknown = _chosen(recipe, _all_cards(recipe))
         problems += [*unknown, *_words(recipe, cards), *_pictures(recipe, cards)]
+        if cards and "warm_start" not in wrong:
+            problems += _warm_start(recipe, cards)
     if "backbone" not in wrong:
         problems += _files(recipe, _lora_files(recipe, {place for place, _ in problems}), thorough)
     if _SUBJECT.isdisjoint(wrong):
@@ -124,6 +127,12 @@ def _start(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
     yield from (("start.run", sentence) for sentence in start_problems(recipe.start, prompts))
 
 
+def _warm_start(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
+    """A warm start that teaches nothing, or does not belong to this run."""
+    effects = tuple(card.name for card in cards)
+    yield from (("warm_start", sentence) for sentence in warm_start_problems(recipe, effects))
+
+
 def checked_cards(recipe: Recipe, places: Collection[str]) -> tuple[tuple[EffectCard, ...], list[Finding]]:
     """The recipe's effects for work that needs no whole plan, and the mistakes in the components at `places`."""
     findings = [
@@ -148,6 +157,9 @@ def components(recipe: Recipe) -> list[tuple[str, Any]]:
     groups = {"simulations": recipe.simulations, "losses": recipe.losses, "metrics": recipe.metrics}
     if recipe.critic is not None:
         groups["critic.losses"] = recipe.critic.losses
+    if recipe.warm_start is not None:
+        single["warm_start.router"] = recipe.warm_start.router
+        groups["warm_start.losses"] = recipe.warm_start.losses
     if recipe.start is not None:
         groups["start.teachers"] = recipe.start.teachers
     found = [(place, part) for place, part in single.items() if part is not None]

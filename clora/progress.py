@@ -30,6 +30,7 @@ class Progress:
         self.first_time = 0.0
         self.counting: tuple[str, int, float] | None = None  # what is counted, where it began, when
         self.smooth: dict[str, float] = {}
+        self.label = ""
 
     def say(self, text: str) -> None:
         """One line that stays."""
@@ -37,8 +38,10 @@ class Progress:
             self._clear()
             print(f"[{clock(time.monotonic() - self.started)}] {text}", file=self.stream, flush=True)
 
-    def step(self, report: StepReport, steps: int) -> None:
+    def step(self, report: StepReport, steps: int, label: str = "train") -> None:
         """A cycle's line: rate, time left, smoothed losses, cost."""
+        if label != self.label:
+            self.label, self.first_step, self.smooth = label, None, {}
         for name, value in report.losses.items():
             before = self.smooth.setdefault(name, value)
             self.smooth[name] = before + 0.1 * (value - before)
@@ -50,7 +53,7 @@ class Progress:
         self.spoke = now
         rate = (report.step - self.first_step) / max(now - self.first_time, 1e-9)
         line = (
-            f"train {report.step}/{steps}  {rate:.2f} updates/s  {clock((steps - report.step) / rate)} left  "
+            f"{label} {report.step}/{steps}  {rate:.2f} updates/s  {clock((steps - report.step) / rate)} left  "
             f"{_losses(self.smooth)}  {report.forward_equivalents:.0f} forwards"
         )
         if self.live:

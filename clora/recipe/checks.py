@@ -51,7 +51,11 @@ def _simulation_is_there(tree: Keys, path: Keypath, loss: Any) -> Iterator[Probl
 
 def _critic_is_there(tree: Keys, path: Keypath, loss: Any) -> Iterator[Problem]:
     section = tree.get("critic")
-    if (section is None or is_null(section)) and isinstance(loss, UsesCritic) and loss.needs_critic():
+    if not (isinstance(loss, UsesCritic) and loss.needs_critic()):
+        return
+    if path[0] == "warm_start":
+        yield Problem(mark_at(tree, path), f"{'.'.join(path)} asks for the critic, which the warm start has not yet")
+    elif section is None or is_null(section):
         yield Problem(mark_at(tree, path), f"{'.'.join(path)} asks for the critic, but there is no `critic` section")
 
 

@@ -87,6 +87,23 @@ class Train:
 
 
 @frozen
+class WarmStart:
+    """A start that knows the effects (not the paper's): one adapter is trained by these losses, then copied.
+
+    Student and critic begin as that adapter instead of as the bare base, whose fake score knows no effect. It stays in
+    the run's folder: flow matching on the teachers' outputs alone is the all-in-one baseline's student.
+    """
+
+    losses: dict[str, Any] = field(factory=dict)
+    router: Any = None  # null: the recipe's own
+    updates: int = field(default=120, validator=ge(1))  # of train.batch_size rows each
+    lr: float | None = field(default=None, validator=optional(gt(0.0)))  # null: train.lr
+    #: share of these updates, at their end, over which the rate falls to zero
+    decay: float = field(default=0.5, validator=_unit())
+    critic: bool = True  # false: the critic begins as the bare base
+
+
+@frozen
 class Merge:
     """Teachers merged without training, through PEFT's add_weighted_adapter."""
 
@@ -157,6 +174,7 @@ class Recipe:
     student: Student = Student()
     critic: Critic | None = None
     start: Start | None = None
+    warm_start: WarmStart | None = None
     teacher: Teacher = Teacher()
     prepare: Prepare = Prepare()
     train: Train = Train()

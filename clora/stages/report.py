@@ -20,6 +20,7 @@ from clora.seeding import Draws
 from clora.serving import Server
 from clora.stages.evaluate import general_items, load_served
 from clora.training.loop import read_steps
+from clora.training.warm_start import warm_folder
 from clora.values import StepReport
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def report(plan: Plan, world: Callable[[], World], folder: RunFolder, plus: Path
     results = folder.read_results()
     pictures = load_file(folder.pictures)
     steps = read_steps(folder.steps)
+    warm = read_steps(warm_folder(folder.path) / folder.steps.name)
     info = folder.info()
     measured = _measured(results)
     write_report(
@@ -57,9 +59,9 @@ def report(plan: Plan, world: Callable[[], World], folder: RunFolder, plus: Path
             effect_grids={card.name: _grid(plan, card.name, pictures) for card in plan.cards},
             general=_general(plan, pictures),
             compositions=_compositions(plan, world, folder, plus),
-            charts=_charts(steps),
+            charts=(*_warm_chart(warm), *_charts(steps)),
             measured=measured,
-            cost=_cost(info, steps),
+            cost=_cost(info, steps, warm),
             versions=info["versions"],
         ),
     )
@@ -173,6 +175,11 @@ def _composition(plan: Plan, world: World, adapter: str, effects: Sequence[str])
     return Composition(tuple(effects), instruction, Grid(names, roles))
 
 
+def _warm_chart(steps: Sequence[StepReport]) -> tuple[Chart, ...]:
+    """The warm start's losses against its own updates; none without one."""
+    return (Chart("warm start", _series(steps, lambda step: step.losses), log=True),) if steps else ()
+
+
 def _charts(steps: Sequence[StepReport]) -> tuple[Chart, ...]:
     """The losses, the gradient norms, and what the losses say of themselves, against student updates."""
     if not steps:
@@ -198,9 +205,11 @@ def _series(
     return series
 
 
-def _cost(info: Mapping[str, Any], steps: Sequence[StepReport]) -> Cost:
+def _cost(info: Mapping[str, Any], steps: Sequence[StepReport], warm: Sequence[StepReport]) -> Cost:
     mean = sum(step.forward_equivalents for step in steps) / len(steps) if steps else 0.0
-    return Cost(info["seconds"], len(steps), mean, _peak_memory(), {"train": sum(step.seconds for step in steps)})
+    stages = {"warm start": sum(step.seconds for step in warm)} if warm else {}
+    stages["train"] = sum(step.seconds for step in steps)
+    return Cost(info["seconds"], len(steps), mean, _peak_memory(), stages)
 
 
 def _peak_memory() -> int | None:

@@ -22,6 +22,7 @@ from clora.training.checkpoint import Checkpoints, State
 from clora.training.cycle import Cycle
 from clora.training.lookahead import LookAhead
 from clora.training.optimizer import MovingAverage, Trained, learning_rate
+from clora.training.warm_start import hand_over
 from clora.values import StepReport
 from clora.world import read_adapter
 
@@ -60,16 +61,28 @@ def make_state(plan: Plan, world: World, ranks: Ranks) -> State:
     return State(student, critic, None if decay is None else MovingAverage(student.adapter, decay))
 
 
-def train(plan: Plan, world: World, batches: Batches, folder: Path, ranks: Ranks, watchers: Watchers) -> Adapter:
+def train(
+    plan: Plan,
+    world: World,
+    batches: Batches,
+    folder: Path,
+    ranks: Ranks,
+    watchers: Watchers,
+    warm: Callable[[], Adapter | None] = lambda: None,
+) -> Adapter:
     """Train to the recipe's last update and return what is served: the moving average, or the student without one.
 
+    `warm` gives the adapter of the warm start; it is asked only where there is no checkpoint to go on from.
     Raises NonFiniteLossError, and Stopped after Ctrl-C with a checkpoint saved; the same call then goes on exactly.
     """
     recipe = plan.recipe
+    checkpoints = Checkpoints(folder / "checkpoints", plan.digest, recipe.train.keep_checkpoints)
+    learnt = None if checkpoints.steps() else warm()
     state = make_state(plan, world, ranks)
     if recipe.start is not None:
         begin(state, read_adapter(world, RunFolder(recipe.start.run).lora), recipe.start)
-    checkpoints = Checkpoints(folder / "checkpoints", plan.digest, recipe.train.keep_checkpoints)
+    if learnt is not None and recipe.warm_start is not None:
+        hand_over(state, learnt, recipe.warm_start)
     done = checkpoints.resume(state)
     log = StepLog(folder / "steps.jsonl", done) if ranks.first else None
     cycle = Cycle(recipe, batches, world.evaluator, state.student, state.critic, world.pace)

@@ -1,0 +1,94 @@
+"""The warm start: before distribution matching one adapter learns the effects, and student and critic begin as it.
+
+DMD starts its fake score at the teacher. With many teachers there is no one model to start at: a critic that begins as
+the bare base knows no effect and stays behind at high noise, where it must know the effect to predict anything. An
+adapter trained by plain flow matching on the teachers' outputs (3 forward-equivalents a row) is that one model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from clora.routes import route_of
+from clora.runs import digest_of
+from clora.seeding import Draws
+
+if TYPE_CHECKING:
+    from clora.adapters.adapter import Adapter
+    from clora.plan import Plan
+    from clora.recipe.schema import Recipe, WarmStart
+    from clora.training.checkpoint import State
+
+#: how many batches are looked at for rows that the warm start's losses read
+LOOKED_AT = 64
+
+
+def warm_recipe(recipe: Recipe, warm: WarmStart) -> Recipe:
+    """The recipe of the warm start alone: its losses and router, the student's own shape, no critic, no average."""
+    train = evolve(
+        recipe.train,
+        steps=warm.updates,
+        lr=recipe.train.lr if warm.lr is None else warm.lr,
+        decay=warm.decay,
+        warmup_steps=min(recipe.train.warmup_steps, warm.updates),
+    )
+    return evolve(
+        recipe,
+        router=recipe.router if warm.router is None else warm.router,
+        losses=warm.losses,
+        critic=None,
+        student=evolve(recipe.student, ema=None),
+        train=train,
+        warm_start=None,
+    )
+
+
+def warm_plan(plan: Plan) -> Plan | None:
+    """The plan of the warm start alone; None where the recipe has none."""
+    warm = plan.recipe.warm_start
+    if warm is None or plan.recipe.serve.adapter != "student":
+        return None
+    return evolve(plan, recipe=warm_recipe(plan.recipe, warm), digest=digest_of([plan.digest, "warm start"]))
+
+
+def warm_folder(folder: Path) -> Path:
+    """Where a run keeps its warm start: checkpoints, steps.jsonl, the adapter."""
+    return folder / "warm_start"
+
+
+def hand_over(state: State, warm: Adapter, settings: WarmStart) -> None:
+    """Put the warm start's weights into a fresh student, its average and, where asked for, the critic.
+
+    Optimizers begin anew: their moments belong to another loss.
+    """
+    state.student.adapter.flat.copy_(warm.flat)
+    if state.average is not None:
+        state.average.adapter.flat.copy_(warm.flat)
+    if state.critic is not None and settings.critic:
+        state.critic.adapter.flat.copy_(warm.flat)
+
+
+def warm_start_problems(recipe: Recipe, effects: tuple[str, ...]) -> Iterable[str]:
+    """What keeps a recipe's warm start from teaching anything, a sentence each."""
+    warm = recipe.warm_start
+    if warm is None or recipe.serve.adapter != "student":
+        return
+    if not warm.losses:
+        yield "it has no losses; add some under warm_start.losses, or remove it with `warm_start: null`"
+        return
+    if recipe.start is not None:
+        yield "an extension starts from a finished LoRA already; remove one of the two"
+    if warm.updates > recipe.train.steps:
+        yield f"its {warm.updates} updates are more than the run's own {recipe.train.steps} (train.steps)"
+    alone, draws = warm_recipe(recipe, warm), Draws(recipe.seed)
+    read = {stream for loss in warm.losses.values() for stream in loss.streams}
+    if not any(
+        row.stream in read
+        for update in range(min(warm.updates, LOOKED_AT))
+        for row in route_of(alone, draws.at(update), effects).rows
+    ):
+        yield "its router gives no row that its losses read; give it rows of the effect stream under warm_start.router"

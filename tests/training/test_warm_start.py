@@ -1,0 +1,173 @@
+"""The warm start: one adapter by flow matching, from which student and critic begin; resumable, counted, checked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clora import cli
+from clora.adapters.adapter import Adapter
+from clora.cost import cost, forward_equivalents
+from clora.pipeline import Pipeline, make_job
+from clora.plan import Plan, make_plan
+from clora.plugins import discover
+from clora.progress import Progress
+from clora.recipe.load import load_recipe
+from clora.recipe.schema import Train, WarmStart
+from clora.runs import RunFolder
+from clora.seeding import Draws
+from clora.training.checkpoint import State
+from clora.training.optimizer import MovingAverage, Trained
+from clora.training.ranks import Ranks
+from clora.training.warm_start import hand_over, warm_folder, warm_plan
+
+RECIPE = Path(__file__).parents[2] / "recipes/collection.yaml"
+SETS = (
+    "effects=[duotone_ocean, thermal]",
+    "student={rank: 4, alpha: 4, steps: 4}",
+    "train={steps: 2, warmup_steps: 1, batch_size: 4, checkpoint_every: 1, keep_checkpoints: 5}",
+    "teacher.steps=1",
+    "prepare={previews: 0, train_images: 2, general_images: 4}",
+    "evaluate={images: 1, general_images: 1}",
+    "metrics=null",
+)
+WARM = "warm_start={updates: 2, losses: {flow: {use: ta_fm, streams: [effect]}}, router: {use: pdsr, p_switch: 1.0}}"
+
+
+def plan_of(*sets: str) -> Plan:
+    return make_plan(load_recipe(RECIPE, (), [*SETS, *sets], discover()))
+
+
+def carried_out(folder: Path, *sets: str) -> RunFolder:
+    catalogue = discover()
+    plan = make_plan(load_recipe(RECIPE, (), [*SETS, *sets], catalogue))
+    job = make_job(plan, catalogue, RunFolder(folder))
+    return Pipeline(job, catalogue, Ranks(), Progress(on=False)).run(until_export=True)
+
+
+def checkpoint(folder: Path, update: int) -> dict[str, torch.Tensor]:
+    return load_file(folder / f"checkpoints/{update:06d}/state.safetensors")
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run with a warm start, up to its export."""
+    return carried_out(tmp_path_factory.mktemp("warm") / "run", WARM)
+
+
+def test_student_critic_and_average_begin_as_the_warm_starts_adapter():
+    shapes = {"mix": (3, 5)}
+
+    def fresh(name: str) -> Adapter:
+        return Adapter.fresh(shapes, 2, 2.0, Draws(0).named(name))
+
+    learnt = fresh("learnt")
+    learnt.flat.normal_(generator=torch.Generator().manual_seed(0))
+    for with_critic in (True, False):
+        student, critic = (Trained(fresh(name), 1e-3, Train(), Ranks()) for name in ("student", "critic"))
+        state = State(student, critic, MovingAverage(student.adapter, 0.9))
+        bare = critic.adapter.flat.clone()
+        hand_over(state, learnt, WarmStart(critic=with_critic))
+        assert state.student.adapter.flat.equal(learnt.flat)
+        assert state.average is not None
+        assert state.average.adapter.flat.equal(learnt.flat)
+        assert critic.adapter.flat.equal(learnt.flat if with_critic else bare)
+        assert state.student.adapter.factors["mix"][1].equal(learnt.factors["mix"][1])  # the views follow
+
+
+def test_the_warm_start_is_what_flow_matching_alone_trains(warm, tmp_path):
+    alone = carried_out(
+        tmp_path / "run",
+        "losses={bs_dmd: null, ts_dmd: null}",
+        "router.p_switch=1.0",
+        "critic=null",
+        "student.ema=null",
+    )
+    theirs = checkpoint(alone.path, 2)
+    ours = checkpoint(warm_folder(warm.path), 2)
+    assert ours.keys() == theirs.keys()
+    # the loss has another name there, and so other noise; the rows are the same
+    assert not ours["student.flat"].equal(theirs["student.flat"])
+    named = WARM.replace("flow:", "ta_fm:")
+    same = checkpoint(warm_folder(carried_out(tmp_path / "named", named).path), 2)
+    for name, value in theirs.items():
+        assert same[name].equal(value), name
+
+
+def test_its_adapter_is_kept_and_every_update_logged(warm):
+    folder = warm_folder(warm.path)
+    tensors = load_file(folder / "lora.safetensors")
+    flat = checkpoint(folder, 2)["student.flat"]
+    kept = sum(tensor.numel() for tensor in tensors.values())
+    assert kept == flat.numel()
+    steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in steps] == [1, 2]
+    assert all(step["forward_equivalents"] == 3.0 for step in steps)
+    assert [set(step["losses"]) for step in steps] == [{"flow"}] * 2
+
+
+@pytest.mark.parametrize("killed", ["in the warm start", "between both", "in training"])
+def test_a_run_that_was_stopped_anywhere_ends_the_same(warm, tmp_path, killed):
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(warm.path, folder.path)
+    shutil.copytree(warm.cache, folder.cache)
+    for name in ("stages.json", "export/lora.safetensors"):
+        (folder.path / name).unlink()
+    lost = [folder.path / "checkpoints/000002"]
+    if killed != "in training":
+        lost.append(folder.path / "checkpoints/000001")
+    if killed == "in the warm start":
+        lost.append(warm_folder(folder.path) / "checkpoints/000002")
+    for path in lost:
+        shutil.rmtree(path)
+    carried_out(folder.path, WARM)
+    assert folder.lora.read_bytes() == warm.lora.read_bytes()
+    assert len((warm_folder(folder.path) / "steps.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_warm_start_changes_what_is_trained_and_what_it_is_called(warm, tmp_path):
+    cold = carried_out(tmp_path / "run")
+    assert cold.lora.read_bytes() != warm.lora.read_bytes()
+    assert cold.info()["digest"] != warm.info()["digest"]
+    assert not warm_folder(cold.path).exists()
+
+
+def test_its_cost_is_counted():
+    plan = plan_of(WARM)
+    alone = warm_plan(plan)
+    assert alone is not None
+    assert forward_equivalents(alone, 4) == 3.0  # one forward with its backward a row
+    assert "warm start      2 updates before it, 3.0 a row, 24 in all" in cost(plan)
+    assert "warm start" not in cost(plan_of())
+    assert warm_plan(plan_of()) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["warm_start={updates: 2}"], "warm_start: it has no losses; add some under warm_start.losses"),
+        (["warm_start={losses: {f: ta_fm}, updates: 3}"], "its 3 updates are more than the run's own 2 (train.steps)"),
+        (["warm_start={losses: {f: ta_fm}, updates: 0}"], "warm_start.updates must be"),
+        (["warm_start={losses: {f: ta_fm}, update: 2}"], "did you mean 'updates'?"),
+        (["warm_start={losses: {f: ta_fm}, rank: 2}"], "unknown key 'rank' in warm_start"),
+        (["warm_start={losses: {f: tafm}}"], "losses has no component 'tafm'; did you mean 'ta_fm'?"),
+        ([WARM.replace("p_switch: 1.0", "p_switch: 0.0")], "its router gives no row that its losses read"),
+        (["warm_start={losses: {f: {use: dmd, simulation: backward}}}"], "asks for the critic, which the warm start"),
+        (
+            ["warm_start={losses: {f: {use: dmd, simulation: back}}}"],
+            "asks for simulation 'back', not in",
+        ),
+        (["warm_start=5"], "warm_start: expected a mapping"),
+    ],
+)
+def test_a_warm_start_with_a_mistake_is_told(words, sentence, capsys):
+    sets = [part for text in (*SETS, *words) for part in ("--set", text)]
+    assert cli.main(["validate", str(RECIPE), *sets]) == 2
+    err = capsys.readouterr().err
+    assert sentence in err
+    assert "Traceback" not in err
