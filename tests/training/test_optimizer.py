@@ -76,14 +76,15 @@ def test_one_flat_adamw_equals_adamw_over_separate_tensors(keys):
 
 
 def test_adamw_is_adamw():
-    """Two steps by the formulas in float64, with the paper's betas 0 and 0.999."""
-    ours, w, v = trained(), adapter().flat.double().numpy(), 0.0
-    for step in range(2):
+    """Three steps by the formulas in float64, with the public code's betas 0.9 and 0.999 and weight decay 0.01."""
+    ours, w, m, v = trained(), adapter().flat.double().numpy(), 0.0, 0.0
+    for step in range(3):
         give(ours.adapter, gradients(step))
         ours.update(step)
         g = torch.cat([grad.flatten() for grad in gradients(step)]).double().numpy()
-        v = 0.999 * v + 0.001 * g * g
-        w = w - 1e-2 * g / (np.sqrt(v / (1 - 0.999 ** (step + 1))) + 1e-8)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        m_hat, v_hat = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.999 ** (step + 1))
+        w = w - 1e-2 * 0.01 * w - 1e-2 * m_hat / (np.sqrt(v_hat) + 1e-8)
     np.testing.assert_allclose(ours.adapter.flat.numpy(), w, rtol=1e-4, atol=1e-6)
 
 
