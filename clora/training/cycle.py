@@ -1,7 +1,8 @@
 """One cycle of training: a student update and its critic updates, under one of two schedules of rollouts.
 
 independent: every update makes its own batch and its own rollout, stopped at the drawn step; the student's x_g also
-serves the critic's first update (with 8 steps, 5 critic updates and p_switch = 0.5: about 47 forward-equivalents).
+serves the critic's first update (with 8 steps, 5 critic updates and p_switch = 0.5: about 47 forward-equivalents), or
+with `critic.reuse_rollout: false` a fresh rollout of the updated student, as in the public code (about 51.5).
 
 shared: the student does not change within a cycle, so one full rollout serves the critic's updates, each with a draw of
 its own, and the student's update, which comes last and so meets a critic that has just followed this very student
@@ -58,6 +59,7 @@ class Cycle:
         self.pace = pace or Pace()
         self.critic_losses: Mapping[str, Loss] = recipe.critic.losses if recipe.critic else {}
         self.critic_updates = recipe.critic.updates if recipe.critic else 0
+        self.reuse_rollout = recipe.critic.reuse_rollout if recipe.critic else True
         self.schedule = Schedule.shifted(recipe.student.steps, recipe.student.shift)
 
     def run(self, update: int, draws: Draws) -> dict[str, float]:
@@ -81,12 +83,14 @@ class Cycle:
     def _independent(self, update: int, draws: Draws) -> dict[str, float]:
         scene = self.batches.scene(draws, "student", self.schedule)
         terms, outcomes = self._terms("student", scene, {}, self.recipe.losses, {})
-        ready = {name: outcome.detach() for name, outcome in outcomes.items()}
+        ready = {name: outcome.detach() for name, outcome in outcomes.items()} if self.reuse_rollout else {}
         logs = self._apply("student", update, scene, terms, self.student)
         for k in range(self.critic_updates):
             if k:
                 scene = self.batches.scene(draws.at(draws.step + k), "critic", self.schedule)
             critic_scene = evolve(scene, phase="critic", draws=draws.at(draws.step + k))
+            if k == 0 and not self.reuse_rollout:
+                critic_scene = critic_scene.named("fresh")  # not the noise of the student's own rollout
             logs |= self._update_critic(update, critic_scene, {}, ready if k == 0 else {})
         return logs
 

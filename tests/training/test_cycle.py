@@ -159,10 +159,12 @@ class Setting:
 INK, WAX, PLAIN = Row("effect", "ink"), Row("effect", "wax"), Row("general")
 
 
-def with_simulation(schedule: str, simulation: Simulation, updates: int = 5, rows=(PLAIN, INK)) -> tuple[Setting, list]:
+def with_simulation(
+    schedule: str, simulation: Simulation, updates: int = 5, rows=(PLAIN, INK), reuse: bool = True
+) -> tuple[Setting, list]:
     seen: list = []
     loss = OnSimulation("backward", seen)
-    critic = Critic(updates=updates, losses={"follow": loss})
+    critic = Critic(updates=updates, reuse_rollout=reuse, losses={"follow": loss})
     return Setting(rows, schedule, critic, simulations={"backward": simulation}, losses={"dmd": loss}), seen
 
 
@@ -188,6 +190,18 @@ def test_independent_gives_the_students_own_x_g_to_the_critics_first_update():
     assert torch.equal(seen[0][2], seen[1][2])
     assert [requires_grad for *_, requires_grad in seen] == [True] + [False] * 5
     assert not any(torch.equal(seen[0][2], x0) for _, _, x0, _ in seen[2:])
+
+
+def test_a_fresh_rollout_for_the_critics_first_update_is_of_the_updated_student_with_noise_of_its_own():
+    simulation = Simulation()
+    setting, seen = with_simulation("independent", simulation, reuse=False)
+    setting.run(3)
+    assert simulation.seen == [("simulate", "student", 15, False)] + [
+        ("simulate", "critic", step, False) for step in range(15, 20)
+    ]
+    assert setting.batches.steps == [15, 16, 17, 18, 19]  # the same rows
+    assert [requires_grad for *_, requires_grad in seen] == [True] + [False] * 5
+    assert not torch.equal(seen[0][2], seen[1][2])
 
 
 def test_shared_makes_one_rollout_and_updates_the_student_last():
@@ -368,6 +382,14 @@ def test_the_independent_schedule_costs_about_47_forwards_a_row(p_switch, expect
     """
     counted = forward_equivalents(papers_plan(p_switch, "independent"), cycles=12)
     assert counted == pytest.approx(expected, rel=0.03)
+
+
+def test_a_fresh_rollout_for_the_critics_first_update_costs_four_and_a_half_forwards_more():
+    """3.5 + 1 without gradient for the rollout that was read before: 47 + 4.5."""
+    plan = papers_plan(0.5, "independent")
+    fresh = evolve(plan.recipe.critic, reuse_rollout=False)
+    counted = forward_equivalents(evolve(plan, recipe=evolve(plan.recipe, critic=fresh)), cycles=12)
+    assert counted == pytest.approx(51.5, rel=0.03)
 
 
 @pytest.mark.parametrize(("p_switch", "expected"), [(0.0, 29.0), (1.0, 38.0)])
