@@ -34,7 +34,7 @@ class Critic:
 
     updates: int = field(default=5, validator=ge(1))
     lr: float = field(default=1e-4, validator=gt(0.0))
-    #: the student's own x_g, made before its update, serves the critic's first update too; false: a fresh rollout of the
+    #: the student's x_g, made before its update, serves the critic's first update too; false: a fresh rollout of the
     #: updated student, as the public code makes (independent schedule)
     reuse_rollout: bool = True
     losses: dict[str, Any] = field(factory=dict)
