@@ -185,14 +185,22 @@ def _charts(steps: Sequence[StepReport]) -> tuple[Chart, ...]:
     if not steps:
         return ()
     charts = [Chart("losses", _series(steps, lambda step: step.losses), log=True)]
-    logs = sorted({name for step in steps for name in step.logs})
-    for suffix in dict.fromkeys(name.rsplit(".", 1)[-1] for name in logs):
-        chosen = [name for name in logs if name.endswith(f".{suffix}")]
-        series = _series(steps, lambda step, chosen=chosen: {n: step.logs[n] for n in chosen if n in step.logs})
-        series = {name.removesuffix(f".{suffix}"): points for name, points in series.items()}
+    groups: dict[str, list[str]] = {}
+    for name in sorted({name for step in steps for name in step.logs}):
+        groups.setdefault(_quantity(name)[1], []).append(name)
+    for quantity, names in groups.items():
+        series = _series(steps, lambda step, names=names: {n: step.logs[n] for n in names if n in step.logs})
+        series = {_quantity(name)[0]: points for name, points in series.items()}
         positive = all(value > 0 for points in series.values() for _, value in points)
-        charts.append(Chart(suffix.replace("_", " "), series, log=positive))
+        charts.append(Chart(quantity.replace("_", " "), series, log=positive))
     return tuple(charts)
+
+
+def _quantity(name: str) -> tuple[str, str]:
+    """A log's series and quantity: `critic.on_target.grad.high` is `critic.on_target high` of `grad`."""
+    *owner, quantity = name.split(".")[: 3 if name.startswith("critic.") and name.count(".") > 1 else 2]
+    part = name.split(".")[len(owner) + 1 :]
+    return " ".join([".".join(owner), *part]), quantity
 
 
 def _series(

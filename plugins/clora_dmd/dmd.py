@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from attrs.validators import and_, deep_iterable, ge, gt, in_, lt, min_len
+from attrs.validators import and_, deep_iterable, ge, gt, in_, le, lt, min_len
 
-from clora.api import Asking, Await, Forward, LossTerm, Scene, Stream, add_noise, guide, position, shift, to_x0
+from clora.api import Asking, Await, Forward, LossTerm, Scene, Stream, add_noise, guide, position, shift, to_x0, unshift
+from clora_dmd.monitors import Judged, logs
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +20,9 @@ class Dmd:
 
     `tau_min` (0..1000) bounds the noise level at which critic and teacher are compared: the shifted level for
     `bound: post_shift` as the paper says, the one before the shift for `pre_shift` as the public code does. The shifted
-    one is a level of the paper's schedule and moves with the shift. `floor` is the least denominator of the gradient.
-    `guidance_scale` 1 asks no unconditional teacher.
+    one is a level of the paper's schedule and moves with the shift. `floor` is the least denominator of the gradient,
+    and so is `floor_of_spread` times the standard deviation of the teacher's x0: near the target |x - r| goes to zero,
+    which makes noise in f - r a gradient of constant size. `guidance_scale` 1 asks no unconditional teacher.
     """
 
     simulation: str
@@ -34,6 +36,7 @@ class Dmd:
     # 1e-3 is the mean rounding error of a unit-variance latent in bfloat16: |x - r| below it is no signal, and the
     # quotient would be noise of any size. Latents at training's noise levels stand two orders above it.
     floor: float = field(default=1e-3, validator=gt(0.0))
+    floor_of_spread: float = field(default=0.0, validator=and_(ge(0.0), le(1.0)))
     normalise: bool = True
 
     def needs_critic(self) -> bool:
@@ -56,7 +59,7 @@ class Dmd:
         # x - stopgrad(x - g) written so that it is g to the last digit: x - stopgrad(x) is exactly zero
         student = simulated.x0.float()
         loss = 0.5 * (student - student.detach() + gradient).square().mean()
-        return LossTerm(loss, _logs(gradient, broken, fake, real))
+        return LossTerm(loss, logs(Judged(x.float(), gradient, fake, real, unshift(sigma, scene.shift)), broken))
 
     def sigmas(self, scene: Scene) -> torch.Tensor:
         """sigma = shift_s(u), u ~ U(lo, 1), [R]: lo = unshift_3(tau) after, tau before the shift   (paper: tau_min)."""
@@ -77,38 +80,18 @@ class Dmd:
         return fake, real
 
     def gradient(self, x: torch.Tensor, fake: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """g = (f - r) / max(mean_{C,H,W} |x - r|, floor) and how many of its numbers were not finite (they become 0).
+        """g = (f - r) / max(mean_{C,H,W} |x - r|, floor, floor_of_spread std(r)); numbers not finite become 0.
 
-        All float32 [R, C, H, W]   (DMD Eq. 8, per sample).
+        Also gives how many those were. All float32 [R, C, H, W]   (DMD Eq. 8, per sample).
         """
         import torch
 
         gradient = fake - real
         if self.normalise:
-            scale = (x - real).abs().mean(dim=tuple(range(1, x.ndim)), keepdim=True)
-            gradient = gradient / scale.clamp_min(self.floor)
+            axes = tuple(range(1, x.ndim))
+            scale = (x - real).abs().mean(dim=axes, keepdim=True).clamp_min(self.floor)
+            if self.floor_of_spread:
+                scale = torch.maximum(scale, self.floor_of_spread * real.std(dim=axes, keepdim=True, correction=0))
+            gradient = gradient / scale
         finite = gradient.isfinite()
         return torch.where(finite, gradient, torch.zeros_like(gradient)), (~finite).sum()
-
-
-def _logs(gradient: torch.Tensor, broken: torch.Tensor, fake: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
-    """Numbers that show the gradient vanish where critic and teacher agree (paper: Sec. 8.1), means over rows.
-
-    `gradient_norm` is ||g|| / sqrt(CHW), `real_fake_gap` mean |f - r|, `real_fake_distance` ||f - r|| / ||r||,
-    `real_fake_cosine` the cosine of f and r, `not_finite` a count.
-    """
-    import torch
-    from torch.nn.functional import cosine_similarity
-
-    f, r, g = fake.flatten(1), real.flatten(1), gradient.flatten(1)
-    distance = (f - r).norm(dim=1) / r.norm(dim=1).clamp_min(torch.finfo(r.dtype).tiny)
-    numbers = {
-        "gradient_norm": g.square().mean(1).sqrt().mean(),
-        "real_fake_gap": (f - r).abs().mean(),
-        "real_fake_distance": distance.mean(),
-        "real_fake_cosine": cosine_similarity(f, r, dim=1).mean(),
-        "not_finite": broken,
-    }
-    # one copy from the device instead of five
-    values = torch.stack([number.float() for number in numbers.values()]).tolist()
-    return dict(zip(numbers, values, strict=True))
