@@ -78,23 +78,33 @@ def _training(plan: Plan, footprint: Footprint, counted: Counted, on_base: Mappi
     work = max(footprint.backward * with_grad, footprint.sampling * without)
     activations = {f"activations of {counted.rows_held} rows": held, "working memory": work}
     yield Phase("training", {**on_base, **adapters, **activations})
-    own = 0 if plan.recipe.train.offload_optimizer else 4 * trained_numbers(plan)  # the root of one moment
+    largest = max(trained_numbers(plan), critic_numbers(plan))
+    own = 0 if plan.recipe.train.offload_optimizer else 4 * largest  # the root of one moment
     yield Phase("update", {**on_base, **adapters, "AdamW's own": own})
 
 
 def trained_numbers(plan: Plan) -> int:
     """How many numbers the student has."""
-    shapes = trained_shapes(plan.recipe.backbone)
-    return sum(plan.recipe.student.rank * (inputs + outputs) for inputs, outputs in shapes.values())
+    return plan.recipe.student.rank * _numbers_a_rank(plan)
+
+
+def critic_numbers(plan: Plan) -> int:
+    """How many numbers the critic has, 0 without one."""
+    critic = plan.recipe.critic
+    return 0 if critic is None else (critic.rank or plan.recipe.student.rank) * _numbers_a_rank(plan)
+
+
+def _numbers_a_rank(plan: Plan) -> int:
+    return sum(inputs + outputs for inputs, outputs in trained_shapes(plan.recipe.backbone).values())
 
 
 def trained_bytes(plan: Plan) -> int:
     """Bytes of student, critic and moving average in float32; 0 where nothing is trained."""
     recipe = plan.recipe
-    trained = 1 if recipe.critic is None else 2
+    student, critic = trained_numbers(plan), critic_numbers(plan)
     each = 2 if recipe.train.offload_optimizer else 4  # weights and gradients, two moments
-    copies = each * trained + (recipe.student.ema is not None)  # the average
-    return 4 * copies * trained_numbers(plan) if recipe.losses else 0
+    average = student if recipe.student.ema is not None else 0
+    return 4 * (each * (student + critic) + average) if recipe.losses else 0
 
 
 def teachers_bytes(plan: Plan) -> int:

@@ -32,6 +32,8 @@ class Student:
 class Critic:
     """The adapter that follows the student's distribution; absent where no loss asks for it."""
 
+    #: null: the student's rank, as in the paper; the strength alpha / rank is the student's always
+    rank: int | None = field(default=None, validator=optional(ge(1)))
     updates: int = field(default=5, validator=ge(1))
     lr: float = field(default=1e-4, validator=gt(0.0))
     #: the student's x_g, made before its update, serves the critic's first update too; false: a fresh rollout of the

@@ -51,12 +51,15 @@ def make_state(plan: Plan, world: World, ranks: Ranks) -> State:
     draws = Draws(recipe.seed).named("init")
     shapes = trained_shapes(recipe.backbone)  # teachers may cover more
 
-    def fresh(name: str) -> Adapter:
-        adapter = Adapter.fresh(shapes, recipe.student.rank, recipe.student.alpha, draws.named(name))
-        return world.adapted.add(name, adapter.to(world.device))
+    def fresh(name: str, rank: int) -> Adapter:
+        alpha = recipe.student.alpha * rank / recipe.student.rank
+        return world.adapted.add(name, Adapter.fresh(shapes, rank, alpha, draws.named(name)).to(world.device))
 
-    student = Trained(fresh("student"), recipe.train.lr, recipe.train, ranks)
-    critic = Trained(fresh("critic"), recipe.critic.lr, recipe.train, ranks) if recipe.critic else None
+    student = Trained(fresh("student", recipe.student.rank), recipe.train.lr, recipe.train, ranks)
+    critic = None
+    if recipe.critic is not None:
+        adapter = fresh("critic", recipe.critic.rank or recipe.student.rank)
+        critic = Trained(adapter, recipe.critic.lr, recipe.train, ranks)
     decay = recipe.student.ema
     return State(student, critic, None if decay is None else MovingAverage(student.adapter, decay))
 

@@ -63,13 +63,17 @@ def warm_folder(folder: Path) -> Path:
 def hand_over(state: State, warm: Adapter, settings: WarmStart) -> None:
     """Put the warm start's weights into a fresh student, its average and, where asked for, the critic.
 
-    Optimizers begin anew: their moments belong to another loss.
+    Optimizers begin anew: their moments belong to another loss. A critic of a higher rank keeps its own draw of A in
+    the rows beyond, where B is zero: it computes the same.
     """
     state.student.adapter.flat.copy_(warm.flat)
     if state.average is not None:
         state.average.adapter.flat.copy_(warm.flat)
     if state.critic is not None and settings.critic:
-        state.critic.adapter.flat.copy_(warm.flat)
+        for module, (a, b, _) in state.critic.adapter.factors.items():
+            learnt_a, learnt_b, _ = warm.factors[module]
+            rank = len(learnt_a)
+            a.data[:rank], b.data[:, :rank] = learnt_a, learnt_b
 
 
 def warm_start_problems(recipe: Recipe, effects: tuple[str, ...]) -> Iterable[str]:
@@ -84,6 +88,12 @@ def warm_start_problems(recipe: Recipe, effects: tuple[str, ...]) -> Iterable[st
         yield "an extension starts from a finished LoRA already; remove one of the two"
     if warm.updates > recipe.train.steps:
         yield f"its {warm.updates} updates are more than the run's own {recipe.train.steps} (train.steps)"
+    rank = recipe.student.rank if recipe.critic is None else recipe.critic.rank or recipe.student.rank
+    if warm.critic and rank < recipe.student.rank:
+        yield (
+            f"its adapter of rank {recipe.student.rank} does not fit the critic's {rank}; raise critic.rank, or begin "
+            "the critic as the bare base with warm_start.critic: false"
+        )
     alone, draws = warm_recipe(recipe, warm), Draws(recipe.seed)
     read = {stream for loss in warm.losses.values() for stream in loss.streams}
     if not any(

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from clora import cli
 from clora.adapters.adapter import Adapter
 from clora.cost import cost, forward_equivalents
+from clora.memory_plan import trained_bytes, trained_numbers
 from clora.pipeline import Pipeline, make_job
 from clora.plan import Plan, make_plan
 from clora.plugins import discover
@@ -80,6 +82,19 @@ def test_student_critic_and_average_begin_as_the_warm_starts_adapter():
         assert state.student.adapter.factors["mix"][1].equal(learnt.factors["mix"][1])  # the views follow
 
 
+def test_a_critic_of_a_higher_rank_computes_what_the_warm_start_learnt():
+    shapes = {"mix": (3, 5)}
+    learnt = Adapter.fresh(shapes, 2, 4.0, Draws(0))
+    learnt.flat.normal_(generator=torch.Generator().manual_seed(0))
+    student = Trained(Adapter.fresh(shapes, 2, 4.0, Draws(1)), 1e-3, Train(), Ranks())
+    critic = Trained(Adapter.fresh(shapes, 7, 14.0, Draws(2)), 1e-3, Train(), Ranks())
+    hand_over(State(student, critic, None), learnt, WarmStart())
+    (a, b, scale), (c, d, other) = learnt.factors["mix"], critic.adapter.factors["mix"]
+    expected = scale * b.detach().double().numpy() @ a.detach().double().numpy()
+    np.testing.assert_allclose(other * d.detach().double().numpy() @ c.detach().double().numpy(), expected, atol=1e-6)
+    assert c[2:].abs().min() > 0  # the rows beyond can learn
+
+
 def test_the_warm_start_is_what_flow_matching_alone_trains(warm, tmp_path):
     alone = carried_out(
         tmp_path / "run",
@@ -137,6 +152,15 @@ def test_a_warm_start_changes_what_is_trained_and_what_it_is_called(warm, tmp_pa
     assert not warm_folder(cold.path).exists()
 
 
+def test_a_critic_may_have_a_rank_of_its_own(tmp_path):
+    folder = carried_out(tmp_path / "run", WARM, "critic.rank=6", "train.steps=1", "warm_start.updates=1")
+    tensors = checkpoint(folder.path, 1)
+    assert tensors["critic.flat"].numel() * 4 == tensors["student.flat"].numel() * 6
+    plan, wide = plan_of(), plan_of("critic.rank=6")
+    student = 16 * trained_numbers(plan)  # weights, gradients and two moments in float32
+    assert trained_bytes(wide) - trained_bytes(plan) == student // 2
+
+
 def test_its_cost_is_counted():
     plan = plan_of(WARM)
     alone = warm_plan(plan)
@@ -162,6 +186,7 @@ def test_its_cost_is_counted():
             ["warm_start={losses: {f: {use: dmd, simulation: back}}}"],
             "asks for simulation 'back', not in",
         ),
+        ([WARM, "critic.rank=2"], "its adapter of rank 4 does not fit the critic's 2; raise critic.rank"),
         (["warm_start=5"], "warm_start: expected a mapping"),
     ],
 )
