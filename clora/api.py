@@ -54,8 +54,10 @@ from clora.protocols import (
     Truth,
     UsesCritic,
     UsesSimulation,
+    WeighsOverTime,
 )
 from clora.seeding import Draws
+from clora.training.course import course
 from clora.untrusted import integer_of, kind_of, number_of, parse_json, read_json, read_map, read_text
 from clora.values import (
     Asking,
@@ -159,9 +161,11 @@ __all__ = [
     "Truth",
     "UsesCritic",
     "UsesSimulation",
+    "WeighsOverTime",
     "Words",
     "WrittenCaption",
     "add_noise",
+    "course",
     "escaped",
     "guide",
     "hint",

@@ -53,6 +53,7 @@ from clora.protocols.method import (
     Teachers,
     UsesCritic,
     UsesSimulation,
+    WeighsOverTime,
 )
 from clora.protocols.parts import Checked, Component, RunInfo
 
@@ -98,6 +99,7 @@ __all__ = [
     "Truth",
     "UsesCritic",
     "UsesSimulation",
+    "WeighsOverTime",
     "Workflow",
     "trained_shapes",
 ]

@@ -105,6 +105,15 @@ class Loss(Protocol):
 
 
 @runtime_checkable
+class WeighsOverTime(Protocol):
+    """A loss whose weight changes in the course of the run."""
+
+    def weight_at(self, progress: float) -> float:
+        """The weight after `progress` in [0, 1) of the run's student updates."""
+        ...
+
+
+@runtime_checkable
 class UsesSimulation(Protocol):
     """A loss that reads the outcome of a simulation, named in the recipe."""
 

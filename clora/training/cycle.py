@@ -20,7 +20,7 @@ from attrs import evolve
 
 from clora.errors import CloraError
 from clora.flow import Schedule
-from clora.protocols import SharesTrajectory, UsesSimulation
+from clora.protocols import SharesTrajectory, UsesSimulation, WeighsOverTime
 from clora.routes import first_step
 from clora.training.lockstep import run_together
 from clora.training.sharding import Pace
@@ -159,7 +159,7 @@ class Cycle:
         total = torch.zeros(())
         for name, term in terms.items():
             share = len(scene.route.of(losses[name].streams)) / len(scene.rows)
-            total = total + losses[name].weight * share * term.loss
+            total = total + self._weight(losses[name], update) * share * term.loss
             label = name if phase == "student" else f"critic.{name}"
             logs[label] = float(term.loss.detach())
             logs |= {f"{label}.{key}": value for key, value in term.logs.items()}
@@ -177,6 +177,12 @@ class Cycle:
         if not math.isfinite(norm):
             raise NonFiniteLossError(culprit or _where(phase, "gradient", update, scene))
         return logs
+
+    def _weight(self, loss: Loss, update: int) -> float:
+        """A loss's weight in student update `update` (0-based)."""
+        if isinstance(loss, WeighsOverTime):
+            return loss.weight_at(update / max(self.recipe.train.steps, 1))
+        return loss.weight
 
 
 def _where(phase: Phase, term: str, update: int, scene: Scene) -> str:

@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Literal
 from attrs import field, frozen
 from attrs.validators import and_, deep_iterable, ge, gt, in_, le, lt, min_len
 
-from clora.api import Asking, Await, Forward, LossTerm, Scene, Stream, add_noise, guide, position, shift, to_x0, unshift
+from clora.api import (
+    Asking,
+    Await,
+    Forward,
+    LossTerm,
+    Scene,
+    Stream,
+    add_noise,
+    course,
+    guide,
+    position,
+    shift,
+    to_x0,
+    unshift,
+)
 from clora_dmd.monitors import Judged, logs
 
 if TYPE_CHECKING:
@@ -30,6 +44,8 @@ class Dmd:
         default=("general", "effect"), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
     )
     weight: float = field(default=1.0, validator=ge(0.0))
+    fade_in: float = field(default=0.0, validator=and_(ge(0.0), le(1.0)))
+    fade_out: float = field(default=0.0, validator=and_(ge(0.0), le(1.0)))
     guidance_scale: float = field(default=5.0, validator=ge(0.0))
     tau_min: float = field(default=0.0, validator=and_(ge(0.0), lt(1000.0)))
     bound: Literal["post_shift", "pre_shift"] = field(default="post_shift", validator=in_(("post_shift", "pre_shift")))
@@ -38,6 +54,10 @@ class Dmd:
     floor: float = field(default=1e-3, validator=gt(0.0))
     floor_of_spread: float = field(default=0.0, validator=and_(ge(0.0), le(1.0)))
     normalise: bool = True
+
+    def weight_at(self, progress: float) -> float:
+        """`weight`, rising from zero over the first `fade_in` of the run, falling to zero over its last `fade_out`."""
+        return self.weight * course(progress, self.fade_in, self.fade_out)
 
     def needs_critic(self) -> bool:
         """True: the fake score is the critic's."""

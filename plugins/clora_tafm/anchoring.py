@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from attrs.validators import and_, deep_iterable, ge, in_, lt, min_len, optional
+from attrs.validators import and_, deep_iterable, ge, in_, le, lt, min_len, optional
 
-from clora.api import Asking, LossTerm, Scene, Stream, add_noise, shift, velocity_target
+from clora.api import Asking, LossTerm, Scene, Stream, add_noise, course, shift, velocity_target
 
 if TYPE_CHECKING:
     import torch
@@ -26,10 +26,16 @@ class TaFm:
         default=("effect",), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
     )
     weight: float = field(default=1.0, validator=ge(0.0))
+    fade_in: float = field(default=0.0, validator=and_(ge(0.0), le(1.0)))
+    fade_out: float = field(default=0.0, validator=and_(ge(0.0), le(1.0)))
     sigma_sampling: Literal["uniform_shifted", "above_dmd"] = field(
         default="uniform_shifted", validator=in_(("uniform_shifted", "above_dmd"))
     )
     t_dmd: float | None = field(default=None, validator=optional(and_(ge(0.0), lt(1000.0))))
+
+    def weight_at(self, progress: float) -> float:
+        """`weight`, rising from zero over the first `fade_in` of the run, falling to zero over its last `fade_out`."""
+        return self.weight * course(progress, self.fade_in, self.fade_out)
 
     def check(self) -> Iterable[str]:
         """A sentence where `t_dmd` is given but never read."""

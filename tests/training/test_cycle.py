@@ -275,6 +275,28 @@ def test_the_gradient_is_the_weighted_sum_over_each_losss_rows_divided_by_the_ro
     np.testing.assert_allclose(grads[0][:2].numpy(), 0.0)
 
 
+@frozen
+class Rising(Direct):
+    """A weight that rises with the run."""
+
+    def weight_at(self, progress):
+        return 4.0 * progress
+
+
+def test_a_weight_that_changes_over_the_run_scales_the_gradient():
+    """Update 5 of 10: 4 (5 / 10) = 2 times the gradient of weight 1."""
+    made = []
+    for loss in (Direct(), Rising()):
+        setting = Setting((PLAIN, INK), losses={"a": loss})
+        grads: list[torch.Tensor] = []
+        setting.student.optimizer.register_step_pre_hook(
+            lambda *_, setting=setting, grads=grads: grads.append(setting.student.adapter.flat_grad.clone())
+        )
+        setting.run(5)
+        made.append(grads[0])
+    torch.testing.assert_close(made[1], 2.0 * made[0])
+
+
 def test_rows_that_no_loss_reads_leave_the_weights_alone():
     setting = Setting((PLAIN,), losses={"a": Direct(EFFECT)})
     before = setting.student.adapter.flat.clone()
