@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from clora import __version__
 from clora.errors import CloraError
+from clora.stopping import stoppable
+from clora.terminal import outlive_the_terminal
 
 #: command -> its line in `clora --help`; the command is the module of this name
 COMMANDS = {
@@ -32,12 +34,21 @@ COMMANDS = {
 #: and bitsandbytes wherever they are installed, whether a recipe asks for them or not
 CHATTER = ("torchao", "bitsandbytes.backends", "diffusers.quantizers", "torch.utils._pytree")
 
-INTERRUPTED = 130  # what shells report for a process that Ctrl-C ended
-BROKEN_PIPE = 141  # ... and for one whose reader went away
+BROKEN_PIPE = 141  # what shells report for a process whose reader went away
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code; mistakes of the person who typed it are told without a traceback."""
+    """Run one command and return the exit code; mistakes of the person who typed it are told without a traceback.
+
+    SIGINT, SIGTERM and SIGHUP end it in order, with 128 + their number. Without `argv` the process is the command's
+    own: it then ends at the latest two seconds after the signal, or after the training cycle in which it came.
+    """
+    return stoppable(lambda: _called(argv), owns_process=argv is None)
+
+
+def _called(argv: Sequence[str] | None) -> int:
+    if argv is None:
+        outlive_the_terminal()
     words = list(sys.argv[1:] if argv is None else argv)
     args = _parser(words).parse_args(words)
     for name in CHATTER:
@@ -48,8 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CloraError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except BrokenPipeError:
         # Python flushes stdout once more at exit and would complain about it then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -20,6 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from clora.pipeline import Pipeline, make_job
     from clora.progress import Progress
     from clora.runs import RunFolder
+    from clora.stopping import during
     from clora.training.ranks import Ranks
 
     folder = RunFolder(args.run_dir)
@@ -27,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     if plan.recipe.serve.adapter != "teachers" and not folder.lora.exists():
         raise CloraError(f"{folder.lora} is not there: the run has exported nothing yet")
     job = make_job(plan, catalogue, folder)
-    Pipeline(job, catalogue, Ranks(), Progress(on=not args.quiet)).evaluate_again()
+    with during("", "what is made is kept"):
+        Pipeline(job, catalogue, Ranks(), Progress(on=not args.quiet)).evaluate_again()
     print(headline(folder))
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clora.errors import CloraError
+from clora.stopping import during
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@during("", "every file that is whole stays", "The same command writes them all")
 def run(args: argparse.Namespace) -> int:
     """Write the bundle again from the exported file, and what was asked for beside it."""
     from clora.cli.recipes import plan_of_run

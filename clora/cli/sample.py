@@ -7,6 +7,7 @@ import difflib
 from pathlib import Path
 
 from clora.errors import CloraError
+from clora.stopping import during
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +47,9 @@ def run(args: argparse.Namespace) -> int:
     from clora.serving import edit
 
     source = read_picture(args.image)
-    picture = edit(plan, folder, args.effect, args.instruction, source, args.seed, passes=args.passes)
     out = args.out or args.image.with_name(f"{args.image.stem}-{'-'.join(args.effect) or 'edited'}.png")
-    write_picture(out, picture)
+    with during("", "no picture was written", "The same command makes it"):
+        picture = edit(plan, folder, args.effect, args.instruction, source, args.seed, passes=args.passes)
+        write_picture(out, picture)
     print(out)
     return 0

@@ -21,6 +21,7 @@ from clora.protocols import Truth
 from clora.runs import RunFolder, digest_file, digest_of, digest_once, digest_tensor
 from clora.seeding import Draws
 from clora.serving import Server
+from clora.stopping import during
 from clora.world import World, read_adapter
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def load_served(plan: Plan, world: World, folder: RunFolder, plus: Path | None) 
     return Served({card.name: "served" for card in plan.cards}, "served")
 
 
+@during("while evaluating", "everything up to the export is kept, and the pictures made so far")
 def evaluate(
     plan: Plan, world: World, folder: RunFolder, plus: Path | None, tell: Callable[[str], None]
 ) -> tuple[Evaluation, dict]:

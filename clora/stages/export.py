@@ -12,6 +12,7 @@ from clora.bundle.bundle import add_pictures, write_bundle
 from clora.lora_files.reader import LoraDelta
 from clora.merging import merge
 from clora.runs import RunFolder
+from clora.stopping import during
 from clora.world import read_adapter
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from clora.world import World
 
 
+@during("while exporting", "everything up to the last checkpoint is kept")
 def export(plan: Plan, world: World, folder: RunFolder, student: Adapter | None) -> None:
     """Write the bundle; with `serve.adapter: teachers` there is nothing to write.
 

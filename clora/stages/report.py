@@ -19,6 +19,7 @@ from clora.runs import RunFolder
 from clora.seeding import Draws
 from clora.serving import Server
 from clora.stages.evaluate import general_items, load_served
+from clora.stopping import during
 from clora.training.loop import read_steps
 from clora.values import StepReport
 
@@ -38,6 +39,7 @@ _INSTRUCTIONS = 12
 _COMPOSITIONS = 3
 
 
+@during("while the report was made", "everything up to the evaluation is kept")
 def report(plan: Plan, world: Callable[[], World], folder: RunFolder, plus: Path | None) -> None:
     """Write `report.html`. `world` is called only where samples must be made."""
     results = folder.read_results()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +16,7 @@ from clora.files import write_atomic
 from clora.protocols import trained_shapes
 from clora.runs import RunFolder
 from clora.seeding import Draws
+from clora.stopping import GO_ON, Place, during, held
 from clora.training.checkpoint import Checkpoints, State
 from clora.training.cycle import Cycle
 from clora.training.lookahead import LookAhead
@@ -40,10 +39,6 @@ class Watchers:
     saved: Callable[[int, Path], None] = field(default=lambda step, path: None)
 
 
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C or a termination signal, after a checkpoint was saved."""
-
-
 def make_state(plan: Plan, world: World, ranks: Ranks) -> State:
     """Fresh student, critic and moving average on the world's base; the same on every rank."""
     recipe = plan.recipe
@@ -60,10 +55,12 @@ def make_state(plan: Plan, world: World, ranks: Ranks) -> State:
     return State(student, critic, None if decay is None else MovingAverage(student.adapter, decay))
 
 
+@during("while training", "everything up to the last checkpoint is kept")
 def train(plan: Plan, world: World, batches: Batches, folder: Path, ranks: Ranks, watchers: Watchers) -> Adapter:
     """Train to the recipe's last update and return what is served: the moving average, or the student without one.
 
-    Raises NonFiniteLossError, and Stopped after Ctrl-C with a checkpoint saved; the same call then goes on exactly.
+    A signal is noted and acted on after the cycle. Raises NonFiniteLossError, and clora.stopping.Stopped after a signal
+    to any rank with a checkpoint saved; the same call then goes on exactly.
     """
     recipe = plan.recipe
     state = make_state(plan, world, ranks)
@@ -75,7 +72,7 @@ def train(plan: Plan, world: World, batches: Batches, folder: Path, ranks: Ranks
     cycle = Cycle(recipe, batches, world.evaluator, state.student, state.critic, world.pace)
     draws = Draws(recipe.seed, rank=ranks.rank)
     ahead = LookAhead(plan, world.teachers, draws)
-    with _signals_noted() as stop, world.teachers.session():
+    with held() as stop, world.teachers.session():
         for update in range(done, recipe.train.steps):
             ahead.begin(update)
             report = _one_cycle(cycle, state, update, draws, plan)
@@ -84,11 +81,12 @@ def train(plan: Plan, world: World, batches: Batches, folder: Path, ranks: Ranks
                 log.add(report)
                 watchers.step(report)
             last = update + 1 == recipe.train.steps
-            stopping = ranks.any(stop())
+            stopping = ranks.any(stop.asked())
             if ranks.first and (last or stopping or (update + 1) % recipe.train.checkpoint_every == 0):
                 watchers.saved(update + 1, checkpoints.save(update + 1, state))
-            if stopping and not last:
-                raise Stopped
+            if stopping:
+                ranks.wait()  # a launcher ends all as soon as one has ended: the first is still saving
+                raise stop.stopped(Place("while training", f"the checkpoint of update {update + 1} is saved", GO_ON))
     ranks.wait()
     return state.student.adapter if state.average is None else state.average.adapter
 
@@ -140,26 +138,3 @@ def read_steps(path: Path) -> list[StepReport]:
         except (json.JSONDecodeError, TypeError):
             break
     return reports
-
-
-@contextmanager
-def _signals_noted() -> Iterator[Callable[[], bool]]:
-    """Within it, Ctrl-C and SIGTERM are noted and acted on after the current cycle; a second Ctrl-C acts at once."""
-    noted: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if noted:
-            raise KeyboardInterrupt
-        noted.append(number)
-
-    handled = (signal.SIGINT, signal.SIGTERM)
-    try:
-        before = [signal.signal(number, note) for number in handled]
-    except ValueError:  # not the main thread: whoever called owns the signals
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(noted)
-    finally:
-        for number, handler in zip(handled, before, strict=True):
-            signal.signal(number, handler)

@@ -157,7 +157,7 @@ def test_ctrl_c_keeps_what_is_written_and_the_same_command_goes_on(server, clora
         patched.setattr(OpenAi, "caption", pressed)
         code, out, err = clora("caption", "r.yaml")
     assert (code, out) == (130, "thermal: redraw the subject in heat\n")
-    assert "stopped; what was written to" in err.splitlines()[-1]
+    assert "stopped by SIGINT; what was written to" in err.splitlines()[-1]
     code, out, _ = clora("caption", "r.yaml")
     assert (code, server.asked) == (0, ["sepia", "crystal_ball"])
     assert out.splitlines()[-1].endswith("captions.yaml, 1 kept")
