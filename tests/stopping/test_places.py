@@ -10,24 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from small_run import RECIPE, check_same, only_run, run_words
 
 from clora import cli
 from clora.stopping import HANDLED
 
-RECIPE = Path(__file__).parents[2] / "recipes/collection.yaml"
-SETS = (
-    "effects=[duotone_ocean]",
-    "student.rank=2",
-    "train.steps=3",
-    "train.batch_size=2",
-    "train.checkpoint_every=2",
-    "teacher.steps=1",
-    "prepare.train_images=2",
-    "prepare.previews=1",
-    "evaluate.images=1",
-    "evaluate.general_images=1",
-)
 #: where a run is stopped, in the order in which it comes there: module, attribute, which call, what is said
 PLACES = (
     ("clora.cli.run", "planned", 1, "; nothing was changed"),
@@ -66,23 +53,6 @@ def signal_at(
     monkeypatch.setattr(owner, name, signalled)
 
 
-def run_words(runs: Path) -> list[str]:
-    return ["run", str(RECIPE), *(word for text in SETS for word in ("--set", text)), "--runs", str(runs)]
-
-
-def only_run(runs: Path) -> Path:
-    (folder,) = (path for path in runs.iterdir() if not path.name.startswith("."))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run."""
-    runs = tmp_path_factory.mktemp("runs")
-    assert cli.main(run_words(runs)) == 0
-    return only_run(runs)
-
-
 @pytest.fixture(autouse=True)
 def _handlers_stay() -> Iterator[None]:
     """Whatever happens in a command, afterwards the signals have the handlers of before."""
@@ -110,12 +80,7 @@ def test_a_run_that_is_stopped_at_every_place_ends_bit_identical(
             assert cli.main([*run_words(tmp_path), *["--quiet"] * (place % 3 == 0)]) == 128 + number, (place, words)
         check_told(capsys.readouterr().err, number, words)
     assert cli.main(run_words(tmp_path)) == 0
-    ours = only_run(tmp_path)
-    for name in ("export/lora.safetensors", "checkpoints/000003/state.safetensors", "evaluate/pictures.safetensors"):
-        mine, theirs = load_file(ours / name), load_file(finished / name)
-        assert mine.keys() == theirs.keys()
-        assert all(mine[key].equal(theirs[key]) for key in mine), name
-    assert (ours / "evaluate/results.json").read_text() == (finished / "evaluate/results.json").read_text()
+    check_same(only_run(tmp_path), finished)
     assert not list(tmp_path.rglob(".*.tmp"))
 
 
