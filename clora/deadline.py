@@ -7,6 +7,7 @@ writes the signal's number to a socket at once, and this thread reads it.
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import socket
@@ -35,6 +36,8 @@ class Deadline:
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self._before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        if os.name == "posix":  # what a forked process gets is not this one's
+            os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
         threading.Thread(target=self._watch, name="clora-deadline", daemon=True).start()
 
     def start_counting(self) -> None:

@@ -7,6 +7,7 @@ job) stays ignored. Nothing here imports more than the standard library: `main` 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
@@ -70,6 +71,8 @@ class Stop:
             return
         if self.owns_process:
             sys.unraisablehook = self._unraisable
+            if os.name == "posix":
+                os.register_at_fork(after_in_child=self._give_back)
             self._deadline = Deadline(self._late, lambda: bool(self.holders) and not self.raised)
         for number in HANDLED:
             before = signal.getsignal(number)
@@ -80,17 +83,21 @@ class Stop:
     def end(self) -> None:
         """Give the signals back. A process that ends now is ended by a late one at once, without a word."""
         self.ending = True
-        for number, before in self._before.items():
-            signal.signal(number, signal.SIG_DFL if self.owns_process else before)
+        self._give_back()
         if self._deadline is not None:
             self._deadline.let_go(still_watching=self.raised)
         _CURRENT.set(self._outer)
+
+    def _give_back(self) -> None:
+        """The handlers of before; a process of the command's own, forked ones too, has the system's."""
+        for number, before in self._before.items():
+            signal.signal(number, signal.SIG_DFL if self.owns_process else before)
 
     def _asked(self, number: int, frame: object) -> None:
         again = self.number is not None
         if self.ending:
             if again and self.owns_process and not self._same():
-                os._exit(128 + number)
+                os._exit(128 + (self.number or number))
             return
         if again and (number not in (signal.SIGINT, signal.SIGTERM) or self._same()):
             return  # a terminal that closes sends SIGHUP twice
@@ -137,6 +144,16 @@ class Stop:
             with contextlib.suppress(OSError, ValueError):  # the terminal is gone
                 print(start + self._line(), file=sys.stderr, flush=True)
         return 128 + (self.number or 0)
+
+    def leave(self, code: int) -> None:
+        """End the process without the interpreter's own end.
+
+        That waits for threads, and beside libraries as large as torch it may take longer than the stop itself.
+        """
+        atexit._run_exitfuncs()  # what plugins and libraries have asked for, within the deadline
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(code)
 
     def _line(self) -> str:
         at = self.at or self.places[-1]
@@ -220,6 +237,9 @@ def stoppable(command: Callable[[], int], *, owns_process: bool) -> int:
         stop.ending = True  # first of all: from here nothing is raised any more
         if not stop.caused(error):
             raise
-        return stop.tell()
+        code = stop.tell()
+        if owns_process:
+            stop.leave(code)
+        return code
     finally:
         stop.end()

@@ -51,5 +51,4 @@ def test_ctrl_c_stops_all_processes_of_torchrun_after_the_same_update(tmp_path: 
     (told,) = (line for line in said.splitlines() if line.startswith("stopped"))
     assert told.startswith(f"stopped by SIGINT while training; the checkpoint of update {step} is saved."), before
     assert len((only_run(tmp_path) / "steps.jsonl").read_text().splitlines()) == step
-    ours = said.split("SignalException")[0]  # torchrun's own traceback names what it got
-    assert "clora/" not in ours, said
+    assert str(cli.__file__) not in said  # the only traceback is torchrun's own
