@@ -70,6 +70,15 @@ class Ranks:
         torch.distributed.all_reduce(shared)
         return bool(shared.item())
 
+    def agree(self, number: int) -> bool:
+        """True on every rank if all have the same number."""
+        if self.world == 1:
+            return True
+        on = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+        least_most = torch.tensor([-number, number], device=on)
+        torch.distributed.all_reduce(least_most, torch.distributed.ReduceOp.MAX)
+        return bool(least_most.sum() == 0)
+
     def wait(self) -> None:
         """Return once every rank has come here."""
         if self.world > 1:
