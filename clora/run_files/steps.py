@@ -15,6 +15,7 @@ from clora.values import StepReport
 
 #: bytes that are read of one line: a report of a thousand losses has some 50 kB
 MAX_LINE = 1 << 20
+_BEGIN = b'{"step": '
 
 
 @frozen
@@ -38,7 +39,7 @@ def read_steps(path: Path) -> Steps:
     try:
         with path.open("rb") as file:
             while raw := file.readline(MAX_LINE):
-                if not raw.endswith(b"\n") and len(raw) < MAX_LINE:
+                if not raw.endswith(b"\n") and (raw.startswith(_BEGIN) or _BEGIN.startswith(raw)):
                     break
                 try:
                     report = _report(raw, f"line {len(reports) + 1}")
