@@ -7,9 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clora.errors import shown
+from clora.files import write_atomic_with
 from clora.lora_files.header import LoraFileError
 from clora.lora_files.reader import LoraDelta, read_lora
 from clora.lora_files.writer import write_lora
+from clora.run_files.checksums import DamagedError, make_way, warn
+from clora.run_files.tensors import check_tensors, seal_tensors
 from clora.runs import digest_of
 
 if TYPE_CHECKING:
@@ -31,15 +35,23 @@ def read_teacher(
     kept = None if cache is None else cache / f"{path.stem}-{_state(path, backbone)}.safetensors"
     if kept is not None and kept.exists():
         try:
+            check_tensors(kept)
             return read_lora(kept, shapes).deltas
-        except LoraFileError:
-            pass  # damaged: made again below
+        except (DamagedError, LoraFileError) as error:
+            warn(f"{error}; it is made again from {shown(path)}")
+            make_way(kept)
     file = read_lora(path, shapes, weights=weights)
     for note in file.notes():
         warnings.warn(f"{path}: {note}", stacklevel=2)
     if kept is not None and file.conversions:
-        write_lora(kept, file.deltas)
+        write_atomic_with(kept, lambda temporary: _write(temporary, kept.name, file.deltas))
     return file.deltas
+
+
+def _write(path: Path, name: str, deltas: Mapping[str, LoraDelta]) -> None:
+    """The deltas as a LoRA file with its checksum."""
+    write_lora(path, deltas)
+    seal_tensors(path, name)
 
 
 def _state(path: Path, backbone: str) -> str:

@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
     before = RunFolder(args.run_dir)
     before.info()
-    if not before.lora.exists():
-        raise CloraError(f"{before.lora} is not there: the run has exported nothing yet")
+    before.check_recipe()
+    before.check_lora()
     if args.updates_each < 1:
         raise CloraError("--updates-each must be 1 or more")
     plan, catalogue = _planned(args)
@@ -101,9 +101,11 @@ def _planned(args: argparse.Namespace) -> tuple[Plan, Catalogue]:
 def _gate(before: RunFolder, after: RunFolder) -> int:
     from clora.files import write_atomic
     from clora.regression import as_text, changes
+    from clora.run_files.lock import held
 
     found = changes(before.read_results(), after.read_results())
     text = as_text(found)
-    write_atomic(after.path / "evaluate" / "regression.txt", text + "\n")
+    with held(after.path):
+        write_atomic(after.path / "evaluate" / "regression.txt", text + "\n")
     print(text)
     return WORSE if any(change.worse for change in found) else 0

@@ -58,5 +58,6 @@ def plan_of_run(folder: RunFolder) -> tuple[Plan, Catalogue]:
     from clora.recipe.load import load_recipe
 
     folder.info()  # tells at once where this is no run folder
+    folder.check_recipe()
     catalogue = discover()
     return make_plan(load_recipe(folder.recipe, (), (), catalogue), thorough=False), catalogue

@@ -67,7 +67,7 @@ def carry_out(
 def headline(folder: RunFolder) -> str:
     """The results' plain numbers and where to look."""
     results = folder.read_results()
-    lines = [f"{name:<28} {value:.4g}" for name, value in results["values"].items()]
+    lines = [f"{name:<28} {value:.4g}" for name, value in results.values.items()]
     lines += [f"{'report':<28} {folder.report}"]
     if folder.lora.exists():
         lines += [f"{'LoRA':<28} {folder.lora}"]

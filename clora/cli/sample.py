@@ -41,8 +41,7 @@ def run(args: argparse.Namespace) -> int:
             near = difflib.get_close_matches(name, plan.prompts, 1)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(plan.prompts)}"
             raise CloraError(f"{args.run_dir} has no effect {name!r}; {hint}")
-    if not folder.lora.exists():
-        raise CloraError(f"{folder.lora} is not there: the run has exported nothing yet")
+    folder.check_lora()
     from clora.picture_files import read_picture, write_picture
     from clora.serving import edit
 

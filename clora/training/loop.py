@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import asdict, evolve, field, frozen
+from attrs import evolve, field, frozen
 
 from clora.adapters.adapter import Adapter
+from clora.errors import CloraError, shown
 from clora.extension import begin
-from clora.files import write_atomic
 from clora.protocols import trained_shapes
+from clora.run_files.steps import StepLog
 from clora.runs import RunFolder
 from clora.seeding import Draws
 from clora.stopping import GO_ON, Place, during, held
@@ -65,9 +65,9 @@ def train(plan: Plan, world: World, batches: Batches, folder: Path, ranks: Ranks
     recipe = plan.recipe
     state = make_state(plan, world, ranks)
     if recipe.start is not None:
-        begin(state, read_adapter(world, RunFolder(recipe.start.run).lora), recipe.start)
+        begin(state, read_adapter(world, RunFolder(recipe.start.run).check_lora()), recipe.start)
     checkpoints = Checkpoints(folder / "checkpoints", plan.digest, recipe.train.keep_checkpoints)
-    done = checkpoints.resume(state)
+    done = _resumed(checkpoints, state, ranks)
     log = StepLog(folder / "steps.jsonl", done) if ranks.first else None
     cycle = Cycle(recipe, batches, world.evaluator, state.student, state.critic, world.pace)
     draws = Draws(recipe.seed, rank=ranks.rank)
@@ -91,6 +91,17 @@ def train(plan: Plan, world: World, batches: Batches, folder: Path, ranks: Ranks
     return state.student.adapter if state.average is None else state.average.adapter
 
 
+def _resumed(checkpoints: Checkpoints, state: State, ranks: Ranks) -> int:
+    """The updates done: the first rank puts damaged checkpoints aside, then all take the same one."""
+    done = checkpoints.resume(state) if ranks.first else 0
+    ranks.wait()
+    if not ranks.first:
+        done = checkpoints.resume(state)
+    if not ranks.agree(done):
+        raise CloraError(f"{shown(checkpoints.folder)}: not every process sees the same newest checkpoint; try again")
+    return done
+
+
 def _one_cycle(cycle: Cycle, state: State, update: int, draws: Draws, plan: Plan) -> StepReport:
     train_keys = plan.recipe.train
     start, rows = time.perf_counter(), cycle.evaluator.row_forwards
@@ -111,30 +122,3 @@ def _is_loss(key: str) -> bool:
     """True for a term's own value (`bs_dmd`, `critic.flow_matching`), False for what it logs and for gradient norms."""
     name = key.removeprefix("critic.")
     return "." not in name and name != "grad_norm"
-
-
-class StepLog:
-    """One JSON line per student update; on resume the lines past the checkpoint are dropped."""
-
-    def __init__(self, path: Path, done: int) -> None:
-        self.path = path
-        kept = [line for line in read_steps(path) if line.step <= done]
-        write_atomic(path, "".join(json.dumps(asdict(report)) + "\n" for report in kept))
-
-    def add(self, report: StepReport) -> None:
-        """Append one line."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(asdict(report)) + "\n")
-
-
-def read_steps(path: Path) -> list[StepReport]:
-    """The step reports of a log; a torn last line (a kill while writing) is left out."""
-    reports: list[StepReport] = []
-    if not path.exists():
-        return reports
-    for line in path.read_text().splitlines():
-        try:
-            reports.append(StepReport(**json.loads(line)))
-        except (json.JSONDecodeError, TypeError):
-            break
-    return reports
