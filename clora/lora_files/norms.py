@@ -64,6 +64,35 @@ def entry_norm(entry: Entry, tensors: Tensors, scale: float) -> float | None:
     return _times(_hadamard_norm(parts), scale)
 
 
+def entry_bound(entry: Entry, tensors: Tensors, scale: float) -> float | None:
+    """No |scale * delta| of the entry is larger, and it is 0 only where the delta is; one pass without any product.
+
+    Of a LoRA it is the sum of |b_k| |a_k| over its ranks; None for DoRA.
+    """
+    if entry.magnitude is not None:
+        return None
+    if entry.kind == "lora":
+        a, b = entry.factors(tensors)
+        of_a, of_b = peak(a), peak(b)
+        if not of_a or not of_b or not (isfinite(of_a) and isfinite(of_b)):
+            return _times(1.0 if of_a and of_b else 0.0, of_a, of_b, scale)
+        ranks = float((_lengths(a, of_a) * _lengths(b.T, of_b)).sum())
+        return _times(ranks, of_a, of_b, scale)
+    parts = [tensors[name] for part, name in entry.parts.items() if part != "alpha"]
+    return _times(*map(norm, parts), scale)
+
+
+def _lengths(rows: torch.Tensor, top: float) -> torch.Tensor:
+    """The length of every row [r, n], divided by `top`, in float64."""
+    import torch
+
+    step = max(1, CHUNK // max(1, rows.shape[0]))
+    squares = torch.zeros(rows.shape[0], dtype=torch.float64)
+    for part in rows.split(step, dim=1):
+        squares += (_wide(part).double() / top).square().sum(dim=1)
+    return squares.sqrt()
+
+
 def _times(*numbers: float) -> float:
     """The product's magnitude: 0 where one is 0; the smallest meets the largest, so that nothing overflows early."""
     left = sorted(abs(number) for number in numbers)

@@ -99,7 +99,7 @@ def test_teachers_a_relative_manifest_gives_whole_paths(folder, monkeypatch):
         ({"id": "x"}, "5: id is the same key as name, which stands here already"),
         (
             {"zzz": "1"},
-            "5: unknown key 'zzz'; a teacher's keys are name, lora, teacher_prompt, caption, scale, trigger",
+            "5: unknown key 'zzz'; a teacher's keys are name, lora, teacher_prompt, caption, scale, strength, trigger",
         ),
         ({"[a]": "1"}, "5: a key must be a word; a teacher's keys are"),
         ({"caption": "''"}, "4: caption is empty"),
