@@ -36,8 +36,8 @@ class EffectCard:
     scale: float = 1.0
     trigger: str | None = None
     pairs: tuple[tuple[Path, Path], ...] = ()  # (before, after) pictures of the effect, for whoever captions it
-    #: whose word counts for the file's own strength, where that is doubtful: its tensors' (so does None, with a warning),
-    #: its header's, or this number for every linear; `scale` multiplies it
+    #: whose word counts for the file's own strength, where that is doubtful: its tensors' (None: the same, with a
+    #: warning), its header's, or this number for every linear; `scale` multiplies it
     strength: Literal["file", "header"] | float | None = None
 
     def strengths(self) -> list[Any]:

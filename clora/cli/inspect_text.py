@@ -165,9 +165,9 @@ def _change(found: Survey) -> list[str]:
     note = "" if found.norm is not None else f" (of {len(known)} of its {len(found.linears)} linears)"
     if not whole:
         return _rows("change", ["none: every delta is zero"])
-    top = [f"{_number(norm, 3):<10}{module}" for module, norm in largest]
+    top = [f"{_number(norm, 3):<9} {module}" for module, norm in largest]
     return [
-        *_rows("change", [f"{_number(whole, 4):<10}|delta| of the whole file{note}; its largest:"]),
+        *_rows("change", [f"{_number(whole, 4):<9} |delta| of the whole file{note}; its largest:"]),
         *_rows("", top),
         *_rows("as LoRA", found.notes()),
     ]

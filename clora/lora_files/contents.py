@@ -70,7 +70,7 @@ def understand(
         else:
             parts[key.module][key.part], keys[name] = name, key
     if len(adapters) > 1:
-        many = f"adapters of {len(adapters)} names, {some(list(adapters))}"
+        many = f"adapters of {len(adapters)} names, {some(sorted(adapters))}"
         problem = f"{where}: holds {many}: which one is meant? Copy the tensors of one into a file of its own"
         return Contents({}, "", (), (problem,))
     problems += [f"{where}: uses {kind} ({some(found)}), which is not supported" for kind, found in foreign.items()]

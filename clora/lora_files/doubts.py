@@ -51,7 +51,7 @@ def _whole_or_per_block(
     if two:
         kind = "LoKr of two whole factors" if whole == len(two) else "LoKr"
         yield (
-            f"{_linears(len(two))} {kind} have strength {_list(s for s, _ in two)} by their own ranks, as ComfyUI and "
+            f"{_linears(len(two), kind)} strength {_list(s for s, _ in two)} by their own ranks, as ComfyUI and "
             f"PEFT take it, and {_list(h for _, h in two)} by alpha / {DIM_KEY} ({kohya.dim:g}) of the header, as "
             "LyCORIS may have trained it (ComfyUI#15114)"
         )
@@ -66,7 +66,7 @@ def _one_alpha_many_ranks(
     if kohya.dim is None and len(scales) > 1 and len({alphas[e.alpha] for e in lokr.values() if e.alpha}) == 1:
         ranks = _list(entry.rank for entry in lokr.values())
         yield (
-            f"{_linears(len(lokr))} LoKr of ranks {ranks} share one alpha: strengths {_list(scales)} as ComfyUI and "
+            f"{_linears(len(lokr), f'LoKr of ranks {ranks}')} one alpha: strengths {_list(scales)} as ComfyUI and "
             f"PEFT take it, one strength for all as LyCORIS trains (alpha / its rank, which no {DIM_KEY} tells here)"
         )
 
@@ -85,7 +85,7 @@ def _missing_alpha(
     ]
     if others:
         yield (
-            f"{_linears(len(others))} have no alpha: strength 1 is taken, as ComfyUI, diffusers and kohya's loader do, "
+            f"{_linears(len(others))} no alpha: strength 1 is taken, as ComfyUI, diffusers and kohya's loader do, "
             f"but {ALPHA_KEY} ({kohya.alpha:g}) of the header would make it {_list(others)}, which some conversions "
             "have put into the factors and others have lost"
         )
@@ -96,13 +96,14 @@ def _missing_config(entries: Mapping[str, Entry], found: Mapping[str, Strength])
     lost = [m for m, entry in entries.items() if entry.peft and entry.kind == "lora" and found[m].source == "none"]
     if lost:
         yield (
-            f"{_linears(len(lost))} have PEFT's names, whose alpha is in {CONFIG}, and none lies beside the file: "
+            f"{_linears(len(lost))} PEFT's names, whose alpha is in {CONFIG}, and none lies beside the file: "
             "strength 1 is taken, where PEFT takes lora_alpha / r of that file"
         )
 
 
-def _linears(count: int) -> str:
-    return f"{count} linear{'s' * (count != 1)}"
+def _linears(count: int, kind: str = "") -> str:
+    """Such as "1 linear has" or "3 linears, LoKr of ranks 4 and 1, have"."""
+    return f"{count} linear{'s' * (count != 1)}{f', {kind},' if kind else ''} {'has' if count == 1 else 'have'}"
 
 
 def _list(numbers: Iterable[float]) -> str:

@@ -90,8 +90,7 @@ def inspect_header(path: Path) -> Header:
     metadata = tree.pop("__metadata__", {})
     if not _is_text_map(metadata):
         raise LoraFileError(f"{where}: the header's __metadata__ is not a map of texts")
-    if len(tree) > MAX_TENSORS:
-        raise LoraFileError(f"{where}: the header has {len(tree):,} tensors; at most {MAX_TENSORS:,} are read")
+    _check_count(where, len(tree))
     tensors = {name: _tensor(where, name, entry) for name, entry in tree.items()}
     _check_layout(where, tensors, size - 8 - length)
     return Header(tensors, metadata)
@@ -123,6 +122,7 @@ def _header_length(path: Path, first: bytes, size: int) -> int:
 
 def _parse(where: str, raw: bytes) -> dict[str, Any]:
     """The header's JSON map. Raises LoraFileError for what is none, also where a name stands twice."""
+    _check_count(where, raw.count(b'"data_offsets"'))
     try:
         tree = parse_json(raw.decode(), where, unique=True)
     except UnicodeDecodeError:
@@ -133,6 +133,12 @@ def _parse(where: str, raw: bytes) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise LoraFileError(f"{where}: not a safetensors file: its header is not a map")
     return tree
+
+
+def _check_count(where: str, count: int) -> None:
+    """So many tensors are checked in a second or two, more in minutes."""
+    if count > MAX_TENSORS:
+        raise LoraFileError(f"{where}: the header has {count:,} tensors; at most {MAX_TENSORS:,} are read")
 
 
 def _is_text_map(value: object) -> TypeGuard[dict[str, str]]:
