@@ -27,6 +27,7 @@ from clora.protocols import (
     Footprint,
     GroupsLinears,
     Guides,
+    HasLocalWeights,
     HasPairs,
     HasWeightFiles,
     JoinsMlp,
@@ -54,6 +55,7 @@ from clora.protocols import (
     Truth,
     UsesCritic,
     UsesSimulation,
+    Warns,
 )
 from clora.seeding import Draws
 from clora.untrusted import integer_of, kind_of, number_of, parse_json, read_json, read_map, read_text
@@ -111,6 +113,7 @@ __all__ = [
     "GeneralPictures",
     "GroupsLinears",
     "Guides",
+    "HasLocalWeights",
     "HasPairs",
     "HasWeightFiles",
     "JoinsMlp",
@@ -159,6 +162,7 @@ __all__ = [
     "Truth",
     "UsesCritic",
     "UsesSimulation",
+    "Warns",
     "Words",
     "WrittenCaption",
     "add_noise",

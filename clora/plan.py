@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from clora.errors import hint
+from clora.errors import hint, shown
 from clora.extension import finished_effects, mixed, start_digest, start_problems
-from clora.lora_files.check import check_lora
-from clora.protocols import Checked, ChecksCards, ChecksDataset, ChecksEvaluation, ListsLoraFiles, Tokenizes
+from clora.lora_files.base_weights import base_weights
+from clora.lora_files.teacher import judge
+from clora.protocols import (
+    Checked,
+    ChecksCards,
+    ChecksDataset,
+    ChecksEvaluation,
+    HasLocalWeights,
+    ListsLoraFiles,
+    Tokenizes,
+    Warns,
+)
 from clora.recipe.problems import Problem, RecipeError
 from clora.routes import slots_problem
 from clora.runs import digest_of
@@ -22,6 +32,7 @@ from clora.values import EffectCard, GeneralItem, Prompts
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from clora.lora_files.scales import StrengthFrom
     from clora.protocols import Teachers
     from clora.recipe.load import LoadedRecipe
     from clora.recipe.schema import Recipe
@@ -40,6 +51,7 @@ class Plan:
     cards: tuple[EffectCard, ...]
     prompts: Mapping[str, Prompts]
     mix: tuple[str, ...]  # the effects as the router draws them evenly: once each, or more often to weigh more
+    warnings: tuple[str, ...] = ()  # what is doubtful and refuses nothing, each with its place, as `RecipeError` has it
 
     def sources(self, effect: str) -> tuple[str, ...]:
         """The training pictures of an effect that the run uses."""
@@ -57,6 +69,7 @@ class Plan:
 #: where these are wrong nothing can be said of effects and pictures
 _SUBJECT = frozenset(("backbone", "dataset", "teachers", "prompts", "start"))
 MOST_OF_A_FILE = 4  # mistakes told of one teacher's file
+MOST_WARNINGS = 20  # told of one place of the recipe
 
 
 def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
@@ -66,6 +79,7 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     """
     recipe = loaded.recipe
     problems = [(place, sentence) for place, part in components(recipe) for sentence in _checked(part)]
+    doubts: list[Finding] = []
     problems += [*_objective(recipe), *_metrics(recipe)]
     cards: tuple[EffectCard, ...] = ()
     wrong = {place.split(".")[0] for place, _ in problems}
@@ -73,7 +87,8 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
         cards, unknown = _chosen(recipe, _all_cards(recipe))
         problems += [*unknown, *_words(recipe, cards), *_pictures(recipe, cards)]
     if "backbone" not in wrong:
-        problems += _files(recipe, _lora_files(recipe, {place for place, _ in problems}), thorough)
+        wrong_files, doubts = _files(recipe, _lora_files(recipe, {place for place, _ in problems}), thorough)
+        problems += wrong_files
     if _SUBJECT.isdisjoint(wrong):
         problems += _start(recipe, cards) if thorough else ()
         problems += [*_slots(recipe, cards), *_sizes(recipe)] if not problems else ()
@@ -81,16 +96,37 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
         raise RecipeError(Problem(loaded.mark_of(place), f"{place}: {sentence}") for place, sentence in problems)
     prompts = {card.name: recipe.prompts.effect(card) for card in cards}
     digest = _digest(loaded, cards, prompts)
+    warnings = _told(loaded, [*_warnings(recipe), *doubts]) if thorough else ()
     if recipe.start is None or not thorough:  # a finished extension is used without the run that it began from
-        return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, tuple(prompts))
+        return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, tuple(prompts), warnings)
     mix = mixed(tuple(prompts), finished_effects(recipe.start.run), recipe.start.replay)
     digest = digest_of([digest, start_digest(recipe.start)])
-    return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, mix)
+    return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, mix, warnings)
+
+
+def _warnings(recipe: Recipe) -> Iterable[Finding]:
+    """What the components of a recipe without mistakes find doubtful."""
+    for place, part in components(recipe):
+        yield from ((place, sentence) for sentence in (part.warnings() if isinstance(part, Warns) else ()))
+
+
+def _told(loaded: LoadedRecipe, findings: Iterable[Finding]) -> tuple[str, ...]:
+    """Findings as lines with file, line and column, each once, in their order, bounded at every place."""
+    places: dict[str, dict[str, None]] = {}
+    for place, sentence in findings:
+        places.setdefault(place, {})[sentence] = None
+    lines: list[str] = []
+    for place, sentences in places.items():
+        told = list(sentences)
+        if len(told) > MOST_WARNINGS:
+            told = [*told[:MOST_WARNINGS], f"{len(told) - MOST_WARNINGS:,} more warnings like these"]
+        lines += [str(Problem(loaded.mark_of(place), f"{place}: {sentence}")) for sentence in told]
+    return tuple(lines)
 
 
 def _digest(loaded: LoadedRecipe, cards: tuple[EffectCard, ...], prompts: Mapping[str, Prompts]) -> str:
     """The recipe's hash with the bank's words and strengths, which stand in files of their own that people edit."""
-    words = [(card.name, card.scale, prompts[card.name].student, prompts[card.name].teacher) for card in cards]
+    words = [(card.name, *card.strengths(), prompts[card.name].student, prompts[card.name].teacher) for card in cards]
     return blake2b(json.dumps([loaded.digest, words]).encode(), digest_size=16).hexdigest()
 
 
@@ -105,15 +141,26 @@ def _banks(recipe: Recipe) -> dict[str, Teachers]:
     return {"teachers": recipe.teachers, **{f"start.teachers.{name}": bank for name, bank in added.items()}}
 
 
-def _lora_files(recipe: Recipe, wrong: Collection[str]) -> list[tuple[str, str, Path]]:
-    """(place, effect, LoRA file) of the effects in use, as far as a bank at one of the `wrong` places tells them."""
-    found: list[tuple[str, str, Path]] = []
+@frozen
+class _TeacherFile:
+    """A LoRA file in use: its place in the recipe, its effect and, as far as its bank has no mistake, its strength."""
+
+    place: str
+    effect: str
+    path: Path
+    scale: float = 1.0
+    strength: StrengthFrom = None
+
+
+def _lora_files(recipe: Recipe, wrong: Collection[str]) -> list[_TeacherFile]:
+    """The LoRA files of the effects in use, as far as a bank at one of the `wrong` places tells them."""
+    found: list[_TeacherFile] = []
     for place, bank in _banks(recipe).items():
-        if isinstance(bank, ListsLoraFiles):
-            found += [(place, name, file) for name, file in bank.lora_files()]
-        elif place not in wrong:
-            found += [(place, card.name, card.lora) for card in bank.cards()]
-    return [each for each in found if recipe.effects is None or each[1] in recipe.effects]
+        if place not in wrong:
+            found += [_TeacherFile(place, c.name, c.lora, c.scale, c.strength) for c in bank.cards()]
+        elif isinstance(bank, ListsLoraFiles):
+            found += [_TeacherFile(place, name, file) for name, file in bank.lora_files()]
+    return [each for each in found if recipe.effects is None or each.effect in recipe.effects]
 
 
 def _start(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
@@ -222,12 +269,19 @@ def _slots(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
             yield "teacher.slots", problem
 
 
-def _files(recipe: Recipe, files: Iterable[tuple[str, str, Path]], data: bool) -> Iterable[Finding]:
-    """Teacher files (place, effect, file) that do not fit the backbone or hold numbers that are not finite."""
+def _files(recipe: Recipe, files: Iterable[_TeacherFile], data: bool) -> tuple[list[Finding], list[Finding]]:
+    """What is wrong with teachers' files for this backbone, and what is doubtful about them; each file is read once."""
     shapes = recipe.backbone.shapes()
-    for place, effect, file in files:
-        told = check_lora(file, shapes, data=data)
+    local = recipe.backbone.local_weights() if data and isinstance(recipe.backbone, HasLocalWeights) else None
+    base = base_weights(local, shapes)
+    problems: list[Finding] = []
+    doubts: list[Finding] = []
+    for file in files:
+        found = judge(file.path, shapes, base, scale=file.scale, strength=file.strength, data=data)
+        told = found.problems
         if len(told) > MOST_OF_A_FILE:  # a file of two formats has one for each of a thousand factors
-            more = len(told) - MOST_OF_A_FILE
-            told = [*told[:MOST_OF_A_FILE], f"{file}: {more} more; `clora inspect` with --modules tells them all"]
-        yield from ((place, f"{effect}: {sentence}") for sentence in told)
+            more = f"{len(told) - MOST_OF_A_FILE} more; `clora inspect` with --modules tells them all"
+            told = (*told[:MOST_OF_A_FILE], f"{shown(file.path)}: {more}")
+        problems += [(file.place, f"{file.effect}: {sentence}") for sentence in told]
+        doubts += [(file.place, f"{file.effect}: {sentence}") for sentence in found.warnings]
+    return problems, doubts

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from clora.files import write_atomic_with
+from clora.lora_files.configs import METADATA_KEY
 from clora.lora_files.header import LoraFileError
 from clora.lora_files.reader import LoraDelta
-from clora.lora_files.scales import METADATA_KEY
 
 if TYPE_CHECKING:
     import torch

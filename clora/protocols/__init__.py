@@ -10,6 +10,7 @@ from clora.protocols.backbones import (
     Backbone,
     FitsMemory,
     Footprint,
+    HasLocalWeights,
     HasWeightFiles,
     KnowsFootprint,
     Publication,
@@ -54,7 +55,7 @@ from clora.protocols.method import (
     UsesCritic,
     UsesSimulation,
 )
-from clora.protocols.parts import Checked, Component, RunInfo
+from clora.protocols.parts import Checked, Component, RunInfo, Warns
 
 __all__ = [
     "Backbone",
@@ -71,6 +72,7 @@ __all__ = [
     "Footprint",
     "GroupsLinears",
     "Guides",
+    "HasLocalWeights",
     "HasPairs",
     "HasWeightFiles",
     "JoinsMlp",
@@ -98,6 +100,7 @@ __all__ = [
     "Truth",
     "UsesCritic",
     "UsesSimulation",
+    "Warns",
     "Workflow",
     "trained_shapes",
 ]

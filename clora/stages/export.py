@@ -32,7 +32,7 @@ def export(plan: Plan, world: World, folder: RunFolder, student: Adapter | None)
     """
     adapter = student
     if plan.recipe.serve.adapter == "merge":
-        teachers = [read_adapter(world, card.lora, card.scale) for card in plan.cards]
+        teachers = [read_adapter(world, card.lora, card.scale, card.strength) for card in plan.cards]
         adapter = merge(teachers, world.shapes, plan.recipe.serve.merge, plan.recipe.seed)
     if adapter is None:
         return ()

@@ -61,6 +61,10 @@ class EmojiBackbone:
         """The diffusers folder itself."""
         return self.weights
 
+    def local_weights(self) -> Path:
+        """The same folder: it is always here."""
+        return self.weights
+
     def footprint(self, rank: int, size: tuple[int, int]) -> Footprint:
         """Bytes of the weights in float32, and of a row of MAX_TOKENS words with two pictures; no weights are read."""
         config = self._config()

@@ -122,6 +122,10 @@ class FluxKontext:
         """The transformer's folder; of a Hub id it is downloaded."""
         return self.folder.part("transformer")
 
+    def local_weights(self) -> Path | None:
+        """The transformer's folder; None of a Hub id."""
+        return None if self.folder.folder is None else self.folder.folder / "transformer"
+
     def footprint(self, rank: int, size: tuple[int, int]) -> Footprint:
         """What it takes in memory with a student of a rank and pictures of (height, width); reads no weights."""
         from .footprint import footprint

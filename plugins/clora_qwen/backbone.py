@@ -153,6 +153,10 @@ class QwenImageEdit:
         """The transformer's folder; of a Hub id it is downloaded."""
         return self.folder.part("transformer")
 
+    def local_weights(self) -> Path | None:
+        """The transformer's folder; None of a Hub id."""
+        return None if self.folder.folder is None else self.folder.folder / "transformer"
+
     def load(self, device: torch.device) -> LoadedQwen:
         """The model on a device; nothing is read before it is needed. Raises CloraError for another kind of model."""
         from .loaded import LoadedQwen

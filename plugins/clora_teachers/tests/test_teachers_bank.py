@@ -99,7 +99,7 @@ def test_teachers_a_relative_manifest_gives_whole_paths(folder, monkeypatch):
         ({"id": "x"}, "5: id is the same key as name, which stands here already"),
         (
             {"zzz": "1"},
-            "5: unknown key 'zzz'; a teacher's keys are name, lora, teacher_prompt, caption, scale, trigger",
+            "5: unknown key 'zzz'; a teacher's keys are name, lora, teacher_prompt, caption, scale, strength, trigger",
         ),
         ({"[a]": "1"}, "5: a key must be a word; a teacher's keys are"),
         ({"caption": "''"}, "4: caption is empty"),
@@ -121,6 +121,15 @@ def test_teachers_a_relative_manifest_gives_whole_paths(folder, monkeypatch):
         ({"scale": ".nan"}, "5: scale must be a number"),
         ({"scale": "inf"}, "5: scale must be a number"),
         ({"scale": "{a: 1}"}, "5: scale must be a number other than 0, not a mapping"),
+        (
+            {"strength": "trained"},
+            "5: strength must be file, header, or a number from 1e-06 to 1e+06, or its negative; not",
+        ),
+        ({"strength": "1e300"}, "5: strength must be file, header, or a number from 1e-06"),
+        ({"strength": "1e-9"}, "5: strength must be file, header, or a number from 1e-06"),
+        ({"strength": ".nan"}, "5: strength must be file, header, or a number from 1e-06"),
+        ({"strength": "9" * 5000}, "5: strength must be file, header, or a number from 1e-06"),
+        ({"strength": "[file]"}, "5: strength must be file, header, or a number from 1e-06"),
         (
             {"lora": "inkk.safetensors"},
             "2: lora 'inkk.safetensors': there is no such file; did you mean ink.safetensors?",
@@ -202,3 +211,10 @@ def test_teachers_aliases_are_not_multiplied(folder):
     # ten levels of ten aliases: 10^10 items if anything expanded them
     lines = ["- &a0 [x]"] + [f"- &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 11)]
     assert len(problems(folder, "\n".join(lines))) == 11
+
+
+def test_teachers_strength_says_whose_word_counts(folder):
+    for said, strength in (("file", "file"), ("header", "header"), ("0.03125", 0.03125), ("-1e-1", -0.1)):
+        (card,) = write(folder, entry(strength=said)).cards()
+        assert (card.strength, card.scale) == (strength, 1.0)
+    assert write(folder, entry()).cards()[0].strength is None
