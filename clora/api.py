@@ -1,16 +1,20 @@
 """All that a plugin may import from clora; nothing else is public."""
 
+from clora import config_fields
 from clora.captions.file import CaptionsError, WrittenCaption, read_captions
-from clora.diffusers_folder import DiffusersFolder, ModelPlace, weights_problems
+from clora.diffusers_folder import DiffusersFolder, ModelPlace, load_whole
 from clora.errors import CloraError, escaped, hint, quoted, reason, shown
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix, Measured
 from clora.flow import Schedule, add_noise, guide, over, shift, to_noise, to_x0, unshift, velocity_target
 from clora.hookspecs import hookimpl
 from clora.hub_files import hub_download, hub_reason
+from clora.library_errors import library_errors
 from clora.lora_files.linears import LinearRows, Linears
 from clora.memory.fit import load_fitted
 from clora.memory.footprint import Blueprint, network_footprint
 from clora.memory.settings import NetworkMemory
+from clora.model_files import files_problems, inside, read_config
+from clora.model_schedule import FLOW_MATCH_EULER, pipeline_schedule, scheduler_misfits
 from clora.picture_files import PictureError, picture_size, read_picture
 from clora.protocols import (
     Backbone,
@@ -82,8 +86,10 @@ from clora.values import (
     Trajectory,
     Words,
 )
+from clora.weight_files import weights_misfits, weights_problems
 
 __all__ = [
+    "FLOW_MATCH_EULER",
     "Asking",
     "Await",
     "Backbone",
@@ -166,32 +172,41 @@ __all__ = [
     "Words",
     "WrittenCaption",
     "add_noise",
+    "config_fields",
     "escaped",
+    "files_problems",
     "guide",
     "hint",
     "hookimpl",
     "hub_download",
     "hub_reason",
+    "inside",
     "integer_of",
     "kind_of",
+    "library_errors",
     "load_fitted",
+    "load_whole",
     "network_footprint",
     "number_of",
     "over",
     "parse_json",
     "picture_size",
+    "pipeline_schedule",
     "quoted",
     "read_captions",
+    "read_config",
     "read_json",
     "read_map",
     "read_picture",
     "read_text",
     "reason",
+    "scheduler_misfits",
     "shift",
     "shown",
     "to_noise",
     "to_x0",
     "unshift",
     "velocity_target",
+    "weights_misfits",
     "weights_problems",
 ]

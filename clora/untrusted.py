@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from itertools import accumulate
 from math import isfinite
 from pathlib import Path
@@ -25,14 +26,14 @@ MAX_DIGITS = 20
 _NO_BRACKETS = re.compile(r"[^\[\]{}]+")
 
 
-def read_json(path: Path, most: int = MAX_BYTES) -> Any:
+def read_json(path: Path, most: int = MAX_BYTES, digits: int = MAX_DIGITS, *, once: bool = False) -> Any:
     """The value of a JSON file. Raises CloraError, with the file and without its content, where it cannot be read."""
-    return parse_json(read_text(path, most), shown(path))
+    return parse_json(read_text(path, most), shown(path), digits, once=once)
 
 
-def read_map(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
+def read_map(path: Path, most: int = MAX_BYTES, digits: int = MAX_DIGITS, *, once: bool = False) -> dict[str, Any]:
     """The map that a JSON file holds. Raises CloraError as `read_json` does, and where it is no map."""
-    tree = read_json(path, most)
+    tree = read_json(path, most, digits, once=once)
     if not isinstance(tree, dict):
         raise CloraError(f"{shown(path)}: is no JSON map but {kind_of(tree)}")
     return tree
@@ -59,11 +60,11 @@ def read_text(path: Path, most: int = MAX_BYTES) -> str:
         raise CloraError(f"{shown(path)}: is no text in UTF-8") from None
 
 
-def parse_json(text: str, where: str, *, unique: bool = False) -> Any:
+def parse_json(text: str, where: str, digits: int = MAX_DIGITS, *, once: bool = False) -> Any:
     """The value of a JSON text; `where` begins the message. Raises CloraError for what is no plain JSON.
 
-    Refused: deeper than MAX_DEPTH, integers of more than MAX_DIGITS digits, floats beyond their range, NaN, infinity,
-    and where `unique` is asked for a map that names a key twice.
+    Refused: deeper than MAX_DEPTH, integers of more than `digits` digits, floats beyond their range, NaN, infinity;
+    with `once` a key that stands twice in one map.
     """
     if _depth(text) > MAX_DEPTH:
         raise CloraError(f"{where}: is nested deeper than {MAX_DEPTH} levels")
@@ -71,9 +72,9 @@ def parse_json(text: str, where: str, *, unique: bool = False) -> Any:
         return json.loads(
             text,
             parse_constant=_no_constant,
-            parse_int=_integer,
+            parse_int=partial(_integer, digits),
             parse_float=_float,
-            object_pairs_hook=_unique if unique else None,
+            object_pairs_hook=_once if once else None,
         )
     except json.JSONDecodeError as error:
         raise CloraError(f"{where}: is no JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
@@ -89,7 +90,7 @@ def number_of(
     Raises CloraError, naming `where` and the key, for another type, another range, or a missing key without default.
     """
     value = tree.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise CloraError(f"{where}: {key} must be a number, found {kind_of(value)}")
     if not low <= value <= high:
         raise CloraError(f"{where}: {key} must be between {low:g} and {high:g}, found {quoted(value)}")
@@ -121,22 +122,21 @@ def _depth(text: str) -> int:
     return max(accumulate(1 if sign in "[{" else -1 for sign in _NO_BRACKETS.sub("", outside)), default=0)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"a map names {quoted(twice)} twice")
-    return found
+def _is_finite(value: float) -> bool:
+    """True for a number that a float can be; an integer of hundreds of digits cannot."""
+    try:
+        return isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
 
 
-def _integer(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise ValueError(f"an integer of {len(digits):,} digits; at most {MAX_DIGITS} mean anything here")
+def _integer(most: int, digits: str) -> int:
+    if len(digits) > most:
+        raise ValueError(f"an integer of {len(digits):,} digits; at most {most} mean anything here")
     return int(digits)
 
 
@@ -145,3 +145,12 @@ def _float(digits: str) -> float:
     if not isfinite(value):
         raise ValueError("a number beyond the range of floats")
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    tree = dict(pairs)
+    if len(tree) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"the key {quoted(twice)} stands twice in one map")
+    return tree

@@ -124,7 +124,7 @@ def _parse(where: str, raw: bytes) -> dict[str, Any]:
     """The header's JSON map. Raises LoraFileError for what is none, also where a name stands twice."""
     _check_count(where, raw.count(b'"data_offsets"'))
     try:
-        tree = parse_json(raw.decode(), where, unique=True)
+        tree = parse_json(raw.decode(), where, once=True)
     except UnicodeDecodeError:
         raise LoraFileError(f"{where}: not a safetensors file: its header is not JSON, nor text in UTF-8") from None
     except CloraError as error:

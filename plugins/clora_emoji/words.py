@@ -10,6 +10,8 @@ from statistics import NormalDist
 
 import torch
 
+from clora.api import quoted
+
 WIDTH = 128
 MAX_TOKENS = 32
 BOS = "<bos>"
@@ -47,7 +49,7 @@ def encode(prompts: Sequence[str], length: int | None = None) -> tuple[torch.Ten
     limit = MAX_TOKENS if length is None else length
     if longest > limit:
         prompt = next(p for p, row in zip(prompts, tokens, strict=True) if len(row) > limit)
-        raise ValueError(f"prompt has more than {limit} tokens, its start of text included: {prompt!r}")
+        raise ValueError(f"prompt has more than {limit} tokens, its start of text included: {quoted(prompt)}")
     width = longest if length is None else length
     text = torch.zeros(len(tokens), width, WIDTH)
     mask = torch.zeros(len(tokens), width, dtype=torch.bool)

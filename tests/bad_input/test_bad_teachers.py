@@ -126,7 +126,7 @@ def scaled(path: Path, a: float, b: float) -> None:
         (lambda p: scaled(p, 0, 0), ["all its factors are zero: it changes nothing"]),
         (lambda p: scaled(p, 1, 0), ["every B is zero, as in a LoRA that was never trained"]),
         (lambda p: scaled(p, 0, 1), ["every A is zero: it changes nothing"]),
-        (lambda p: scaled(p, 1e32, 1e32), ["times the base's own weights; beyond 256 times nothing of the base is left"]),
+        (lambda p: scaled(p, 1e32, 1e32), ["the base's own weights; beyond 256 times nothing of the base is left"]),
     ],
 )  # fmt: skip
 def test_a_teacher_file_with_a_mistake(told, folder, spoil, words):
