@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from clora.errors import CloraError, quoted
 
 if TYPE_CHECKING:
     from clora.catalogue import Catalogue
@@ -39,16 +42,50 @@ def loaded(args: argparse.Namespace) -> tuple[LoadedRecipe, Catalogue]:
     from clora.plugins import discover
     from clora.recipe.load import load_recipe
 
+    check_paths(args)
     catalogue = discover()
     return load_recipe(args.recipe, args.with_files, args.sets, catalogue), catalogue
 
 
-def planned(args: argparse.Namespace) -> tuple[Plan, Catalogue]:
-    """The checked plan of the arguments. Raises CloraError with every mistake in recipe, data and teachers' files."""
+def check_paths(args: argparse.Namespace) -> None:
+    """Raise CloraError for the first path of the command line that no file system would take."""
+    from clora.recipe.names import path_problem
+
+    for name, path in _paths(vars(args)):
+        problem = path_problem(path) or path_problem(path.absolute())
+        if problem is not None:
+            raise CloraError(f"{name}: the path {quoted(str(path))} {problem}")
+
+
+def _paths(values: dict[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Every path among the arguments with the word that it is given by: RECIPE, --with, --run-dir."""
+    for name, value in values.items():
+        word = {"recipe": "RECIPE", "with_files": "--with"}.get(name, "--" + name.replace("_", "-"))
+        members = value if isinstance(value, list) else [value]
+        yield from ((word, member) for member in members if isinstance(member, Path))
+
+
+def planned(args: argparse.Namespace, *, plus: bool = False) -> tuple[Plan, Catalogue]:
+    """The checked plan of the arguments; with `plus` the recipe that it adds at serving time is checked as thoroughly.
+
+    Raises CloraError with every mistake in recipe, data and teachers' files.
+    """
     recipe, catalogue = loaded(args)
     from clora.plan import make_plan
+    from clora.recipe.problems import RecipeError
 
-    return make_plan(recipe), catalogue
+    if not plus or recipe.plus is None:
+        return make_plan(recipe), catalogue
+    problems, plans, following = [], [], recipe
+    while following is not None:
+        try:
+            plans.append(make_plan(following))
+        except RecipeError as error:
+            problems += error.problems
+        following = following.plus
+    if problems:
+        raise RecipeError(problems)
+    return plans[0], catalogue
 
 
 def plan_of_run(folder: RunFolder) -> tuple[Plan, Catalogue]:
@@ -59,4 +96,5 @@ def plan_of_run(folder: RunFolder) -> tuple[Plan, Catalogue]:
 
     folder.info()  # tells at once where this is no run folder
     catalogue = discover()
-    return make_plan(load_recipe(folder.recipe, (), (), catalogue), thorough=False), catalogue
+    # What is asked of a finished run needs no second recipe; what does (an evaluation) reads that for itself.
+    return make_plan(load_recipe(folder.recipe, (), (), catalogue, plus=False), thorough=False), catalogue
