@@ -49,12 +49,17 @@ def loaded(args: argparse.Namespace) -> tuple[LoadedRecipe, Catalogue]:
 
 def check_paths(args: argparse.Namespace) -> None:
     """Raise CloraError for the first path of the command line that no file system would take."""
+    for name, path in _paths(vars(args)):
+        _check_path(name, path)
+
+
+def _check_path(name: str, path: Path) -> None:
     from clora.recipe.names import path_problem
 
-    for name, path in _paths(vars(args)):
-        problem = path_problem(path) or path_problem(path.absolute())
+    for each in (path, path.absolute()):
+        problem = path_problem(each)
         if problem is not None:
-            raise CloraError(f"{name}: the path {quoted(str(path))} {problem}")
+            raise CloraError(f"{name}: the path {quoted(str(each))} {problem}")
 
 
 def _paths(values: dict[str, Any]) -> Iterator[tuple[str, Path]]:
@@ -94,6 +99,7 @@ def plan_of_run(folder: RunFolder) -> tuple[Plan, Catalogue]:
     from clora.plugins import discover
     from clora.recipe.load import load_recipe
 
+    _check_path("RUN", folder.path)
     folder.info()  # tells at once where this is no run folder
     catalogue = discover()
     # What is asked of a finished run needs no second recipe; what does (an evaluation) reads that for itself.

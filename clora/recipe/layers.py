@@ -22,6 +22,7 @@ from clora.recipe.tree import Entry, Keypath, Keys, Mark, Node, Text, is_null
 
 MAX_PARENTS = 16
 MAX_WITH, MAX_SETS = 16, 1_000  # files and values laid on top, each merged into the whole
+MAX_ALL_BYTES = 2 * MAX_BYTES  # of a recipe, its parents and all that is laid on top
 MAX_NAME = 60  # characters of a file's name where several are listed
 
 
@@ -63,6 +64,7 @@ class _Reading:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.unreadable = False
+        self.size = 0
 
     def give_up(self, *problems: Problem) -> Keys:
         self.problems.extend(problems)
@@ -75,6 +77,10 @@ class _Reading:
         if parsed.tree is None:
             return self.give_up(*parsed.problems)
         self.problems.extend(parsed.problems)
+        self.size += parsed.size
+        if self.size > MAX_ALL_BYTES:
+            message = f"the files of this recipe are together larger than {MAX_ALL_BYTES:,} bytes"
+            return self.give_up(Problem(parsed.tree.mark, message))
         if is_null(parsed.tree):
             return Keys({}, parsed.tree.mark)
         if not isinstance(parsed.tree, Keys):

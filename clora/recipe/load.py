@@ -129,11 +129,12 @@ class _Reader:
 
     def added(self, other: OtherRecipe, sets: Sequence[str], above: tuple[Path, ...]) -> LoadedRecipe | None:
         """The recipe that `serve.plus` names."""
-        way = names_of((*above, other.file))
         if real(other.file) in above:
+            way = names_of((*above[above.index(real(other.file)) :], other.file))
             self.problems.append(Problem(other.mark, f"serve.plus: recipes add one another in a circle: {way}"))
             return None
         if len(above) >= MAX_PLUS:
+            way = names_of((*above, other.file))
             message = f"serve.plus: more than {MAX_PLUS} recipes add one another: {way}"
             self.problems.append(Problem(other.mark, message))
             return None

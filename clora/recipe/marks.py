@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from attrs import frozen
+from attrs import evolve, frozen
 
 from clora.errors import nearest, quoted, reason
 from clora.recipe.names import MAX_KEY, MAX_TEXT, path_problem, text_problem
@@ -21,6 +21,7 @@ from clora.recipe.tree import Entry, Items, Keys, Mark, Node, Text
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
+MOST_OF_PYYAML = 85  # characters of PyYAML's own sentence, which may repeat some of the text
 MAX_NEIGHBOURS = 1_000  # files of a folder that a misspelt name is compared with
 MAX_VALUES = 20_000  # aliases counted as often as they are used, so that a few lines cannot become a million values
 
@@ -33,6 +34,7 @@ class Parsed:
 
     tree: Node | None
     problems: tuple[Problem, ...]
+    size: int = 0  # bytes of the file
 
 
 class _Unreadable(Exception):  # noqa: N818 - it signals that the error is recorded already
@@ -61,7 +63,7 @@ def parse_file(file: Path, named_by: Mark | None = None) -> Parsed:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         return Parsed(None, (Problem(whole.at(line, 1), "is not UTF-8 text"),))
-    return parse(text, whole.at)
+    return evolve(parse(text, whole.at), size=len(content))
 
 
 def _content(file: Path, pipes: bool) -> bytes:
@@ -94,7 +96,7 @@ def parse(text: str, place: Place) -> Parsed:
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         mark = place(at.line + 1, at.column + 1) if at else place(1, 1)
-        problems.append(Problem(mark, f"not YAML: {reason(error.problem or error.context or error)}"))
+        problems.append(Problem(mark, f"not YAML: {reason(error.problem or error.context or error, MOST_OF_PYYAML)}"))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         problems.append(Problem(place(line, 1), f"not YAML: {error.reason} (character {error.character})"))

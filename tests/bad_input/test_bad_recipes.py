@@ -8,6 +8,7 @@ import pytest
 
 from clora import cli
 
+PATHS = ("a\0b", "a\udcffb", "a" * 256, "a/" * 2_500)
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
@@ -121,3 +122,47 @@ def test_several_mistakes_in_parts_that_are_each_well_written(told, folder):
         "r.yaml:2:1: teachers: bank/bank.yaml:6: lora 'sepia.safetensors': there is no such file",
         "r.yaml:3:1: dataset: data/general.jsonl:1: 'instruction' is missing",
     ]
+
+
+def test_little_is_repeated_of_a_file_that_is_no_recipe(told, folder):
+    passwd = "root:x:0:0:the administrator:/root:/bin/bash\n" * 200
+    (folder / "passwd").write_text(passwd)
+    start = "'root:x:0:0:the administrator:/root:/bin/bash root:x:0:0:the ' (8,939 more characters)"
+    sentence = f"expected a mapping of sections, found {start}"
+    assert told(parent="passwd") == [f"r.yaml:1:10 -> passwd:1:1: {sentence}"]
+    assert told("", "--with", "passwd") == [f"r.yaml --with -> passwd:1:1: {sentence}"]
+    assert told("serve: {plus: passwd}\n") == [f"r.yaml:2:15 -> passwd:1:1: {sentence}"]
+
+
+def test_recipes_that_add_one_another(told, folder):
+    assert told("serve: {plus: r.yaml}\n") == [
+        "r.yaml:2:15: serve.plus: recipes add one another in a circle: r.yaml -> r.yaml"
+    ]
+
+
+def test_an_added_recipe_is_checked_as_thoroughly(told, folder):
+    (folder / "b.yaml").write_text(f"extends: {RECIPES / 'collection.yaml'}\nteachers: {{manifest: no.yaml}}\n")
+    (line,) = told("serve: {plus: b.yaml}\n")
+    assert line.startswith("r.yaml:2:15 -> b.yaml:2:")
+    assert "no.yaml" in line
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("option", ["--runs", "--run-dir"])
+@pytest.mark.parametrize("command", ["run", "prepare"])
+def test_a_run_folder_that_no_file_system_takes(folder, capsys, path, option, command):
+    assert cli.main([command, "r.yaml", option, path]) == 2
+    check_one_line(capsys.readouterr(), option)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("command", [["evaluate"], ["export"], ["sample", "--image", "a.png", "--effect", "sepia"]])
+def test_a_finished_run_s_folder_that_no_file_system_takes(folder, capsys, path, command):
+    assert cli.main([command[0], path, *command[1:]]) == 2
+    check_one_line(capsys.readouterr(), "RUN")
+
+
+def check_one_line(printed, word: str) -> None:
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert printed.err.startswith(f"{word}: the path '")
+    assert printed.err.strip().isprintable()
