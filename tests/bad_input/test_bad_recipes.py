@@ -7,6 +7,11 @@ from pathlib import Path
 import pytest
 
 from clora import cli
+from clora.pipeline import make_job
+from clora.plan import make_plan
+from clora.plugins import discover
+from clora.recipe import RecipeError, load_recipe
+from clora.runs import RunFolder
 
 PATHS = ("a\0b", "a\udcffb", "a" * 256, "a/" * 2_500)
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -166,3 +171,20 @@ def check_one_line(printed, word: str) -> None:
     assert (printed.out, printed.err.count("\n")) == ("", 1)
     assert printed.err.startswith(f"{word}: the path '")
     assert printed.err.strip().isprintable()
+
+
+def test_an_added_recipe_that_was_spoilt_since_is_told_when_the_job_is_made(folder):
+    bank = f"extends: {RECIPES / 'collection.yaml'}\nteachers: {{manifest: bank/bank.yaml}}\n"
+    Path("b.yaml").write_text(bank)
+    Path("r.yaml").write_text(bank + "serve: {plus: b.yaml}\n")
+    catalogue = discover()
+    plan = make_plan(load_recipe("r.yaml", (), (), catalogue))
+    job = make_job(plan, catalogue, RunFolder(folder / "runs/r"))
+    assert job.plus is not None
+    assert job.plus.plan.recipe.name == "b"
+    Path("b.yaml").write_text(bank + "train: {steps: many}\n")
+    with pytest.raises(RecipeError, match=r"^r's serve.plus -> b.yaml:3:16: train.steps: expected an integer"):
+        make_job(plan, catalogue, RunFolder(folder / "runs/r"))
+    Path("b.yaml").write_text(bank + "serve: {plus: r.yaml}\n")
+    with pytest.raises(RecipeError, match=r"in a circle: b.yaml -> r.yaml -> b.yaml"):
+        make_job(plan, catalogue, RunFolder(folder / "runs/r"))
