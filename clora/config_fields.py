@@ -67,7 +67,7 @@ class Number:
         """One sentence where it is not."""
         if value is None and self.null:
             return
-        if type(value) not in (int, float) or not isfinite(value) or not self.low <= value <= self.high:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             yield _wrong(name, value, f"a number from {self.low:g} to {self.high:g}", self.null)
 
 

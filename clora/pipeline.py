@@ -21,6 +21,7 @@ from clora.plan import Plan, make_plan
 from clora.progress import Progress
 from clora.protocols import Explains, RunInfo
 from clora.recipe.load import load_recipe
+from clora.recipe.tree import Mark
 from clora.run_files.checksums import checksum_of_file, warn
 from clora.run_files.leftovers import sweep
 from clora.run_files.lock import FolderLock, held
@@ -60,11 +61,15 @@ def run_folder(plan: Plan, runs: Path) -> RunFolder:
 
 
 def make_job(plan: Plan, catalogue: Catalogue, folder: RunFolder) -> Job:
-    """The job of a plan, with the job of the recipe that `serve.plus` names (with the same seed) before it."""
+    """The job of a plan, with the job of the recipe that `serve.plus` names (with the same seed) before it.
+
+    Raises RecipeError with the mistakes of that recipe, of those that it adds, and where they add one another.
+    """
     plus = None
     if plan.recipe.serve.plus is not None:
         sets = [f"seed={plan.recipe.seed}"]
-        other = make_plan(load_recipe(Path(plan.recipe.serve.plus), (), sets, catalogue))
+        named_by = Mark(f"{shown(plan.recipe.name)}'s serve.plus", Path.cwd())
+        other = make_plan(load_recipe(Path(plan.recipe.serve.plus), (), sets, catalogue, named_by=named_by))
         plus = make_job(other, catalogue, run_folder(other, folder.path.parent))
     return Job(plan, folder, plus)
 

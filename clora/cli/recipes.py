@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from clora.errors import CloraError, printable, quoted
 
 if TYPE_CHECKING:
     from clora.catalogue import Catalogue
@@ -45,21 +48,55 @@ def loaded(args: argparse.Namespace) -> tuple[LoadedRecipe, Catalogue]:
     from clora.plugins import discover
     from clora.recipe.load import load_recipe
 
+    check_paths(args)
     catalogue = discover()
     return load_recipe(args.recipe, args.with_files, args.sets, catalogue), catalogue
 
 
-def planned(args: argparse.Namespace) -> tuple[Plan, Catalogue]:
-    """The checked plan of the arguments, its warnings printed to stderr.
+def check_paths(args: argparse.Namespace) -> None:
+    """Raise CloraError for the first path of the command line that no file system would take."""
+    for name, path in _paths(vars(args)):
+        _check_path(name, path)
+
+
+def _check_path(name: str, path: Path) -> None:
+    from clora.recipe.names import path_problem
+
+    for each in (path, path.absolute()):
+        problem = path_problem(each)
+        if problem is not None:
+            raise CloraError(f"{name}: the path {quoted(str(each))} {problem}")
+
+
+def _paths(values: dict[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Every path among the arguments with the word that it is given by: RECIPE, --with, --run-dir."""
+    for name, value in values.items():
+        word = {"recipe": "RECIPE", "with_files": "--with"}.get(name, "--" + name.replace("_", "-"))
+        members = value if isinstance(value, list) else [value]
+        yield from ((word, member) for member in members if isinstance(member, Path))
+
+
+def planned(args: argparse.Namespace, *, plus: bool = False) -> tuple[Plan, Catalogue]:
+    """The checked plan of the arguments, its warnings printed to stderr; `plus`: the recipe it adds at serving time too.
 
     Raises CloraError with every mistake in recipe, data and teachers' files.
     """
     recipe, catalogue = loaded(args)
     from clora.plan import make_plan
+    from clora.recipe.problems import RecipeError
 
-    plan = make_plan(recipe)
-    tell_warnings(plan)
-    return plan, catalogue
+    problems, plans, following = [], [], recipe
+    while following is not None:
+        try:
+            plans.append(make_plan(following))
+        except RecipeError as error:
+            problems += error.problems
+        following = following.plus if plus else None
+    if problems:
+        raise RecipeError(problems)
+    for plan in plans:
+        tell_warnings(plan)
+    return plans[0], catalogue
 
 
 def tell_warnings(plan: Plan) -> None:
@@ -67,7 +104,7 @@ def tell_warnings(plan: Plan) -> None:
     if any(os.environ.get(name, "0") != "0" for name in _RANKS):
         return
     for warning in plan.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(printable(f"warning: {warning}"), file=sys.stderr)
 
 
 def plan_of_run(folder: RunFolder) -> tuple[Plan, Catalogue]:
@@ -76,7 +113,9 @@ def plan_of_run(folder: RunFolder) -> tuple[Plan, Catalogue]:
     from clora.plugins import discover
     from clora.recipe.load import load_recipe
 
+    _check_path("RUN", folder.path)
     folder.info()  # tells at once where this is no run folder
     folder.check_recipe()
     catalogue = discover()
-    return make_plan(load_recipe(folder.recipe, (), (), catalogue), thorough=False), catalogue
+    # What is asked of a finished run needs no second recipe; what does (an evaluation) reads that for itself.
+    return make_plan(load_recipe(folder.recipe, (), (), catalogue, plus=False), thorough=False), catalogue

@@ -14,11 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the recipe, its data and its teachers' files; print the cost."""
+    """Check the recipe, its data and its teachers' files, and those of the recipe it adds; print the cost."""
     from clora.memory_plan import capacity
 
     room = capacity(args.memory)
-    plan, _ = planned(args)
+    plan, _ = planned(args, plus=True)
     from clora.cost import cost
 
     print(cost(plan, room))

@@ -11,6 +11,8 @@ from typing import Any, Literal
 from attrs import asdict, field, frozen
 from attrs.validators import and_, ge, gt, le, optional
 
+from clora.recipe.names import is_folder_name, is_one_line
+
 
 def _unit():
     return and_(ge(0.0), le(1.0))
@@ -144,8 +146,8 @@ class Recipe:
     teachers: Any
     router: Any
     prompts: Any
-    name: str = ""
-    title: str = ""
+    name: str = field(default="", validator=is_folder_name)  # the run's folder is NAME-HASH; if empty, the file's name
+    title: str = field(default="", validator=is_one_line)  # of at most 200 characters
     seed: int = field(default=0, validator=ge(0))
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: this process's own GPU where there is one
     effects: tuple[str, ...] | None = None  # which of the bank's effects; null means all

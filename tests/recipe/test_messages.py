@@ -47,7 +47,7 @@ import pytest
         ("router: {p_switch: -1e-4}", "2:20: router.p_switch must be at least 0.0, found -0.0001"),
         (
             "simulations: {backward: {tau_min: 900}}",
-            "right.yaml:7:36: simulations.backward.tau_max: no noise level lies between 900.0 and 800.0",
+            "1:10 -> right.yaml:7:36: simulations.backward.tau_max: no noise level lies between 900.0 and 800.0",
         ),
         # components
         ("router: swich", "2:9: router has no component 'swich'; did you mean 'switch'?"),
@@ -76,7 +76,7 @@ import pytest
         ),
         (
             "critic: null",
-            "right.yaml:10:3: losses.second asks for the critic, but there is no `critic` section",
+            "1:10 -> right.yaml:10:3: losses.second asks for the critic, but there is no `critic` section",
         ),
         (
             "simulations: {backward: {tau_max: 200}}",
