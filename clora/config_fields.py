@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from math import isfinite
 from typing import Any, Protocol
 
 from attrs import frozen

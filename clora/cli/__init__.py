@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 
 from clora import __version__
-from clora.errors import CloraError
+from clora.cli.arguments import check_words
+from clora.errors import CloraError, printable, reason, shown
 from clora.stopping import stoppable
 from clora.terminal import outlive_the_terminal
 
@@ -50,20 +51,31 @@ def _called(argv: Sequence[str] | None) -> int:
     if argv is None:
         outlive_the_terminal()
     words = list(sys.argv[1:] if argv is None else argv)
-    args = _parser(words).parse_args(words)
     for name in CHATTER:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
+        check_words(words)
+        args = _parser(words).parse_args(words)
         code: int = args.run(args)
         sys.stdout.flush()
     except CloraError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # Python flushes stdout once more at exit and would complain about it then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:  # of a path that nobody has looked at: too long, no right to look, a loop of links
+        print(_refusal(error), file=sys.stderr)
+        return CloraError.exit_code
     return code
+
+
+def _refusal(error: OSError) -> str:
+    """What the system refused, and of which path."""
+    where = error.filename if isinstance(error.filename, str | os.PathLike) else ""
+    why = reason(error.strerror or error)
+    return f"{shown(os.fspath(where))}: {why}" if where else why
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clora.cli.arguments import share, whole
 from clora.cli.recipes import add_layer_arguments, tell_warnings
 from clora.errors import CloraError
 
@@ -26,14 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--updates-each",
-        type=int,
+        type=whole(1, 1_000_000),
         default=100,
         metavar="N",
         help="student updates for each added effect (default: 100)",
     )
     parser.add_argument(
         "--replay",
-        type=float,
+        type=share,
         default=0.5,
         metavar="SHARE",
         help="share of the effects' rows that replay old ones (default: 0.5)",
@@ -52,8 +53,6 @@ def run(args: argparse.Namespace) -> int:
     before.info()
     before.check_recipe()
     before.check_lora()
-    if args.updates_each < 1:
-        raise CloraError("--updates-each must be 1 or more")
     plan, catalogue = _planned(args)
     tell_warnings(plan)
     from clora.cli.run import carry_out

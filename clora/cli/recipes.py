@@ -77,7 +77,7 @@ def _paths(values: dict[str, Any]) -> Iterator[tuple[str, Path]]:
 
 
 def planned(args: argparse.Namespace, *, plus: bool = False) -> tuple[Plan, Catalogue]:
-    """The checked plan of the arguments, its warnings printed to stderr; `plus`: the recipe it adds at serving time too.
+    """The checked plan of the arguments, its warnings told on stderr; with `plus` also the recipe that it adds.
 
     Raises CloraError with every mistake in recipe, data and teachers' files.
     """

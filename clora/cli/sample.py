@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from pathlib import Path
 
-from clora.errors import CloraError
+from clora.cli.arguments import whole
+from clora.errors import CloraError, hint, quoted, shown
 from clora.stopping import during
+
+#: characters of an instruction; a text encoder reads a thousand tokens
+MAX_INSTRUCTION = 4000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instruction", metavar="TEXT", help="a general instruction instead of an effect")
     parser.add_argument("--image", type=Path, required=True, help="the source picture")
     parser.add_argument("--out", type=Path, metavar="PNG", help="where to write (default: beside the source)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, metavar="N", help="of the noise (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
         raise CloraError("give either --effect (once, or twice to chain) or --instruction")
     if args.passes and len(args.effect) < 2:
         raise CloraError("--passes needs two effects or more: it applies one after the other")
+    if args.instruction is not None and not 0 < len(args.instruction.strip()) <= MAX_INSTRUCTION:
+        raise CloraError(f"--instruction must be a text of at most {MAX_INSTRUCTION:,} characters")
     from clora.cli.recipes import plan_of_run
     from clora.runs import RunFolder
 
@@ -38,9 +43,7 @@ def run(args: argparse.Namespace) -> int:
     plan, _ = plan_of_run(folder)
     for name in args.effect:
         if name not in plan.prompts:
-            near = difflib.get_close_matches(name, plan.prompts, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(plan.prompts)}"
-            raise CloraError(f"{args.run_dir} has no effect {name!r}; {hint}")
+            raise CloraError(f"{shown(args.run_dir)} has no effect {quoted(name)}{hint(name, plan.prompts)}")
     folder.check_lora()
     from clora.picture_files import read_picture, write_picture
     from clora.serving import edit
