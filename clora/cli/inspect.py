@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from clora.cli.recipes import add_layer_arguments
-from clora.errors import CloraError
+from clora.errors import CloraError, quoted, reason
 
 if TYPE_CHECKING:
     from clora.lora_files.survey import Survey
@@ -111,7 +111,9 @@ def _fits(args: argparse.Namespace) -> Fits:
     try:
         return _checked(name, catalogue.find("backbone", name).cls())
     except TypeError as error:
-        raise CloraError(f"backbone {name} needs settings ({error}); give a recipe with --recipe") from error
+        raise CloraError(
+            f"backbone {quoted(name)} needs settings ({reason(error)}); give a recipe with --recipe"
+        ) from error
 
 
 def _checked(name: str, backbone: Backbone) -> Fits:

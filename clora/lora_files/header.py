@@ -53,6 +53,7 @@ class Header:
 
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
+    bytes: int = 0  # of the whole file
 
 
 def named(name: str) -> str:
@@ -93,7 +94,7 @@ def inspect_header(path: Path) -> Header:
     _check_count(where, len(tree))
     tensors = {name: _tensor(where, name, entry) for name, entry in tree.items()}
     _check_layout(where, tensors, size - 8 - length)
-    return Header(tensors, metadata)
+    return Header(tensors, metadata, size)
 
 
 def _header_length(path: Path, first: bytes, size: int) -> int:

@@ -106,7 +106,7 @@ def survey(path: Path, shapes: Mapping[str, tuple[int, int]] | None) -> Survey:
     missing = None if shapes is None else tuple(module for module in shapes if module not in linears)
     return Survey(
         path,
-        path.stat().st_size,
+        header.bytes,
         contents.layout,
         _types(header, contents),
         linears,

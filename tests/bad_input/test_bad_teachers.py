@@ -126,7 +126,7 @@ def scaled(path: Path, a: float, b: float) -> None:
         (lambda p: scaled(p, 0, 0), ["all its factors are zero: it changes nothing"]),
         (lambda p: scaled(p, 1, 0), ["every B is zero, as in a LoRA that was never trained"]),
         (lambda p: scaled(p, 0, 1), ["every A is zero: it changes nothing"]),
-        (lambda p: scaled(p, 1e32, 1e32), ["the base's own weights; beyond 256 times nothing of the base is left"]),
+        (lambda p: scaled(p, 1e32, 1e32), ["times the base's own weights; beyond 256 times nothing of the base"]),
     ],
 )  # fmt: skip
 def test_a_teacher_file_with_a_mistake(told, folder, spoil, words):
@@ -137,13 +137,11 @@ def test_a_teacher_file_with_a_mistake(told, folder, spoil, words):
 
 
 def test_a_teacher_larger_than_the_base_and_a_doubtful_strength_are_warned_of(folder, entry, capsys):
-    """|delta| of rank 1: a and b of 0.01 times 1,500 each are 1.5 times the emoji base's weights of about 0.15."""
+    """A linear of n numbers has |delta| 0.01^2 * 50^2 sqrt(n); the emoji base's weights have sqrt(n) times 0.18."""
     bank, recipe = folder / "bank/bank.yaml", folder / "r.yaml"
     recipe.write_text(f"extends: {RECIPES / 'collection.yaml'}\nteachers: {{manifest: bank/bank.yaml}}\n")
     scaled(folder / "bank/thermal.safetensors", 50, 50)
-    tensors = {
-        name.replace("transformer.", "", 1): t for name, t in load_file(folder / "bank/sepia.safetensors").items()
-    }
+    tensors = {name.replace("transformer.", "", 1): t for name, t in load_file("bank/sepia.safetensors").items()}
     save_file(tensors, folder / "bank/sepia.safetensors", {"ss_network_alpha": "0.5", "ss_network_dim": "1"})
     digests = set()
     for strength, count in ((None, 2), ("file", 1), ("header", 1), ("0.5", 1)):
