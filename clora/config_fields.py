@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from math import isfinite
 from typing import Any, Protocol
 
 from attrs import frozen
@@ -67,7 +66,8 @@ class Number:
         """One sentence where it is not."""
         if value is None and self.null:
             return
-        if type(value) not in (int, float) or not isfinite(value) or not self.low <= value <= self.high:
+        # NaN is within no bounds
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             yield _wrong(name, value, f"a number from {self.low:g} to {self.high:g}", self.null)
 
 
