@@ -66,6 +66,7 @@ class Number:
         """One sentence where it is not."""
         if value is None and self.null:
             return
+        # NaN is within no bounds
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             yield _wrong(name, value, f"a number from {self.low:g} to {self.high:g}", self.null)
 
