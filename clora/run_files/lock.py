@@ -114,9 +114,12 @@ def held(folder: Path, tell: Tell = warn) -> Iterator[FolderLock]:
         if beating.ident is not None:
             beating.join()
         mine = _read(path)
+        if not strong:
+            os.close(handle)  # Windows removes no open file
         if mine is not None and mine.token == lock.holder.token:
             path.unlink(missing_ok=True)
-        os.close(handle)
+        if strong:
+            os.close(handle)  # only now: who waits for it must not get a file that goes
 
 
 def _locked(path: Path) -> tuple[int, bool]:

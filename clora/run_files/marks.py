@@ -102,11 +102,11 @@ def _kept(stages: Mapping[str, Stage], files: Mapping[str, Written]) -> Marks:
 
 
 def _problem(path: Path, written: Written) -> str | None:
-    if not path.exists():
-        return "has gone"
-    if not path.is_file():
-        return "is damaged (a folder stands in its place)"
     try:
+        if not path.exists():
+            return "has gone"
+        if not path.is_file():
+            return "is damaged (a folder stands in its place)"
         size = path.stat().st_size
         if size != written.bytes:
             return f"is damaged, or was changed, since it was written ({size:,} bytes instead of {written.bytes:,})"

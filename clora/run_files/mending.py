@@ -64,5 +64,11 @@ def _look_at_recipe(folder: RunFolder, record: RunRecord, tell: Tell) -> None:
     again = "it is written again, from the recipe of this command"
     if not folder.recipe.exists():
         tell(f"{shown(folder.recipe)} has gone; {again}")
-    elif checksum_of_file(folder.recipe) != record.recipe:
+        return
+    try:
+        same = checksum_of_file(folder.recipe) == record.recipe
+    except OSError as error:
+        tell(f"{shown(folder.recipe)} cannot be read ({error.strerror}); {again}")
+        return
+    if not same:
         tell(f"{shown(folder.recipe)} has changed since it was written; {again}")
