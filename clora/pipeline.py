@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from clora import __version__
+from clora import __version__, threads
 from clora.adapters.adapter import Adapter
 from clora.files import write_atomic
 from clora.plan import Plan, make_plan
@@ -129,6 +129,7 @@ class Pipeline:
 
     def evaluate_again(self) -> None:
         """Evaluate and report anew, whatever was done before."""
+        self._say_threads(self.folder.info().get("threads"))
         self.folder.forget("evaluate", "report")
         self._evaluate()
         self._report()
@@ -147,6 +148,7 @@ class Pipeline:
                 "steps": self.plan.recipe.train.steps if self.plan.recipe.losses else 0,
                 "seconds": before["seconds"],
                 "ranks": self.ranks.world,
+                "threads": self._say_threads(before.get("threads")),
                 "machine": {"system": platform.platform(), "processor": platform.processor()},
                 "versions": {
                     "clora": __version__,
@@ -155,6 +157,13 @@ class Pipeline:
                 },
             }
         )
+
+    def _say_threads(self, before: object) -> int:
+        """Set and tell how many threads compute: as many as in the calls before, which decides the sums' last bits."""
+        count, sentence = threads.of_run(before)
+        if sentence is not None:
+            self.progress.say(sentence)
+        return count
 
     def _note_time(self, seconds: float) -> None:
         """Working time adds up over interrupted calls."""
