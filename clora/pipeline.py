@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from clora import __version__
+from clora import __version__, threads
 from clora.adapters.adapter import Adapter
 from clora.errors import shown
 from clora.files import write_atomic
@@ -167,6 +167,7 @@ class Pipeline:
         """Evaluate and report anew, whatever was done before."""
         with self._held():
             sweep(self.folder.path)
+            self._say_threads(self.folder.info().threads)
             self.folder.forget("evaluate", "report")
             self._evaluate()
             self._report()
@@ -186,6 +187,7 @@ class Pipeline:
                 seconds=0.0 if before is None else before.seconds,
                 ranks=self.ranks.world,
                 recipe=checksum_of_file(self.folder.recipe),
+                threads=self._say_threads(0 if before is None else before.threads),
                 machine={"system": platform.platform(), "processor": platform.processor()},
                 versions={
                     "clora": __version__,
@@ -195,6 +197,13 @@ class Pipeline:
             )
         )
         export_again(self.plan, self.folder)
+
+    def _say_threads(self, before: int) -> int:
+        """Set and tell how many threads compute: as many as in the calls before, which decides the sums' last bits."""
+        count, sentence = threads.of_run(before)
+        if sentence is not None:
+            self.progress.say(sentence)
+        return count
 
     def _note_time(self, seconds: float) -> None:
         """Working time adds up over interrupted calls."""

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from clora import __version__
+from clora import __version__, threads
 from clora.cli.arguments import check_words
 from clora.errors import CloraError, printable, reason, shown
 from clora.stopping import stoppable
@@ -30,6 +30,11 @@ COMMANDS = {
     "export": "write a run's LoRA for other tools, or merge it into its base",
     "compare": "put several runs' results side by side",
 }
+
+#: commands that compute take --threads; True where the command does not say itself how many there are
+COMPUTES = {"run": False, "prepare": False, "evaluate": False, "extend": False} | dict.fromkeys(
+    ("caption", "sample", "export"), True
+)
 
 #: loggers whose warnings at import are of kernels and files that nothing here uses: diffusers and peft import torchao
 #: and bitsandbytes wherever they are installed, whether a recipe asks for them or not
@@ -90,4 +95,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
             module = importlib.import_module(f"clora.cli.{name.replace('-', '_')}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
+            if name in COMPUTES:  # before the command imports torch, which starts its pools as it finds the environment
+                threads.add_threads_argument(command)
+                command.set_defaults(run=threads.with_threads(module.run, tells=COMPUTES[name]))
     return parser

@@ -23,6 +23,7 @@ class RunRecord:
     recipe: str  # the checksum of recipe.yaml beside it
     machine: Mapping[str, str]
     versions: Mapping[str, str]
+    threads: int = 0  # that compute: sums depend on them in their last bits; 0 where that is not known
 
     @classmethod
     def of(cls, fields: Fields) -> RunRecord:
@@ -38,6 +39,7 @@ class RunRecord:
             recipe=fields.text("recipe"),
             machine=fields.map("machine").map_of(Fields.text),
             versions=fields.map("versions").map_of(Fields.text),
+            threads=fields.whole("threads"),
         )
 
     def tree(self) -> dict[str, object]:

@@ -66,6 +66,8 @@ def test_a_caption_is_taken(caption):
         ("Here is the instruction: redraw it in ink", "says 'Here is'"),
         ("New instruction: redraw it in ink", "says 'New instruction:'"),
         ("<think>it seems that the ink", "breaks off in its thoughts"),
+        ("i" * 1500, f"is too short: '{'i' * 60}' (1,440 more characters)"),
+        ("!" * 1500 + "caption: ink", f"says '{'!' * 60}' (1,448 more characters) before the instruction"),
     ],
 )
 def test_nonsense_is_refused_with_its_reason(answer, said):
