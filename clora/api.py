@@ -54,6 +54,7 @@ from clora.protocols import (
     Truth,
     UsesCritic,
     UsesSimulation,
+    Warns,
 )
 from clora.seeding import Draws
 from clora.untrusted import integer_of, kind_of, number_of, parse_json, read_json, read_map, read_text
@@ -159,6 +160,7 @@ __all__ = [
     "Truth",
     "UsesCritic",
     "UsesSimulation",
+    "Warns",
     "Words",
     "WrittenCaption",
     "add_noise",

@@ -12,7 +12,7 @@ from attrs import frozen
 from clora.errors import hint
 from clora.extension import finished_effects, mixed, start_digest, start_problems
 from clora.lora_files.check import check_lora
-from clora.protocols import Checked, ChecksCards, ChecksDataset, ChecksEvaluation, ListsLoraFiles, Tokenizes
+from clora.protocols import Checked, ChecksCards, ChecksDataset, ChecksEvaluation, ListsLoraFiles, Tokenizes, Warns
 from clora.recipe.problems import Problem, RecipeError
 from clora.routes import slots_problem
 from clora.runs import digest_of
@@ -40,6 +40,7 @@ class Plan:
     cards: tuple[EffectCard, ...]
     prompts: Mapping[str, Prompts]
     mix: tuple[str, ...]  # the effects as the router draws them evenly: once each, or more often to weigh more
+    warnings: tuple[str, ...] = ()  # what is doubtful and refuses nothing, each with its place, as `RecipeError` has it
 
     def sources(self, effect: str) -> tuple[str, ...]:
         """The training pictures of an effect that the run uses."""
@@ -57,6 +58,7 @@ class Plan:
 #: where these are wrong nothing can be said of effects and pictures
 _SUBJECT = frozenset(("backbone", "dataset", "teachers", "prompts", "start"))
 MOST_OF_A_FILE = 4  # mistakes told of one teacher's file
+MOST_WARNINGS = 20  # told of one place of the recipe
 
 
 def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
@@ -81,11 +83,27 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
         raise RecipeError(Problem(loaded.mark_of(place), f"{place}: {sentence}") for place, sentence in problems)
     prompts = {card.name: recipe.prompts.effect(card) for card in cards}
     digest = _digest(loaded, cards, prompts)
+    warnings = _told(loaded, _warnings(recipe)) if thorough else ()
     if recipe.start is None or not thorough:  # a finished extension is used without the run that it began from
-        return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, tuple(prompts))
+        return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, tuple(prompts), warnings)
     mix = mixed(tuple(prompts), finished_effects(recipe.start.run), recipe.start.replay)
     digest = digest_of([digest, start_digest(recipe.start)])
-    return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, mix)
+    return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, mix, warnings)
+
+
+def _warnings(recipe: Recipe) -> Iterable[Finding]:
+    """What the components of a recipe without mistakes find doubtful, bounded at every place."""
+    for place, part in components(recipe):
+        told = list(part.warnings()) if isinstance(part, Warns) else []
+        if len(told) > MOST_WARNINGS:
+            told = [*told[:MOST_WARNINGS], f"{len(told) - MOST_WARNINGS:,} more warnings like these"]
+        yield from ((place, sentence) for sentence in told)
+
+
+def _told(loaded: LoadedRecipe, findings: Iterable[Finding]) -> tuple[str, ...]:
+    """Findings as lines with file, line and column, each once, in their order."""
+    lines = (str(Problem(loaded.mark_of(place), f"{place}: {sentence}")) for place, sentence in findings)
+    return tuple(dict.fromkeys(lines))
 
 
 def _digest(loaded: LoadedRecipe, cards: tuple[EffectCard, ...], prompts: Mapping[str, Prompts]) -> str:

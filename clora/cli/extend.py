@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clora.cli.recipes import add_layer_arguments
+from clora.cli.recipes import add_layer_arguments, tell_warnings
 from clora.errors import CloraError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if args.updates_each < 1:
         raise CloraError("--updates-each must be 1 or more")
     plan, catalogue = _planned(args)
+    tell_warnings(plan)
     from clora.cli.run import carry_out
     from clora.pipeline import run_folder
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,10 @@ if TYPE_CHECKING:
     from clora.plan import Plan
     from clora.recipe.load import LoadedRecipe
     from clora.runs import RunFolder
+
+
+#: how a launcher tells a process which one it is: what all of them would say, the first one says
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,11 +50,24 @@ def loaded(args: argparse.Namespace) -> tuple[LoadedRecipe, Catalogue]:
 
 
 def planned(args: argparse.Namespace) -> tuple[Plan, Catalogue]:
-    """The checked plan of the arguments. Raises CloraError with every mistake in recipe, data and teachers' files."""
+    """The checked plan of the arguments, its warnings printed to stderr.
+
+    Raises CloraError with every mistake in recipe, data and teachers' files.
+    """
     recipe, catalogue = loaded(args)
     from clora.plan import make_plan
 
-    return make_plan(recipe), catalogue
+    plan = make_plan(recipe)
+    tell_warnings(plan)
+    return plan, catalogue
+
+
+def tell_warnings(plan: Plan) -> None:
+    """Print what is doubtful about a plan to stderr, a line each; of several processes the first one does."""
+    if any(os.environ.get(name, "0") != "0" for name in _RANKS):
+        return
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def plan_of_run(folder: RunFolder) -> tuple[Plan, Catalogue]:

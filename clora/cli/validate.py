@@ -22,5 +22,6 @@ def run(args: argparse.Namespace) -> int:
     from clora.cost import cost
 
     print(cost(plan, room))
-    print("valid: nothing stands in the way of this run")
+    doubts = f"; {len(plan.warnings)} warning{'s' * (len(plan.warnings) != 1)} above" if plan.warnings else ""
+    print(f"valid: nothing stands in the way of this run{doubts}")
     return 0

@@ -54,7 +54,7 @@ from clora.protocols.method import (
     UsesCritic,
     UsesSimulation,
 )
-from clora.protocols.parts import Checked, Component, RunInfo
+from clora.protocols.parts import Checked, Component, RunInfo, Warns
 
 __all__ = [
     "Backbone",
@@ -98,6 +98,7 @@ __all__ = [
     "Truth",
     "UsesCritic",
     "UsesSimulation",
+    "Warns",
     "Workflow",
     "trained_shapes",
 ]
