@@ -2,7 +2,7 @@
 
 from clora.captions.file import CaptionsError, WrittenCaption, read_captions
 from clora.diffusers_folder import DiffusersFolder, ModelPlace, weights_problems
-from clora.errors import CloraError, escaped, hint, quoted, reason, shown
+from clora.errors import CloraError, escaped, hint, nearest, quoted, reason, shown
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix, Measured
 from clora.flow import Schedule, add_noise, guide, over, shift, to_noise, to_x0, unshift, velocity_target
 from clora.hookspecs import hookimpl
@@ -11,6 +11,7 @@ from clora.lora_files.linears import LinearRows, Linears
 from clora.memory.fit import load_fitted
 from clora.memory.footprint import Blueprint, network_footprint
 from clora.memory.settings import NetworkMemory
+from clora.named_files import OutsideError, UnusablePathError, located, not_a_file, open_file
 from clora.picture_files import PictureError, picture_size, read_picture
 from clora.protocols import (
     Backbone,
@@ -57,7 +58,21 @@ from clora.protocols import (
     Warns,
 )
 from clora.seeding import Draws
-from clora.untrusted import integer_of, kind_of, number_of, parse_json, read_json, read_map, read_text
+from clora.untrusted import (
+    MAX_DEPTH,
+    MAX_NAME,
+    MAX_PROMPT,
+    integer_of,
+    json_size,
+    kind_of,
+    number_of,
+    parse_json,
+    read_json,
+    read_map,
+    read_text,
+    text_problem,
+)
+from clora.untrusted_yaml import YamlError, compose
 from clora.values import (
     Asking,
     Await,
@@ -83,6 +98,9 @@ from clora.values import (
 )
 
 __all__ = [
+    "MAX_DEPTH",
+    "MAX_NAME",
+    "MAX_PROMPT",
     "Asking",
     "Await",
     "Backbone",
@@ -131,6 +149,7 @@ __all__ = [
     "Metric",
     "ModelPlace",
     "NetworkMemory",
+    "OutsideError",
     "Part",
     "Phase",
     "PictureError",
@@ -158,12 +177,15 @@ __all__ = [
     "TokensUsed",
     "Trajectory",
     "Truth",
+    "UnusablePathError",
     "UsesCritic",
     "UsesSimulation",
     "Warns",
     "Words",
     "WrittenCaption",
+    "YamlError",
     "add_noise",
+    "compose",
     "escaped",
     "guide",
     "hint",
@@ -171,10 +193,15 @@ __all__ = [
     "hub_download",
     "hub_reason",
     "integer_of",
+    "json_size",
     "kind_of",
     "load_fitted",
+    "located",
+    "nearest",
     "network_footprint",
+    "not_a_file",
     "number_of",
+    "open_file",
     "over",
     "parse_json",
     "picture_size",
@@ -187,6 +214,7 @@ __all__ = [
     "reason",
     "shift",
     "shown",
+    "text_problem",
     "to_noise",
     "to_x0",
     "unshift",

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
-from itertools import accumulate
 from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clora.errors import CloraError, quoted, reason, shown
+from clora.errors import CloraError, escaped, quoted, reason, shown
 
 #: a configuration or a list of settings; what may be larger says so
 MAX_BYTES = 4 << 20
@@ -22,7 +22,12 @@ MAX_DEPTH = 64
 #: digits of an integer: the largest that any field means has nineteen
 MAX_DIGITS = 20
 
-_OUTSIDE_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+#: characters of a prompt, a caption or an instruction, and of a name: no text encoder reads, no file system takes more
+MAX_PROMPT, MAX_NAME = 10_000, 100
+
+_OUTSIDE_TEXT = re.compile(r'"[^"]*"?|[\[\]{},:]')
+#: characters that turn the direction of a line around
+_DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def read_json(path: Path, most: int = MAX_BYTES) -> Any:
@@ -64,7 +69,7 @@ def parse_json(text: str, where: str) -> Any:
 
     Refused: deeper than MAX_DEPTH, integers of more than MAX_DIGITS digits, floats beyond their range, NaN, infinity.
     """
-    if _depth(text) > MAX_DEPTH:
+    if json_size(text)[0] > MAX_DEPTH:
         raise CloraError(f"{where}: is nested deeper than {MAX_DEPTH} levels")
     try:
         return json.loads(text, parse_constant=_no_constant, parse_int=_integer, parse_float=_float)
@@ -108,10 +113,48 @@ def kind_of(value: object) -> str:
     return {list: "a list", dict: "a map"}.get(type(value), type(value).__name__)
 
 
-def _depth(text: str) -> int:
-    """How deeply brackets are nested, those inside texts left out; in one pass."""
-    signs = (match[0] for match in _OUTSIDE_TEXT.finditer(text) if match[0][0] != '"')
-    return max(accumulate(1 if sign in "[{" else -1 for sign in signs), default=0)
+def json_size(text: str) -> tuple[int, int]:
+    """How deeply a JSON text's brackets are nested, and about how many values and keys it holds; in one pass.
+
+    The count is exact for JSON, but for empty lists and maps, which count one more.
+    """
+    depth = deepest = 0
+    values = 1
+    # Backslashes stand in texts alone; with the pairs gone every quotation mark begins or ends one.
+    for match in _OUTSIDE_TEXT.finditer(text.replace("\\\\", "  ").replace('\\"', "  ")):
+        sign = match[0]
+        if sign in "[{":
+            depth += 1
+            values += 1
+            deepest = max(deepest, depth)
+        elif sign in "]}":
+            depth -= 1
+        elif sign in ",:":
+            values += 1
+    return deepest, values
+
+
+def text_problem(text: str, most: int) -> str | None:
+    """Why a text can be no prompt and no name, in words that follow "it"; None where it can.
+
+    Refused: more than `most` characters; control characters but tab and line end; what turns the direction of a line
+    around; Unicode's own line and paragraph separators; lone surrogates, which no file name and no tokenizer takes.
+    """
+    if len(text) > most:
+        return f"has {len(text):,} characters; at most {most:,} are read"
+    if text.isprintable():
+        return None
+    for letter in text:
+        if letter in "\t\n\r" or letter.isprintable():
+            continue
+        category = unicodedata.category(letter)
+        if category == "Cs":
+            return "holds half a character (a lone surrogate)"
+        if category in ("Cc", "Zl", "Zp"):
+            return f"holds a control character, {escaped(letter)}"
+        if letter in _DIRECTION:
+            return f"holds a character that turns the direction of text, {escaped(letter)}"
+    return None
 
 
 def _no_constant(name: str) -> NoReturn:

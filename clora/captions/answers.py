@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from clora.errors import quoted
+
 MAX_CHARACTERS = 2000
 MIN_WORDS = 3
 
@@ -51,11 +53,11 @@ def wrong_with(caption: str) -> str | None:
     if "<think>" in caption or "</think>" in caption:
         return "breaks off in its thoughts"
     if found := _REFUSES.search(caption):
-        return f"refuses: {found[0]!r}"
+        return f"refuses: {quoted(found[0])}"
     if found := _TALKS.search(caption):
-        return f"says {found[0]!r} before the instruction"
+        return f"says {quoted(found[0])} before the instruction"
     if found := _PICTURES.search(caption):
-        return f"mentions {found[0]!r}, which nobody sees who reads the instruction"
+        return f"mentions {quoted(found[0])}, which nobody sees who reads the instruction"
     if len(caption.split()) < MIN_WORDS and caption.isascii():  # some scripts put no spaces between words
-        return f"is too short: {caption!r}"
+        return f"is too short: {quoted(caption)}"
     return None

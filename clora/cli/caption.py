@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clora.cli.recipes import add_recipe_arguments, loaded
-from clora.errors import CloraError
+from clora.errors import CloraError, shown
 
 if TYPE_CHECKING:
     from clora.captions.asking import Captioning
@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         outcome = captioning.ask(sorted_.wanted, progress.say, _show)
     except KeyboardInterrupt:
-        progress.say(f"stopped; what was written to {captioning.file} stays. The same command goes on from here")
+        progress.say(f"stopped; what was written to {shown(captioning.file)} stays. The same command goes on from here")
         raise
-    print(f"{len(outcome.made)} written to {captioning.file}, {len(sorted_.kept)} kept", flush=True)
+    print(f"{len(outcome.made)} written to {shown(captioning.file)}, {len(sorted_.kept)} kept", flush=True)
     _tell_cost(captioning, progress)
     if failed := [*sorted_.failed, *outcome.failed]:
         reasons = dict.fromkeys(why for _, why in failed)
