@@ -68,15 +68,16 @@ def test_what_leads_out_is_refused_and_links_alone_can_be_allowed(folder, name, 
             located(name, (folder,), follow_links=True)
 
 
-@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 5000, "a/" * 100_000, "one", "\u202egnp.a", "y" * 300])
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 5000, "a/" * 100_000, "one", "\u202egnp.a"])
 def test_what_is_no_path_is_refused_at_once_and_cut(folder, name):
-    try:
-        path = located(name, (folder,))
-    except UnusablePathError as error:
-        assert len(str(error)) < 200
-        assert str(error).isprintable()
-    else:  # a name of 300 characters is a path that leads nowhere
-        assert not_a_file(path) == "cannot be read: File name too long"
+    with pytest.raises(UnusablePathError) as caught:
+        located(name, (folder,))
+    assert len(str(caught.value)) < 200
+    assert str(caught.value).isprintable()
+
+
+def test_a_name_longer_than_the_file_system_takes_is_told_where_it_is_looked_up(folder):
+    assert not_a_file(located("y" * 300, (folder,))) == "cannot be read: File name too long"
 
 
 @pytest.mark.parametrize("kind", ["models", "datasets"])
@@ -112,7 +113,7 @@ def test_pipes_devices_and_folders_are_no_files_and_are_not_waited_for(folder):
     }
     for name, words in cases.items():
         assert not_a_file(folder / name) == words
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match=name):
             open_file(folder / name)
     assert not_a_file(folder / "a.png") is None
     with open_file(folder / "a.png") as file:
