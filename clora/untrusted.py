@@ -10,6 +10,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping
+from itertools import accumulate
 from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,7 +26,7 @@ MAX_DIGITS = 20
 #: characters of a prompt, a caption or an instruction, and of a name: no text encoder reads, no file system takes more
 MAX_PROMPT, MAX_NAME = 10_000, 100
 
-_OUTSIDE_TEXT = re.compile(r'"[^"]*"?|[\[\]{},:]')
+_NO_BRACKETS = re.compile(r"[^\[\]{}]+")
 #: characters that turn the direction of a line around
 _DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -64,15 +65,22 @@ def read_text(path: Path, most: int = MAX_BYTES) -> str:
         raise CloraError(f"{shown(path)}: is no text in UTF-8") from None
 
 
-def parse_json(text: str, where: str) -> Any:
+def parse_json(text: str, where: str, *, unique: bool = False) -> Any:
     """The value of a JSON text; `where` begins the message. Raises CloraError for what is no plain JSON.
 
-    Refused: deeper than MAX_DEPTH, integers of more than MAX_DIGITS digits, floats beyond their range, NaN, infinity.
+    Refused: deeper than MAX_DEPTH, integers of more than MAX_DIGITS digits, floats beyond their range, NaN, infinity,
+    and where `unique` is asked for a map that names a key twice.
     """
-    if json_size(text)[0] > MAX_DEPTH:
+    if _depth(text) > MAX_DEPTH:
         raise CloraError(f"{where}: is nested deeper than {MAX_DEPTH} levels")
     try:
-        return json.loads(text, parse_constant=_no_constant, parse_int=_integer, parse_float=_float)
+        return json.loads(
+            text,
+            parse_constant=_no_constant,
+            parse_int=_integer,
+            parse_float=_float,
+            object_pairs_hook=_unique if unique else None,
+        )
     except json.JSONDecodeError as error:
         raise CloraError(f"{where}: is no JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
     except (ValueError, RecursionError) as error:
@@ -114,24 +122,12 @@ def kind_of(value: object) -> str:
 
 
 def json_size(text: str) -> tuple[int, int]:
-    """How deeply a JSON text's brackets are nested, and about how many values and keys it holds; in one pass.
+    """How deeply a JSON text's brackets are nested, and about how many values and keys it holds.
 
     The count is exact for JSON, but for empty lists and maps, which count one more.
     """
-    depth = deepest = 0
-    values = 1
-    # Backslashes stand in texts alone; with the pairs gone every quotation mark begins or ends one.
-    for match in _OUTSIDE_TEXT.finditer(text.replace("\\\\", "  ").replace('\\"', "  ")):
-        sign = match[0]
-        if sign in "[{":
-            depth += 1
-            values += 1
-            deepest = max(deepest, depth)
-        elif sign in "]}":
-            depth -= 1
-        elif sign in ",:":
-            values += 1
-    return deepest, values
+    outside = _outside_texts(text)
+    return _depth(text), 1 + sum(map(outside.count, "[{,:"))
 
 
 def text_problem(text: str, most: int) -> str | None:
@@ -155,6 +151,26 @@ def text_problem(text: str, most: int) -> str | None:
         if letter in _DIRECTION:
             return f"holds a character that turns the direction of text, {escaped(letter)}"
     return None
+
+
+def _depth(text: str) -> int:
+    """How deeply brackets are nested, those inside texts left out; no work per letter, however long a text is."""
+    brackets = _NO_BRACKETS.sub("", _outside_texts(text))
+    return max(accumulate(1 if sign in "[{" else -1 for sign in brackets), default=0)
+
+
+def _outside_texts(text: str) -> str:
+    """What stands outside of quotation marks: with backslashes in pairs gone, each of them begins or ends a text."""
+    return "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"a map names {quoted(twice)} twice")
+    return found
 
 
 def _no_constant(name: str) -> NoReturn:
