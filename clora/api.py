@@ -12,6 +12,7 @@ from clora.memory.fit import load_fitted
 from clora.memory.footprint import Blueprint, network_footprint
 from clora.memory.settings import NetworkMemory
 from clora.named_files import OutsideError, UnusablePathError, located, not_a_file, open_file
+from clora.picture_doubts import doubts, same_bytes
 from clora.picture_files import PictureError, picture_size, read_picture
 from clora.protocols import (
     Backbone,
@@ -35,12 +36,14 @@ from clora.protocols import (
     KnowsFootprint,
     KnowsSchedule,
     ListsLoraFiles,
+    ListsPictures,
     LoadedBackbone,
     LoadsInParts,
     LoraKernel,
     Loss,
     Metric,
     Part,
+    PictureRow,
     PromptStrategy,
     Publication,
     Publishes,
@@ -139,6 +142,7 @@ __all__ = [
     "LinearRows",
     "Linears",
     "ListsLoraFiles",
+    "ListsPictures",
     "LoadedBackbone",
     "LoadsInParts",
     "LoraKernel",
@@ -153,6 +157,7 @@ __all__ = [
     "Part",
     "Phase",
     "PictureError",
+    "PictureRow",
     "PromptStrategy",
     "Prompts",
     "Publication",
@@ -186,6 +191,7 @@ __all__ = [
     "YamlError",
     "add_noise",
     "compose",
+    "doubts",
     "escaped",
     "guide",
     "hint",
@@ -212,6 +218,7 @@ __all__ = [
     "read_picture",
     "read_text",
     "reason",
+    "same_bytes",
     "shift",
     "shown",
     "text_problem",

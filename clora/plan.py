@@ -12,7 +12,17 @@ from attrs import frozen
 from clora.errors import hint
 from clora.extension import finished_effects, mixed, start_digest, start_problems
 from clora.lora_files.check import check_lora
-from clora.protocols import Checked, ChecksCards, ChecksDataset, ChecksEvaluation, ListsLoraFiles, Tokenizes, Warns
+from clora.protocols import (
+    Checked,
+    ChecksCards,
+    ChecksDataset,
+    ChecksEvaluation,
+    ListsLoraFiles,
+    ListsPictures,
+    PictureRow,
+    Tokenizes,
+    Warns,
+)
 from clora.recipe.problems import Problem, RecipeError
 from clora.routes import slots_problem
 from clora.runs import digest_of
@@ -53,6 +63,12 @@ class Plan:
         if most is None or most >= len(items):
             return items
         return [items[i] for i in sorted(Draws(0).python("prepare/general").sample(range(len(items)), most))]
+
+    def pictures(self) -> Sequence[PictureRow]:
+        """The rows of pictures that are files, of the effects in use and the general stream: dataset's and banks'."""
+        parts = [self.recipe.dataset, *_banks(self.recipe).values()]
+        rows = (row for part in parts if isinstance(part, ListsPictures) for row in part.pictures())
+        return [row for row in rows if not row.effect or row.effect in self.prompts]
 
 
 #: where these are wrong nothing can be said of effects and pictures

@@ -11,7 +11,7 @@ import attrs
 from attrs import field, frozen
 from attrs.validators import and_, ge, le, lt
 
-from clora.api import GeneralItem, Split, quoted, shown
+from clora.api import GeneralItem, PictureRow, Split, doubts, quoted, same_bytes, shown
 from clora_pictures.fitting import Fit, Size, load
 from clora_pictures.keys import Stream
 from clora_pictures.layout import Layout, layout_state
@@ -75,6 +75,25 @@ class PicturesDataset:
         """(source, target) of an effect's train lines that have a target; raises ValueError as `sources` does."""
         rows = self._of("train", self._effect(effect))
         return tuple(dict.fromkeys((row.source, row.target) for row in rows if row.target is not None))
+
+    def pictures(self) -> Iterable[PictureRow]:
+        """Every row of every list and folder; raises ValueError for one with mistakes."""
+        for stream in ("effects", "general"):
+            by_effect: dict[str, list[tuple[str, Row]]] = {}
+            for sheet in _good((place, asked) for place, asked in self._places() if asked.stream == stream):
+                for row in sheet.rows:
+                    place = f"{shown(sheet.problems.path)}{f':{row.line}' if row.line else ''}"
+                    by_effect.setdefault(row.effect, []).append((place, row))
+            for effect, rows in by_effect.items():
+                tests = {id(row) for row in self._of("test", [row for _, row in rows])}
+                for place, row in rows:
+                    split: Split = "test" if id(row) in tests else "train"
+                    yield PictureRow(place, row.source, row.target, effect, row.instruction, split)
+
+    def warnings(self) -> Iterable[str]:
+        """Pairs that look swapped or unchanged, and pictures in train and test alike, told apart by their bytes."""
+        rows = list(self.pictures())
+        return doubts(rows, same_bytes(path for row in rows for path in (row.source, row.target) if path is not None))
 
     def images(self, names: Sequence[str]) -> torch.Tensor:
         """Those pictures upright on white, float32 [B, 3, H, W] in [-1, 1]; ValueError names a file that is damaged."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from attrs import evolve, field, frozen
 from attrs.validators import and_, ge, gt, le
 
-from clora.api import CaptionsError, EffectCard, WrittenCaption, nearest, quoted, read_captions, shown
+from clora.api import CaptionsError, EffectCard, PictureRow, WrittenCaption, nearest, quoted, read_captions, shown
 from clora_teachers.manifest import Manifest, read_manifest
 
 #: names in the captions file that the bank lacks, for which one that was meant is looked for
@@ -63,6 +63,10 @@ class Bank:
     def lora_files(self) -> Sequence[tuple[str, Path]]:
         """(name, LoRA file) of every entry that names a file, whatever else is wrong with it."""
         return self._manifest().files
+
+    def pictures(self) -> Sequence[PictureRow]:
+        """The pairs of every entry without mistakes."""
+        return self._manifest().pictures
 
     def _manifest(self) -> Manifest:
         return read_manifest(

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from attrs import frozen
 
-from clora.api import EffectCard, YamlError, compose, not_a_file, open_file, quoted, reason
+from clora.api import EffectCard, PictureRow, YamlError, compose, not_a_file, open_file, quoted, reason, shown
 from clora_teachers.entry import Entry, read_entry
 from clora_teachers.json_nodes import TooMuchError, json_lines, json_root
 from clora_teachers.paths import Folders
@@ -23,12 +23,13 @@ _RAISED = "`size_limit` of the bank raises that"
 class Manifest:
     """What a manifest says: the cards of the entries without mistakes, every entry's (name, LoRA file), all mistakes.
 
-    A mistake is one sentence with file:line; an entry that has one still names its file.
+    A mistake is one sentence with file:line; an entry that has one still names its file. `pictures` are the pairs.
     """
 
     cards: tuple[EffectCard, ...] = ()
     files: tuple[tuple[str, Path], ...] = ()
     problems: tuple[str, ...] = ()
+    pictures: tuple[PictureRow, ...] = ()
 
 
 def read_manifest(
@@ -59,7 +60,15 @@ def read_manifest(
         problems.at(*sentence)
     cards = tuple(entry.card for entry in entries if entry.card is not None)
     files = tuple((entry.words.get("name", entry.lora.stem), entry.lora) for entry in entries if entry.lora)
-    return Manifest(cards, files, problems.sentences())
+    return Manifest(cards, files, problems.sentences(), tuple(_pictures(entries, path)))
+
+
+def _pictures(entries: list[Entry], path: Path) -> Iterator[PictureRow]:
+    """The pairs of the entries without mistakes, each with its line."""
+    for entry in entries:
+        if entry.card is not None and entry.card.pairs:
+            for node, (before, after) in zip(entry.nodes["pairs"].value, entry.card.pairs, strict=True):
+                yield PictureRow(f"{shown(path)}:{node.start_mark.line + 1}", before, after, entry.card.name)
 
 
 def _text(path: Path, size_limit: int, problems: Problems) -> str | None:
