@@ -61,7 +61,7 @@ def missing(meaning: str, said: Mapping[str, tuple[str, Any]], value: Mapping[st
     sentence = f"{meaning!r} is missing"
     if meaning == "source" and said.get("target", ("",))[0] == "image_path":
         return f"{sentence}; 'image_path' is the target (musubi-tuner), its source is 'control_path'"
-    return sentence + (f"; the line has {', '.join(map(quoted, list(value)[:20]))}" if lenient else "")
+    return sentence + (f"; the line has {', '.join(quoted(key, 40) for key in list(value)[:10])}" if lenient else "")
 
 
 def _meaning(key: str) -> str | None:

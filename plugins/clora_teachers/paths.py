@@ -136,7 +136,7 @@ def _places(
         except (UnusablePathError, RuntimeError):  # ... a home that nobody has
             problems.at(node, f"{what} is no usable path")
             return None
-    if linked and not found:
+    if linked and not any(path.is_file() for path in found):
         problems.at(
             node,
             f"{what} is a link that leads out of its folder; `follow_links: true` of the bank follows it",
