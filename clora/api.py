@@ -3,7 +3,7 @@
 from clora import config_fields
 from clora.captions.file import CaptionsError, WrittenCaption, read_captions
 from clora.diffusers_folder import DiffusersFolder, ModelPlace, load_whole
-from clora.errors import CloraError, escaped, hint, quoted, reason, shown
+from clora.errors import CloraError, escaped, hint, nearest, quoted, reason, shown
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix, Measured
 from clora.flow import Schedule, add_noise, guide, over, shift, to_noise, to_x0, unshift, velocity_target
 from clora.hookspecs import hookimpl
@@ -15,6 +15,8 @@ from clora.memory.footprint import Blueprint, network_footprint
 from clora.memory.settings import NetworkMemory
 from clora.model_files import files_problems, inside, read_config
 from clora.model_schedule import FLOW_MATCH_EULER, pipeline_schedule, scheduler_misfits
+from clora.named_files import OutsideError, UnusablePathError, located, not_a_file, open_file
+from clora.picture_doubts import doubts, same_bytes
 from clora.picture_files import PictureError, picture_size, read_picture
 from clora.protocols import (
     Backbone,
@@ -39,12 +41,14 @@ from clora.protocols import (
     KnowsFootprint,
     KnowsSchedule,
     ListsLoraFiles,
+    ListsPictures,
     LoadedBackbone,
     LoadsInParts,
     LoraKernel,
     Loss,
     Metric,
     Part,
+    PictureRow,
     PromptStrategy,
     Publication,
     Publishes,
@@ -62,7 +66,21 @@ from clora.protocols import (
     Warns,
 )
 from clora.seeding import Draws
-from clora.untrusted import integer_of, kind_of, number_of, parse_json, read_json, read_map, read_text
+from clora.untrusted import (
+    MAX_DEPTH,
+    MAX_NAME,
+    MAX_PROMPT,
+    integer_of,
+    json_size,
+    kind_of,
+    number_of,
+    parse_json,
+    read_json,
+    read_map,
+    read_text,
+    text_problem,
+)
+from clora.untrusted_yaml import YamlError, compose
 from clora.values import (
     Asking,
     Await,
@@ -90,6 +108,9 @@ from clora.weight_files import weights_misfits, weights_problems
 
 __all__ = [
     "FLOW_MATCH_EULER",
+    "MAX_DEPTH",
+    "MAX_NAME",
+    "MAX_PROMPT",
     "Asking",
     "Await",
     "Backbone",
@@ -129,6 +150,7 @@ __all__ = [
     "LinearRows",
     "Linears",
     "ListsLoraFiles",
+    "ListsPictures",
     "LoadedBackbone",
     "LoadsInParts",
     "LoraKernel",
@@ -139,9 +161,11 @@ __all__ = [
     "Metric",
     "ModelPlace",
     "NetworkMemory",
+    "OutsideError",
     "Part",
     "Phase",
     "PictureError",
+    "PictureRow",
     "PromptStrategy",
     "Prompts",
     "Publication",
@@ -166,13 +190,17 @@ __all__ = [
     "TokensUsed",
     "Trajectory",
     "Truth",
+    "UnusablePathError",
     "UsesCritic",
     "UsesSimulation",
     "Warns",
     "Words",
     "WrittenCaption",
+    "YamlError",
     "add_noise",
+    "compose",
     "config_fields",
+    "doubts",
     "escaped",
     "files_problems",
     "guide",
@@ -182,12 +210,17 @@ __all__ = [
     "hub_reason",
     "inside",
     "integer_of",
+    "json_size",
     "kind_of",
     "library_errors",
     "load_fitted",
     "load_whole",
+    "located",
+    "nearest",
     "network_footprint",
+    "not_a_file",
     "number_of",
+    "open_file",
     "over",
     "parse_json",
     "picture_size",
@@ -200,9 +233,11 @@ __all__ = [
     "read_picture",
     "read_text",
     "reason",
+    "same_bytes",
     "scheduler_misfits",
     "shift",
     "shown",
+    "text_problem",
     "to_noise",
     "to_x0",
     "unshift",

@@ -20,6 +20,8 @@ from clora.protocols import (
     ChecksEvaluation,
     HasLocalWeights,
     ListsLoraFiles,
+    ListsPictures,
+    PictureRow,
     Tokenizes,
     Warns,
 )
@@ -64,6 +66,12 @@ class Plan:
         if most is None or most >= len(items):
             return items
         return [items[i] for i in sorted(Draws(0).python("prepare/general").sample(range(len(items)), most))]
+
+    def pictures(self) -> Sequence[PictureRow]:
+        """The rows of pictures that are files, of the effects in use and the general stream: dataset's and banks'."""
+        parts = [self.recipe.dataset, *_banks(self.recipe).values()]
+        rows = (row for part in parts if isinstance(part, ListsPictures) for row in part.pictures())
+        return [row for row in rows if not row.effect or row.effect in self.prompts]
 
 
 #: where these are wrong nothing can be said of effects and pictures

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from functools import partial
 from itertools import accumulate
@@ -15,7 +16,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clora.errors import CloraError, quoted, reason, shown
+from clora.errors import CloraError, escaped, quoted, reason, shown
 
 #: a configuration or a list of settings; what may be larger says so
 MAX_BYTES = 4 << 20
@@ -23,7 +24,12 @@ MAX_DEPTH = 64
 #: digits of an integer: the largest that any field means has nineteen
 MAX_DIGITS = 20
 
+#: characters of a prompt, a caption or an instruction, and of a name: no text encoder reads, no file system takes more
+MAX_PROMPT, MAX_NAME = 10_000, 100
+
 _NO_BRACKETS = re.compile(r"[^\[\]{}]+")
+#: characters that turn the direction of a line around
+_DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def read_json(path: Path, most: int = MAX_BYTES, digits: int = MAX_DIGITS, *, once: bool = False) -> Any:
@@ -116,10 +122,47 @@ def kind_of(value: object) -> str:
     return {list: "a list", dict: "a map"}.get(type(value), type(value).__name__)
 
 
+def json_size(text: str) -> tuple[int, int]:
+    """How deeply a JSON text's brackets are nested, and about how many values and keys it holds.
+
+    The count is exact for JSON, but for empty lists and maps, which count one more.
+    """
+    outside = _outside_texts(text)
+    return _depth(text), 1 + sum(map(outside.count, "[{,:"))
+
+
+def text_problem(text: str, most: int) -> str | None:
+    """Why a text can be no prompt and no name, in words that follow "it"; None where it can.
+
+    Refused: more than `most` characters; control characters but tab and line end; what turns the direction of a line
+    around; Unicode's own line and paragraph separators; lone surrogates, which no file name and no tokenizer takes.
+    """
+    if len(text) > most:
+        return f"has {len(text):,} characters; at most {most:,} are read"
+    if text.isprintable():
+        return None
+    for letter in text:
+        if letter in "\t\n\r" or letter.isprintable():
+            continue
+        category = unicodedata.category(letter)
+        if category == "Cs":
+            return "holds half a character (a lone surrogate)"
+        if category in ("Cc", "Zl", "Zp"):
+            return f"holds a control character, {escaped(letter)}"
+        if letter in _DIRECTION:
+            return f"holds a character that turns the direction of text, {escaped(letter)}"
+    return None
+
+
 def _depth(text: str) -> int:
     """How deeply brackets are nested, those inside texts left out; no work per letter, however long a text is."""
-    outside = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
-    return max(accumulate(1 if sign in "[{" else -1 for sign in _NO_BRACKETS.sub("", outside)), default=0)
+    brackets = _NO_BRACKETS.sub("", _outside_texts(text))
+    return max(accumulate(1 if sign in "[{" else -1 for sign in brackets), default=0)
+
+
+def _outside_texts(text: str) -> str:
+    """What stands outside of quotation marks: with backslashes in pairs gone, each of them begins or ends a text."""
+    return "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
 
 
 def _is_finite(value: float) -> bool:

@@ -243,7 +243,7 @@ def test_where_torch_runs_already_its_own_number_stays(monkeypatch):
         (Choice(1, "2 cores"), 2, 2, "2 threads, as when this run began, so that its sums stay the same (now it would"),
         (Choice(1, "--threads says so", fixed=True), 2, 1, "1 thread: --threads says so"),
         (Choice(None, "threads: OMP_NUM_THREADS=1 says how many", fixed=True), 2, 1, "threads: OMP_NUM_THREADS=1"),
-        *[(Choice(1, "x"), before, 1, "1 thread: x") for before in (0, -1, 5000, True, "2", [2], 2.0, {}, 10**400)],
+        *[(Choice(1, "x"), before, 1, "1 thread: x") for before in (0, -1, 5000, 10**400)],
     ],
 )  # fmt: skip
 def test_a_run_keeps_the_threads_that_it_began_with(monkeypatch, choice, before, count, said):

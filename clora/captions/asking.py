@@ -12,7 +12,9 @@ from attrs import frozen
 from clora.captions.answers import tidied, wrong_with
 from clora.captions.file import WrittenCaption, fingerprint, put_caption, read_captions
 from clora.errors import CloraError, hint, quoted, reason, shown
+from clora.named_files import open_file
 from clora.protocols import HasPairs
+from clora.untrusted import MAX_NAME
 
 if TYPE_CHECKING:
     from clora.protocols import Captioner, Dataset, RequestsCaptions
@@ -133,23 +135,26 @@ class Captioning:
             raise CloraError(
                 f"{shown(self.file)} has another caption for it than when the asking began; that one is kept"
             )
-        by = " ".join(self.captioner.name().split())
-        put_caption(self.file, want.effect, WrittenCaption(caption, by, want.digest, fingerprint(caption)))
+        put_caption(self.file, want.effect, WrittenCaption(caption, self._by(), want.digest, fingerprint(caption)))
+
+    def _by(self) -> str:
+        """The captioner's name as a message and the captions file can hold it."""
+        return tidied(self.captioner.name())[:MAX_NAME]
 
     def _answer(self, want: Wanted, tell: Callable[[str], None]) -> str:
         """A caption, after up to TRIES answers that were none: the next request says what was wrong with the last."""
-        request, last = want.request, ""
+        request, wrong_last = want.request, ""
         for _ in range(TRIES):
             caption = tidied(self.captioner.caption(request, want.pairs))
             if (wrong := wrong_with(caption)) is None:
                 return caption
             tell(f"{shown(want.effect, 100)}: an answer {wrong}")
-            last = wrong
+            wrong_last = wrong
             request = (
                 f"{want.request}\n\nAn earlier answer could not be used: it {wrong}. "
                 "Answer with the instruction for the effect alone."
             )
-        raise CloraError(f"{TRIES} answers of {shown(self.captioner.name())} were no captions; the last {last}")
+        raise CloraError(f"{TRIES} answers of {self._by()} were no captions; the last {wrong_last}")
 
     def _wanted(self, card: EffectCard) -> Wanted:
         """What to ask about a card. Raises CloraError where it has no pairs."""
@@ -181,6 +186,10 @@ def chosen(effect: str, pairs: Sequence[tuple[Path, Path]]) -> Pairs:
     return tuple(sorted(pairs, key=drawn)[:PAIRS])
 
 
+def _unknown(name: str, known: Iterable[str]) -> str:
+    return f"--again: there is no effect {quoted(name)}{hint(name, known)}"
+
+
 def _why_kept(entry: WrittenCaption | None, asked: Wanted) -> str | None:
     """Why an entry stays; None where the effect is to be asked about."""
     if entry is None:
@@ -195,11 +204,11 @@ def _why_kept(entry: WrittenCaption | None, asked: Wanted) -> str | None:
 
 def _bytes(picture: Path) -> bytes:
     try:
-        return picture.read_bytes()
+        with open_file(picture) as file:
+            return file.read()
     except (OSError, ValueError) as error:
-        raise CloraError(
-            f"{shown(picture)} cannot be read: {reason(getattr(error, 'strerror', None) or error)}"
-        ) from None
+        why = reason(getattr(error, "strerror", None) or error)
+        raise CloraError(f"{shown(picture)} cannot be read: {why}") from None
 
 
 def _counted(count: int, noun: str) -> str:

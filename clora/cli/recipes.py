@@ -76,12 +76,20 @@ def _paths(values: dict[str, Any]) -> Iterator[tuple[str, Path]]:
         yield from ((word, member) for member in members if isinstance(member, Path))
 
 
-def planned(args: argparse.Namespace, *, plus: bool = False) -> tuple[Plan, Catalogue]:
-    """The checked plan of the arguments, its warnings told on stderr; with `plus` also the recipe that it adds.
+def planned(args: argparse.Namespace) -> tuple[Plan, Catalogue]:
+    """The checked plan of the arguments, its warnings told on stderr.
 
     Raises CloraError with every mistake in recipe, data and teachers' files.
     """
     recipe, catalogue = loaded(args)
+    return checked(recipe), catalogue
+
+
+def checked(recipe: LoadedRecipe, *, plus: bool = False) -> Plan:
+    """The checked plan of a recipe, its warnings told on stderr; with `plus` the recipe that it adds is checked too.
+
+    Raises CloraError with every mistake in recipe, data and teachers' files.
+    """
     from clora.plan import make_plan
     from clora.recipe.problems import RecipeError
 
@@ -96,7 +104,7 @@ def planned(args: argparse.Namespace, *, plus: bool = False) -> tuple[Plan, Cata
         raise RecipeError(problems)
     for plan in plans:
         tell_warnings(plan)
-    return plans[0], catalogue
+    return plans[0]
 
 
 def tell_warnings(plan: Plan) -> None:

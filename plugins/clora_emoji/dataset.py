@@ -9,7 +9,7 @@ from typing import overload
 import torch
 from attrs import frozen
 
-from clora.api import GeneralItem, Split, hint, quoted
+from clora.api import GeneralItem, Split, nearest, quoted
 
 from . import atlas
 from .effects import EFFECTS, training_subjects
@@ -63,7 +63,9 @@ class EmojiDataset:
     def sources(self, effect: str, split: Split) -> Sequence[str]:
         """The subjects of an effect's training pairs, or all test subjects. Raises ValueError for an unknown effect."""
         if effect not in EFFECTS:
-            raise ValueError(f"the emoji world knows no effect {quoted(effect)}{hint(effect, EFFECTS)}")
+            near = nearest(effect, EFFECTS)
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise ValueError(f"the emoji world knows no effect {quoted(effect)}{hint}")
         return training_subjects(effect) if split == "train" else _mixed(atlas.select("test", atlas.TEST_CATEGORIES))
 
     def general(self, split: Split) -> Sequence[GeneralItem]:

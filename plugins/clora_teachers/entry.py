@@ -72,6 +72,8 @@ def _nodes(node: yaml.MappingNode, problems: Problems) -> dict[str, yaml.Node]:
     found: dict[str, yaml.Node] = {}
     spelt: dict[str, str] = {}
     for key_node, value in node.value:
+        if problems.full:
+            break
         given = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
         key = None if given is None else ALIASES.get(given, given)
         if given is None or key is None:
@@ -79,7 +81,7 @@ def _nodes(node: yaml.MappingNode, problems: Problems) -> dict[str, yaml.Node]:
         elif key not in KEYS:
             near = hint(given, (*KEYS, *ALIASES))
             meant = near if "did you mean" in near else f"; a teacher's keys are {', '.join(KEYS)}"
-            problems.at(key_node, f"unknown key {given!r}{meant}")
+            problems.at(key_node, f"unknown key {quoted(given)}{meant}")
         elif key not in found:
             found[key], spelt[key] = value, given
         elif spelt[key] == given:
@@ -98,7 +100,7 @@ def _scale(node: yaml.Node, problems: Problems) -> float | None:
         except ValueError:
             number = None
     if number is None or not isfinite(number) or number == 0:
-        said = repr(node.value) if isinstance(node, yaml.ScalarNode) else kind(node)
+        said = quoted(node.value) if isinstance(node, yaml.ScalarNode) else kind(node)
         problems.at(node, f"scale must be a number other than 0, not {said}")
         return None
     return number
@@ -125,7 +127,9 @@ def _check_name(name: str, node: yaml.Node, problems: Problems) -> None:
     """A name becomes an adapter, a file and a column: letters, digits, _ and -, and none that a run uses itself."""
     if not re.fullmatch(r"\w[\w-]*", name):
         possible = re.sub(r"[^\w-]+", "_", name).strip("_-")
-        instead = f"; {possible!r} would do" if possible else ""
-        problems.at(node, f"name {name!r} may hold only letters, digits, _ and -, and must not begin with -{instead}")
+        instead = f"; {quoted(possible)} would do" if possible else ""
+        said = f"name {quoted(name)} may hold only letters, digits, _ and -, and must not begin with -"
+        problems.at(node, said + instead)
     elif name.casefold() in RESERVED:
-        problems.at(node, f"name {name!r} is reserved for clora's own adapters; {name + '_effect'!r} would do")
+        instead = quoted(f"{name}_effect")
+        problems.at(node, f"name {quoted(name)} is reserved for clora's own adapters; {instead} would do")

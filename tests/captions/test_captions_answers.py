@@ -74,3 +74,20 @@ def test_nonsense_is_refused_with_its_reason(answer, said):
     found = wrong_with(tidied(answer))
     assert found is not None
     assert found.startswith(said), found
+
+
+@pytest.mark.parametrize(
+    ("answer", "caption"),
+    [
+        ("<think>a</think>make it<THINK>b <think>c</Think> of wool", "make it of wool"),
+        ("a </think> b", "a </think> b"),
+        ("make it of wool <think>", "make it of wool <think>"),
+        ("<think>" * 200_000 + "x" + "</think>" * 2 + " make it of wool", "</think> make it of wool"),
+    ],
+)
+def test_thoughts_are_left_out_in_one_pass(answer, caption):
+    assert tidied(answer) == caption
+
+
+def test_thoughts_that_never_end_cost_one_pass():
+    assert len(tidied("<think>" * 300_000)) == 2_100_000  # a search for each would take an hour
