@@ -1,5 +1,6 @@
 """All that a plugin may import from clora; nothing else is public."""
 
+from clora.bounds import MOST_SEED, between
 from clora.captions.file import CaptionsError, WrittenCaption, read_captions
 from clora.diffusers_folder import DiffusersFolder, ModelPlace, weights_problems
 from clora.errors import CloraError, escaped, hint, quoted, reason, shown
@@ -82,6 +83,7 @@ from clora.values import (
 )
 
 __all__ = [
+    "MOST_SEED",
     "Asking",
     "Await",
     "Backbone",
@@ -162,6 +164,7 @@ __all__ = [
     "Words",
     "WrittenCaption",
     "add_noise",
+    "between",
     "escaped",
     "guide",
     "hint",

@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import attrs
 
 from clora.diffusers_folder import ModelPlace
+from clora.errors import QUOTED, escaped, quoted, reason
 from clora.recipe.scalars import FOREIGN_BOOLS, as_int, as_text, natural
 from clora.recipe.tree import Node, Text
 
@@ -23,6 +24,8 @@ _NAMES = {
     ModelPlace: "a folder or a Hub id",
     type(None): "null",
 }
+#: characters of a component's own sentence that a message repeats
+SENTENCE = 400
 _PLURALS = {int: "integers", float: "numbers", str: "texts", Path: "paths"}
 _BOUNDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
 #: how attrs words the failure of its number validators
@@ -74,7 +77,8 @@ def bound(error: Exception, name: str, path: str) -> str:
     message = str(error.args[0]) if error.args else type(error).__name__
     match = _ATTRS_BOUND.fullmatch(message)
     if match is not None:
-        return f"{path} must be {_BOUNDS[match['sign']]} {match['bound']}, found {match['value']}"
+        value = match["value"] if len(match["value"]) <= QUOTED else quoted(match["value"])
+        return f"{path} must be {_BOUNDS[match['sign']]} {match['bound']}, found {escaped(value)}"
     if name and message.startswith(f"'{name}' "):
-        return path + message[len(name) + 2 :]
-    return f"{path}: {message}"
+        return f"{path} {reason(message[len(name) + 3 :], SENTENCE)}"
+    return f"{path}: {reason(message, SENTENCE)}"

@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
-from attrs.validators import ge, gt, optional
+from attrs.validators import optional
 
-from clora.api import CloraError, TokensUsed
+from clora.api import CloraError, TokensUsed, between
 from clora_captions.http import Endpoint
 from clora_captions.parts import data_url, parts
 
@@ -59,19 +59,19 @@ def _address(instance: object, attribute: Any, value: str) -> None:
 class OpenAi:
     """Asks `model` at `url` (OpenAI's, vLLM's, Ollama's ...) with the key in the environment variable `key_from`.
 
-    `key_from: null` sends no key. Pictures go out as JPEG, their longer side at most `size` pixels. An answer may take
-    `timeout` seconds; servers in trouble are asked `retries` times more. `max_tokens` and `temperature` are sent where
-    they are given.
+    `key_from: null` sends no key. Pictures go out as JPEG, their longer side at most `size` pixels (64 to 8192). An
+    answer may take `timeout` seconds (an hour at most); servers in trouble are asked `retries` times more (20 at most).
+    `max_tokens` (16 to 1,000,000) and `temperature` (0 to 2, as OpenAI takes it) are sent where they are given.
     """
 
     model: str = field(validator=_no_key)
     url: str = field(default="https://api.openai.com/v1", validator=_address)
     key_from: str | None = field(default="OPENAI_API_KEY", validator=_variable)
-    size: int = field(default=768, validator=ge(64))
-    timeout: float = field(default=120.0, validator=gt(0.0))
-    retries: int = field(default=4, validator=ge(0))
-    max_tokens: int | None = field(default=None, validator=optional(ge(16)))
-    temperature: float | None = field(default=None, validator=optional(ge(0.0)))
+    size: int = field(default=768, validator=between(64, 8192))
+    timeout: float = field(default=120.0, validator=between(0.01, 3600.0))
+    retries: int = field(default=4, validator=between(0, 20))
+    max_tokens: int | None = field(default=None, validator=optional(between(16, 1_000_000)))
+    temperature: float | None = field(default=None, validator=optional(between(0.0, 2.0)))
     _used: _Used = field(factory=_Used, init=False, repr=False, eq=False)
 
     def name(self) -> str:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import define, field, frozen
-from attrs.validators import ge
 
-from clora.api import CloraError
+from clora.api import CloraError, between
 from clora_captions.parts import parts, shrunk
 
 if TYPE_CHECKING:
@@ -38,16 +37,16 @@ class _Loaded:
 class QwenVl:
     """A Qwen2-VL or Qwen2.5-VL: `model` is a folder or a Hub id (with `revision`), read from safetensors alone.
 
-    Pictures are shrunk to `size` pixels on their longer side. Answers are greedy, so the same pictures and words give
-    the same caption; they are at most `max_new_tokens` long.
+    Pictures are shrunk to `size` pixels (64 to 8192) on their longer side. Answers are greedy, so the same pictures and
+    words give the same caption; they are at most `max_new_tokens` long (16 to 32,768, the model's own context).
     """
 
     model: str = "Qwen/Qwen2.5-VL-7B-Instruct"
     revision: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    max_new_tokens: int = field(default=384, validator=ge(16))
-    size: int = field(default=768, validator=ge(64))
+    max_new_tokens: int = field(default=384, validator=between(16, 32_768))
+    size: int = field(default=768, validator=between(64, 8192))
     _loaded: _Loaded = field(factory=_Loaded, init=False, repr=False, eq=False)
 
     def name(self) -> str:

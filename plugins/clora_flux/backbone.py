@@ -7,9 +7,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
-from attrs.validators import ge, le, optional
+from attrs.validators import optional
 
-from clora.api import DiffusersFolder, Footprint, ModelPlace, NetworkMemory, Publication
+from clora.api import DiffusersFolder, Footprint, ModelPlace, NetworkMemory, Publication, between
 
 from . import linears
 
@@ -45,9 +45,9 @@ class FluxKontext:
 
     model: ModelPlace = PUBLISHED
     revision: str | None = None
-    guidance: float | None = field(default=2.5, validator=optional(ge(0.0)))
-    max_sequence_length: int = field(default=512, validator=[ge(1), le(512)])
-    side: int | None = field(default=None, validator=optional([ge(32), le(4096)]))
+    guidance: float | None = field(default=2.5, validator=optional(between(0.0, 100.0)))
+    max_sequence_length: int = field(default=512, validator=between(1, 512))
+    side: int | None = field(default=None, validator=optional(between(32, 4096)))
     memory: NetworkMemory = field(factory=NetworkMemory)
 
     @property

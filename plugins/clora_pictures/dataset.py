@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from attrs import field, frozen
-from attrs.validators import and_, ge, le, lt
 
-from clora.api import GeneralItem, PictureError, Split
+from clora.api import GeneralItem, PictureError, Split, between
 from clora_pictures.fitting import Fit, Size, load
 from clora_pictures.listings import Effects, Place, folders, places, sheets
 from clora_pictures.pictures import Headers, located
@@ -25,23 +24,23 @@ if TYPE_CHECKING:
 
 def _sides(instance: object, attribute: attrs.Attribute[Any], value: int | Size | None) -> None:
     for side in () if value is None else (value,) if isinstance(value, int) else value:
-        and_(ge(1), le(8000))(instance, attribute, side)
+        between(1, 8000)(instance, attribute, side)
 
 
 @frozen
 class PicturesDataset:
     """Pictures in lists and folders: `effects` has the sources of every effect, `general` pictures with instructions.
 
-    Pictures are padded with white to `size` (a side, or [height, width]) or cropped to it; None keeps their own size,
-    in which all must agree. One without a split is for tests with the probability `test_share`, decided by its name;
-    if that leaves none of several for tests, one is.
+    Pictures are padded with white to `size` (a side, or [height, width], 1 to 8000) or cropped to it; None keeps their
+    own size, in which all must agree. One without a split is for tests with the probability `test_share`, decided by
+    its name; if that leaves none of several for tests, one is.
     """
 
     effects: Effects | None = None
     general_: Place | None = field(default=None, alias="general")  # the protocol has a method of that name
     size: int | Size | None = field(default=None, validator=_sides)
     fit: Fit = "pad"
-    test_share: float = field(default=0.2, validator=and_(ge(0.0), lt(1.0)))
+    test_share: float = field(default=0.2, validator=between(0.0, 1.0, below=True))
 
     def __attrs_post_init__(self) -> None:
         if not self.effects and self.general_ is None:

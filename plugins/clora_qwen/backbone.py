@@ -7,9 +7,8 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
-from attrs.validators import ge, le
 
-from clora.api import CloraError, Dataset, DiffusersFolder, Footprint, ModelPlace, NetworkMemory, Publication
+from clora.api import CloraError, Dataset, DiffusersFolder, Footprint, ModelPlace, NetworkMemory, Publication, between
 
 from . import linears
 
@@ -56,7 +55,7 @@ class QwenImageEdit:
 
     model: ModelPlace = PUBLISHED
     revision: str | None = None
-    side: int = field(default=1024, validator=[ge(32), le(4096)])
+    side: int = field(default=1024, validator=between(32, 4096))
     guidance_rescale: bool = True
     memory: NetworkMemory = field(factory=NetworkMemory)
 

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import evolve, field, frozen
-from attrs.validators import gt
 
-from clora.api import CaptionsError, EffectCard, WrittenCaption, hint, read_captions
+from clora.api import CaptionsError, EffectCard, WrittenCaption, between, hint, read_captions
 from clora_teachers.manifest import read_manifest
 
 
@@ -16,12 +15,13 @@ from clora_teachers.manifest import read_manifest
 class Bank:
     """Effect LoRAs from a `manifest` in YAML, JSON or JSONL; `scale` multiplies every teacher's own strength.
 
+    `scale` and its product with a teacher's own are from 0.001 to 1000: beyond, a teacher is nothing or noise.
     LoRA files lie in the manifest's folder or in `lora_folder`. An effect whose caption the manifest does not give has
     it from the file `captions`, which `clora caption` writes.
     """
 
     manifest: Path
-    scale: float = field(default=1.0, validator=gt(0.0))
+    scale: float = field(default=1.0, validator=between(0.001, 1000.0))
     lora_folder: Path | None = None
     captions: Path | None = None
 
