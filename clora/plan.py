@@ -73,8 +73,9 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     wrong = {place.split(".")[0] for place, _ in problems}
     if _SUBJECT.isdisjoint(wrong):
         cards, unknown = _chosen(recipe, _all_cards(recipe))
-        texts = _texts(recipe, cards)
-        problems += [*unknown, *(texts or [*_words(recipe, cards), *_pictures(recipe, cards)])]
+        general = recipe.dataset.general("train")
+        texts = _texts(cards, general)
+        problems += [*unknown, *(texts or [*_words(recipe, cards), *_pictures(recipe, cards, general)])]
     if "backbone" not in wrong:
         problems += number_findings(recipe)
         problems += _files(recipe, _lora_files(recipe, {place for place, _ in problems}), thorough)
@@ -202,7 +203,7 @@ def _words(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
         yield from (("prompts", sentence) for sentence in recipe.prompts.check_cards(cards, tokens))
 
 
-def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
+def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...], general: Sequence[GeneralItem]) -> Iterable[Finding]:
     """No effects, effects without pictures, an empty general stream."""
     if recipe.effects == ():
         yield "effects", "it names no effect; leave it out to use all of the bank's"
@@ -215,7 +216,7 @@ def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding
                     yield "dataset", f"no {split} pictures for the effect {card.name}"
         except ValueError as error:
             yield "dataset", str(error)
-    if not recipe.dataset.general("train"):
+    if not general:
         yield "dataset", "the general stream has no pictures"
 
 
@@ -245,10 +246,9 @@ def _names(recipe: Recipe) -> Iterable[Finding]:
         yield "title", f"{quoted(recipe.title)} {problem}"
 
 
-def _texts(recipe: Recipe, cards: tuple[EffectCard, ...]) -> list[Finding]:
+def _texts(cards: tuple[EffectCard, ...], general: Sequence[GeneralItem]) -> list[Finding]:
     """Names, prompts and instructions that nothing can be called, written or read; strengths that mean nothing."""
-    instructions = instruction_problems(recipe.dataset.general("train"))
-    return [*_card_texts(cards), *(("dataset", sentence) for sentence in instructions)]
+    return [*_card_texts(cards), *(("dataset", sentence) for sentence in instruction_problems(general))]
 
 
 def _card_texts(cards: tuple[EffectCard, ...]) -> list[Finding]:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from clora.bounds import between
 from clora.errors import escaped
+from clora.lora_files.header import LoraFileError, inspect_header
 from clora.protocols import trained_shapes
 from clora.routes import first_step, foreseen, route_of
+from clora.runs import RunFolder
 from clora.seeding import Draws
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 STRENGTH = between(0.001, 1000.0)
 #: losses, simulations or metrics of a recipe: each is asked in every update or for every picture
 MOST_PARTS = 32
+#: rows after which a stream that none of them is of will not come
+FEWEST_ROWS = 256
 
 
 def number_findings(recipe: Recipe) -> Iterable[tuple[str, str]]:
@@ -27,6 +31,7 @@ def number_findings(recipe: Recipe) -> Iterable[tuple[str, str]]:
     if recipe.losses:
         yield from _rank("student.rank", recipe.student.rank, trained_shapes(recipe.backbone))
         yield from _strength(recipe)
+        yield from _narrower(recipe)
     if recipe.serve.adapter == "merge":
         yield from _rank("serve.merge.rank", recipe.serve.merge.rank, recipe.backbone.shapes())
 
@@ -63,6 +68,19 @@ def _strength(recipe: Recipe) -> Iterable[tuple[str, str]]:
         )
 
 
+def _narrower(recipe: Recipe) -> Iterable[tuple[str, str]]:
+    """A student that the finished LoRA which it goes on from does not fit into."""
+    if recipe.start is None:
+        return
+    try:
+        tensors = inspect_header(RunFolder(recipe.start.run).lora).tensors
+    except LoraFileError:
+        return  # told with the run, where it is still needed
+    rank = max((tensor.shape[0] for name, tensor in tensors.items() if name.endswith("lora_A.weight")), default=0)
+    if rank > recipe.student.rank:
+        yield "student.rank", f"{recipe.student.rank} is less than the rank of the finished LoRA, {rank}"
+
+
 def teacher_strengths(cards: Sequence[EffectCard]) -> Iterable[str]:
     """Teachers whose strength, the bank's times their own, is next to nothing or drowns the base."""
     for card in cards:
@@ -72,13 +90,18 @@ def teacher_strengths(cards: Sequence[EffectCard]) -> Iterable[str]:
 
 
 def unfed_losses(recipe: Recipe, effects: Sequence[str]) -> Iterable[tuple[str, str]]:
-    """A student that would never train: the router sends no row of the run to a stream that any of its losses reads."""
+    """A student that would never train: the router sends no row to a stream that any of its losses reads.
+
+    As many rows are looked at as `foreseen` says; of a short run some that would follow it too, for other ranks draw
+    others.
+    """
     if not recipe.losses or not recipe.train.steps:
         return
     draws = Draws(recipe.seed)
     wanted = {stream for loss in recipe.losses.values() for stream in loss.streams}
     drawn: set[str] = set()
-    for update in foreseen(recipe):
+    beyond = range(recipe.train.steps, recipe.train.steps + FEWEST_ROWS // recipe.train.batch_size)
+    for update in (*foreseen(recipe), *beyond):
         rows = route_of(recipe, draws.at(first_step(recipe, update)), effects).rows
         drawn |= {row.stream for row in rows}
         if drawn & wanted:

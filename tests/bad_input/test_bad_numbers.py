@@ -5,10 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from attrs import evolve
 from clora_emoji.dataset import EmojiDataset
 
 from clora import cli
+from clora.lora_files.reader import LoraDelta
+from clora.lora_files.writer import write_lora
+from clora.plan import make_plan
+from clora.plan_numbers import number_findings
+from clora.plugins import discover
+from clora.recipe.load import load_recipe
+from clora.recipe.schema import Start, Student
+from clora.runs import RunFolder
 from clora.values import EffectCard, GeneralItem
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -130,6 +139,23 @@ def test_a_merge_of_a_rank_above_every_linear(capsys):
     code, _, err = told_by(capsys, "losses=null", "critic=null", "serve={adapter: merge, merge: {rank: 129}}")
     assert code == 2
     assert "serve.merge.rank: 129 is more than any linear of this backbone can have" in err
+
+
+@pytest.mark.parametrize(("p_switch", "fed"), [(0.0, False), (0.5, True), (1.0, True)])
+def test_a_short_run_is_refused_only_where_a_longer_one_trains_nothing_either(capsys, p_switch, fed):
+    sets = ["losses.bs_dmd=null", "critic.losses.on_backward=null", "train.steps=1", "train.batch_size=1"]
+    code, _, _ = told_by(capsys, f"router.p_switch={p_switch}", *sets)
+    assert (code == 0) is fed
+
+
+def test_a_student_narrower_than_the_lora_it_goes_on_from(tmp_path):
+    plan = make_plan(load_recipe(RECIPES / "collection.yaml", (), [], discover()), thorough=False)
+    linear, (inputs, outputs) = next(iter(plan.recipe.backbone.shapes().items()))
+    delta = LoraDelta(torch.ones(17, inputs), torch.ones(outputs, 17), 1.0)
+    write_lora(RunFolder(tmp_path).lora, {linear: delta})
+    recipe = evolve(plan.recipe, start=Start(tmp_path))
+    assert list(number_findings(recipe)) == [("student.rank", "16 is less than the rank of the finished LoRA, 17")]
+    assert list(number_findings(evolve(recipe, student=Student(rank=17)))) == []
 
 
 def test_more_losses_than_any_method_has(told):
