@@ -1,6 +1,7 @@
 """All that a plugin may import from clora; nothing else is public."""
 
 from clora import config_fields
+from clora.bounds import MOST_SEED, between
 from clora.captions.file import CaptionsError, WrittenCaption, read_captions
 from clora.diffusers_folder import DiffusersFolder, ModelPlace, load_whole
 from clora.errors import CloraError, escaped, hint, nearest, quoted, reason, shown
@@ -111,6 +112,7 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_NAME",
     "MAX_PROMPT",
+    "MOST_SEED",
     "Asking",
     "Await",
     "Backbone",
@@ -198,6 +200,7 @@ __all__ = [
     "WrittenCaption",
     "YamlError",
     "add_noise",
+    "between",
     "compose",
     "config_fields",
     "doubts",

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from clora.errors import hint, shown
+from clora.errors import QUOTED, escaped, hint, quoted, shown
 from clora.extension import finished_effects, mixed, start_digest, start_problems
 from clora.lora_files.base_weights import base_weights
 from clora.lora_files.teacher import judge
+from clora.plan_numbers import number_findings, size_findings, teacher_strengths, unfed_losses
+from clora.plan_texts import MOST_TOLD, card_problems, instruction_problems
 from clora.protocols import (
     Checked,
     ChecksCards,
@@ -88,18 +90,21 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     recipe = loaded.recipe
     problems = [(place, sentence) for place, part in components(recipe) for sentence in _checked(part)]
     doubts: list[Finding] = []
-    problems += [*_objective(recipe), *_metrics(recipe)]
+    problems += [*_objective(recipe), *size_findings(recipe), *_metrics(recipe)]
     cards: tuple[EffectCard, ...] = ()
     wrong = {place.split(".")[0] for place, _ in problems}
     if _SUBJECT.isdisjoint(wrong):
         cards, unknown = _chosen(recipe, _all_cards(recipe))
-        problems += [*unknown, *_words(recipe, cards), *_pictures(recipe, cards)]
+        general = recipe.dataset.general("train")
+        texts = _texts(cards, general)
+        problems += [*unknown, *(texts or [*_words(recipe, cards), *_pictures(recipe, cards, general)])]
     if "backbone" not in wrong:
+        problems += number_findings(recipe)
         wrong_files, doubts = _files(recipe, _lora_files(recipe, {place for place, _ in problems}), thorough)
         problems += wrong_files
     if _SUBJECT.isdisjoint(wrong):
         problems += _start(recipe, cards) if thorough else ()
-        problems += [*_slots(recipe, cards), *_sizes(recipe)] if not problems else ()
+        problems += [*_routed(recipe, cards), *_sizes(recipe)] if not problems else ()
     if problems:
         raise RecipeError(Problem(loaded.mark_of(place), f"{place}: {sentence}") for place, sentence in problems)
     prompts = {card.name: recipe.prompts.effect(card) for card in cards}
@@ -186,7 +191,8 @@ def checked_cards(recipe: Recipe, places: Collection[str]) -> tuple[tuple[Effect
     ]
     if findings:
         return (), findings
-    return _chosen(recipe, _all_cards(recipe))
+    cards, unknown = _chosen(recipe, _all_cards(recipe))
+    return cards, [*unknown, *_card_texts(cards)]
 
 
 def components(recipe: Recipe) -> list[tuple[str, Any]]:
@@ -238,7 +244,11 @@ def _chosen(recipe: Recipe, cards: tuple[EffectCard, ...]) -> tuple[tuple[Effect
         return cards, []
     by_name = {card.name: card for card in cards}
     unknown = [name for name in recipe.effects if name not in by_name]
-    findings = [("effects", f"the bank has no effect {name!r}{hint(name, by_name)}") for name in unknown]
+    findings = [
+        ("effects", f"the bank has no effect {quoted(name)}{hint(name, by_name)}") for name in unknown[:MOST_TOLD]
+    ]
+    if len(unknown) > MOST_TOLD:
+        findings.append(("effects", f"and {len(unknown) - MOST_TOLD:,} more that the bank does not have"))
     return tuple(by_name[name] for name in dict.fromkeys(recipe.effects) if name in by_name), findings
 
 
@@ -248,9 +258,11 @@ def _words(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
         yield from (("prompts", sentence) for sentence in recipe.prompts.check_cards(cards, tokens))
 
 
-def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
+def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...], general: Sequence[GeneralItem]) -> Iterable[Finding]:
     """No effects, effects without pictures, an empty general stream."""
-    if not cards:
+    if recipe.effects == ():
+        yield "effects", "it names no effect; leave it out to use all of the bank's"
+    elif not cards and not recipe.effects:
         yield "teachers", "the bank has no effects"
     for card in cards:
         try:
@@ -259,7 +271,7 @@ def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding
                     yield "dataset", f"no {split} pictures for the effect {card.name}"
         except ValueError as error:
             yield "dataset", str(error)
-    if not recipe.dataset.general("train"):
+    if not general:
         yield "dataset", "the general stream has no pictures"
 
 
@@ -269,12 +281,23 @@ def _sizes(recipe: Recipe) -> Iterable[Finding]:
         yield from (("dataset", sentence) for sentence in recipe.backbone.check_dataset(recipe.dataset))
 
 
-def _slots(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
-    """Fewer teachers on the device than a batch follows."""
+def _routed(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
+    """Fewer teachers on the device than a batch follows, and losses that no row comes to."""
     if recipe.serve.adapter == "student":
-        problem = slots_problem(recipe, Draws(recipe.seed), [card.name for card in cards])
+        effects = [card.name for card in cards]
+        problem = slots_problem(recipe, Draws(recipe.seed), effects)
         if problem is not None:
             yield "teacher.slots", problem
+        yield from unfed_losses(recipe, effects)
+
+
+def _texts(cards: tuple[EffectCard, ...], general: Sequence[GeneralItem]) -> list[Finding]:
+    """Names, prompts and instructions that nothing can be called, written or read; strengths that mean nothing."""
+    return [*_card_texts(cards), *(("dataset", sentence) for sentence in instruction_problems(general))]
+
+
+def _card_texts(cards: tuple[EffectCard, ...]) -> list[Finding]:
+    return [("teachers", sentence) for sentence in [*card_problems(cards), *teacher_strengths(cards)]]
 
 
 def _files(recipe: Recipe, files: Iterable[_TeacherFile], data: bool) -> tuple[list[Finding], list[Finding]]:
@@ -290,6 +313,7 @@ def _files(recipe: Recipe, files: Iterable[_TeacherFile], data: bool) -> tuple[l
         if len(told) > MOST_OF_A_FILE:  # a file of two formats has one for each of a thousand factors
             more = f"{len(told) - MOST_OF_A_FILE} more; `clora inspect` with --modules tells them all"
             told = (*told[:MOST_OF_A_FILE], f"{shown(file.path)}: {more}")
-        problems += [(file.place, f"{file.effect}: {sentence}") for sentence in told]
-        doubts += [(file.place, f"{file.effect}: {sentence}") for sentence in found.warnings]
+        effect = escaped(file.effect[:QUOTED])
+        problems += [(file.place, f"{effect}: {sentence}") for sentence in told]
+        doubts += [(file.place, f"{effect}: {sentence}") for sentence in found.warnings]
     return problems, doubts

@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import attrs
 
 from clora.diffusers_folder import ModelPlace
-from clora.errors import QUOTED, escaped, reason
+from clora.errors import QUOTED, escaped, quoted, reason
 from clora.recipe.scalars import FOREIGN_BOOLS, as_int, as_text, is_beyond, natural
 from clora.recipe.tree import Keypath, Node, Text
 
@@ -24,8 +24,8 @@ _NAMES = {
     ModelPlace: "a folder or a Hub id",
     type(None): "null",
 }
-#: keys of a path and characters of a validator's own sentence that a message repeats
-MOST_KEYS, MOST_OF_A_VALIDATOR = 40, 400
+#: keys of a path and characters of a component's own sentence that a message repeats
+MOST_KEYS, SENTENCE = 40, 400
 _PLURALS = {int: "integers", float: "numbers", str: "texts", Path: "paths"}
 _BOUNDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
 #: how attrs words the failure of its number validators
@@ -85,10 +85,10 @@ def dotted(path: Keypath) -> str:
 def bound(error: Exception, name: str, path: str) -> str:
     """A validator's failure in words: `train.steps must be at least 1, found 0`."""
     message = str(error.args[0]) if error.args else type(error).__name__
-    match = _ATTRS_BOUND.fullmatch(message) if len(message) <= MOST_OF_A_VALIDATOR else None
+    match = _ATTRS_BOUND.fullmatch(message) if len(message) <= SENTENCE else None
     if match is not None:
-        return f"{path} must be {_BOUNDS[match['sign']]} {match['bound']}, found {reason(match['value'])}"
-    message = reason(message, MOST_OF_A_VALIDATOR)
+        value = match["value"] if len(match["value"]) <= QUOTED else quoted(match["value"])
+        return f"{path} must be {_BOUNDS[match['sign']]} {match['bound']}, found {escaped(value)}"
     if name and message.startswith(f"'{name}' "):
-        return path + message[len(name) + 2 :]
-    return f"{path}: {message}"
+        return f"{path} {reason(message[len(name) + 3 :], SENTENCE)}"
+    return f"{path}: {reason(message, SENTENCE)}"

@@ -12,9 +12,9 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
 from attrs import define, field, frozen
-from attrs.validators import and_, ge, gt, le, optional
+from attrs.validators import optional
 
-from clora.api import CloraError, TokensUsed, shown
+from clora.api import CloraError, TokensUsed, between, shown
 from clora_captions.http import Endpoint
 from clora_captions.parts import data_url, parts
 from clora_captions.secret import Secrets
@@ -79,11 +79,11 @@ class OpenAi:
     model: str = field(validator=_no_key)
     url: str = field(default="https://api.openai.com/v1", validator=_address)
     key_from: str | None = field(default="OPENAI_API_KEY", validator=_variable)
-    size: int = field(default=768, validator=and_(ge(64), le(8192)))
-    timeout: float = field(default=120.0, validator=and_(gt(0.0), le(3600.0)))
-    retries: int = field(default=4, validator=and_(ge(0), le(20)))
-    max_tokens: int | None = field(default=None, validator=optional(and_(ge(16), le(1_000_000))))
-    temperature: float | None = field(default=None, validator=optional(and_(ge(0.0), le(2.0))))
+    size: int = field(default=768, validator=between(64, 8192))
+    timeout: float = field(default=120.0, validator=between(0.01, 3600.0))
+    retries: int = field(default=4, validator=between(0, 20))
+    max_tokens: int | None = field(default=None, validator=optional(between(16, 1_000_000)))
+    temperature: float | None = field(default=None, validator=optional(between(0.0, 2.0)))
     _used: _Used = field(factory=_Used, init=False, repr=False, eq=False)
 
     def name(self) -> str:

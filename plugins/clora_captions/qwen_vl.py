@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import define, field, frozen
-from attrs.validators import and_, ge, le
 
-from clora.api import CloraError, quoted, read_map, reason, shown
+from clora.api import CloraError, between, quoted, read_map, reason, shown
 from clora_captions.parts import parts, shrunk
 
 if TYPE_CHECKING:
@@ -57,8 +56,8 @@ class QwenVl:
     revision: str | None = field(default=None, validator=_one_line)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    max_new_tokens: int = field(default=384, validator=and_(ge(16), le(32_768)))
-    size: int = field(default=768, validator=and_(ge(64), le(8192)))
+    max_new_tokens: int = field(default=384, validator=between(16, 32_768))
+    size: int = field(default=768, validator=between(64, 8192))
     _loaded: _Loaded = field(factory=_Loaded, init=False, repr=False, eq=False)
 
     def name(self) -> str:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
-from attrs.validators import ge, le, optional
+from attrs.validators import optional
 
 from clora.api import (
     DiffusersFolder,
@@ -15,6 +15,7 @@ from clora.api import (
     ModelPlace,
     NetworkMemory,
     Publication,
+    between,
     library_errors,
     scheduler_misfits,
     weights_misfits,
@@ -55,9 +56,9 @@ class FluxKontext:
 
     model: ModelPlace = PUBLISHED
     revision: str | None = None
-    guidance: float | None = field(default=2.5, validator=optional(ge(0.0)))
-    max_sequence_length: int = field(default=512, validator=[ge(1), le(512)])
-    side: int | None = field(default=None, validator=optional([ge(32), le(4096)]))
+    guidance: float | None = field(default=2.5, validator=optional(between(0.0, 100.0)))
+    max_sequence_length: int = field(default=512, validator=between(1, 512))
+    side: int | None = field(default=None, validator=optional(between(32, 4096)))
     memory: NetworkMemory = field(factory=NetworkMemory)
 
     @property

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from attrs import field, frozen
-from attrs.validators import and_, ge, le, lt
 
-from clora.api import GeneralItem, PictureRow, Split, doubts, quoted, same_bytes, shown
+from clora.api import GeneralItem, PictureRow, Split, between, doubts, quoted, same_bytes, shown
 from clora_pictures.fitting import Fit, Size, load
 from clora_pictures.keys import Stream
 from clora_pictures.layout import Layout, layout_state
@@ -27,26 +26,26 @@ if TYPE_CHECKING:
 
 def _sides(instance: object, attribute: attrs.Attribute[Any], value: int | Size | None) -> None:
     for side in () if value is None else (value,) if isinstance(value, int) else value:
-        and_(ge(1), le(8000))(instance, attribute, side)
+        between(1, 8000)(instance, attribute, side)
 
 
 @frozen
 class PicturesDataset:
     """Pictures in lists and folders: `effects` has the sources of every effect, `general` pictures with instructions.
 
-    Pictures are padded with white to `size` (a side, or [height, width]) or cropped to it; None keeps their own size,
-    in which all must agree. One without a split is for tests with the probability `test_share`, decided by its name;
-    if that leaves none of several for tests, one is. `follow_links` lets links lead out of the lists' and folders'
-    own folders; a list has at most `size_limit` megabytes.
+    Pictures are padded with white to `size` (a side, or [height, width], 1 to 8000) or cropped to it; None keeps their
+    own size, in which all must agree. One without a split is for tests with the probability `test_share`, decided by
+    its name; if that leaves none of several for tests, one is. `follow_links` lets links lead out of the lists' and
+    folders' own folders; a list has at most `size_limit` megabytes (1 to 8192).
     """
 
     effects: Effects | None = None
     general_: Place | None = field(default=None, alias="general")  # the protocol has a method of that name
     size: int | Size | None = field(default=None, validator=_sides)
     fit: Fit = "pad"
-    test_share: float = field(default=0.2, validator=and_(ge(0.0), lt(1.0)))
+    test_share: float = field(default=0.2, validator=between(0.0, 1.0, below=True))
     follow_links: bool = False
-    size_limit: int = field(default=SIZE_LIMIT, validator=and_(ge(1), le(8192)))
+    size_limit: int = field(default=SIZE_LIMIT, validator=between(1, 8192))
     _layouts: list[Layout] = field(factory=list, init=False, eq=False, repr=False)  # none, or the last one
 
     def __attrs_post_init__(self) -> None:

@@ -7,7 +7,6 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
-from attrs.validators import ge, le
 
 from clora.api import (
     CloraError,
@@ -17,6 +16,7 @@ from clora.api import (
     ModelPlace,
     NetworkMemory,
     Publication,
+    between,
     library_errors,
     quoted,
     scheduler_misfits,
@@ -69,7 +69,7 @@ class QwenImageEdit:
 
     model: ModelPlace = PUBLISHED
     revision: str | None = None
-    side: int = field(default=1024, validator=[ge(32), le(4096)])
+    side: int = field(default=1024, validator=between(32, 4096))
     guidance_rescale: bool = True
     memory: NetworkMemory = field(factory=NetworkMemory)
 

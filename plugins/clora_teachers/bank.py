@@ -6,9 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import evolve, field, frozen
-from attrs.validators import and_, ge, gt, le
 
-from clora.api import CaptionsError, EffectCard, PictureRow, WrittenCaption, nearest, quoted, read_captions, shown
+from clora.api import (
+    CaptionsError,
+    EffectCard,
+    PictureRow,
+    WrittenCaption,
+    between,
+    nearest,
+    quoted,
+    read_captions,
+    shown,
+)
 from clora_teachers.manifest import Manifest, read_manifest
 
 #: names in the captions file that the bank lacks, for which one that was meant is looked for
@@ -19,17 +28,19 @@ MOST_COMPARED = 50
 class Bank:
     """Effect LoRAs from a `manifest` in YAML, JSON or JSONL; `scale` multiplies every teacher's own strength.
 
+    `scale` and its product with a teacher's own are from 0.001 to 1000: beyond, a teacher is nothing or noise.
     LoRA files lie in the manifest's folder or in `lora_folder`. An effect whose caption the manifest does not give has
     it from the file `captions`, which `clora caption` writes. `follow_links` lets a link among LoRAs and pictures lead
-    out of these folders; a manifest has at most `size_limit` megabytes.
+    out of these folders; a manifest has at most `size_limit` megabytes (1 to
+    1024).
     """
 
     manifest: Path
-    scale: float = field(default=1.0, validator=gt(0.0))
+    scale: float = field(default=1.0, validator=between(0.001, 1000.0))
     lora_folder: Path | None = None
     captions: Path | None = None
     follow_links: bool = False
-    size_limit: int = field(default=4, validator=and_(ge(1), le(1024)))
+    size_limit: int = field(default=4, validator=between(1, 1024))
 
     def check(self) -> Iterable[str]:
         """Every mistake of manifest and captions as one sentence with file:line; reads no LoRA file."""

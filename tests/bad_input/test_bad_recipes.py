@@ -43,11 +43,11 @@ def test_the_recipe_without_a_mistake_is_valid(folder, capsys, dataset):
         ),
         ("router: pdrs", "r.yaml:2:9: router has no component 'pdrs'; did you mean 'pdsr'?"),
         ("losses: {more: {use: dmdd}}", "r.yaml:2:22: losses has no component 'dmdd'; did you mean 'dmd'?"),
-        ("router: {p_switch: 1.5}", "r.yaml:2:20: router.p_switch must be at most 1.0, found 1.5"),
-        ("train: {steps: -1}", "r.yaml:2:16: train.steps must be at least 0, found -1"),
+        ("router: {p_switch: 1.5}", "r.yaml:2:20: router.p_switch must be between 0 and 1, found 1.5"),
+        ("train: {steps: -1}", "r.yaml:2:16: train.steps must be between 0 and 1,000,000, found -1"),
         (
             "losses: {ts_dmd: {tau_min: 1000}}",
-            "r.yaml:2:28: losses.ts_dmd.tau_min must be less than 1000.0, found 1000.0",
+            "r.yaml:2:28: losses.ts_dmd.tau_min must be at least 0 and less than 1000, found 1000.0",
         ),
         (
             "losses: {bs_dmd: {simulation: backwards}}",
@@ -55,7 +55,7 @@ def test_the_recipe_without_a_mistake_is_valid(folder, capsys, dataset):
             "did you mean 'backward'?",
         ),
         ("dataset: {use: jsonl}", "r.yaml:2:1: dataset: give it `effects`, `general` or both, each a list or a folder"),
-        ("dataset: {use: jsonl, general: x, size: 0}", "r.yaml:2:41: dataset.size must be at least 1, found 0"),
+        ("dataset: {use: jsonl, general: x, size: 0}", "r.yaml:2:41: dataset.size must be between 1 and 8000, found 0"),
     ],
 )  # fmt: skip
 def test_one_mistake_in_the_recipe(told, line, sentence):
@@ -115,7 +115,7 @@ def test_several_mistakes_at_once(told):
     assert found[1:] == [
         "r.yaml:2:1: unknown key 'routr'; did you mean 'router'?",
         "r.yaml:4:10: train.steps: expected an integer, found 'many'",
-        "r.yaml:5:7: train.lr must be more than 0.0, found 0.0",
+        "r.yaml:5:7: train.lr must be between 1e-10 and 1, found 0.0",
         "r.yaml:7:35: unknown key 'guidance' in losses.bs_dmd; did you mean 'guidance_scale'?",
     ]
 

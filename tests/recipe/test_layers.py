@@ -117,5 +117,5 @@ def test_mistakes_of_a_parent_stand_in_the_parent(wrong, write) -> None:
     write("extends: right.yaml\ntrain: {steps: 3.9}\n", "parent.yaml")
     assert wrong("train: {lr: 0}", extends="parent.yaml") == [
         "1:10 -> parent.yaml:2:16: train.steps: expected an integer, found 3.9",
-        "2:13: train.lr must be more than 0.0, found 0.0",
+        "2:13: train.lr must be between 1e-10 and 1, found 0.0",
     ]
