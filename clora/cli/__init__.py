@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from clora import __version__, threads
 from clora.cli.arguments import check_words
+from clora.cli.recipes import check_paths
 from clora.errors import CloraError, printable, reason, shown
 from clora.stopping import stoppable
 from clora.terminal import outlive_the_terminal
@@ -61,6 +62,7 @@ def _called(argv: Sequence[str] | None) -> int:
     try:
         check_words(words)
         args = _parser(words).parse_args(words)
+        check_paths(args)
         code: int = args.run(args)
         sys.stdout.flush()
     except CloraError as error:

@@ -8,9 +8,7 @@ from pathlib import Path
 from clora.cli.arguments import whole
 from clora.errors import CloraError, hint, quoted, shown
 from clora.stopping import during
-
-#: characters of an instruction; a text encoder reads a thousand tokens
-MAX_INSTRUCTION = 4000
+from clora.untrusted import MAX_PROMPT, text_problem
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +32,10 @@ def run(args: argparse.Namespace) -> int:
         raise CloraError("give either --effect (once, or twice to chain) or --instruction")
     if args.passes and len(args.effect) < 2:
         raise CloraError("--passes needs two effects or more: it applies one after the other")
-    if args.instruction is not None and not 0 < len(args.instruction.strip()) <= MAX_INSTRUCTION:
-        raise CloraError(f"--instruction must be a text of at most {MAX_INSTRUCTION:,} characters")
+    if args.instruction is not None:
+        wrong = text_problem(args.instruction, MAX_PROMPT) if args.instruction.strip() else "is empty"
+        if wrong is not None:
+            raise CloraError(f"--instruction {quoted(args.instruction)} {wrong}")
     from clora.cli.recipes import plan_of_run
     from clora.runs import RunFolder
 

@@ -188,9 +188,12 @@ CARDS = [
     ({"name": "a\nb"}, "'a\\nb' holds the control character '\\n'"),
     ({"name": "../clay"}, "must not hold / or \\ nor begin with a dot"),
     ({"name": ""}, "is empty"),
-    ({"name": "a\ud800"}, "holds half of a surrogate pair"),
-    ({"caption": "clay \ud800"}, "'clay': its caption 'clay \\ud800' holds half of a surrogate pair"),
-    ({"teacher_prompt": "x" * 1_000_000}, "(999,940 more characters) has 1,000,000 characters; at most 4,000 are read"),
+    ({"name": "a\ud800"}, "holds half a character"),
+    ({"caption": "clay \ud800"}, "'clay': its caption 'clay \\ud800' holds half a character"),
+    (
+        {"teacher_prompt": "x" * 1_000_000},
+        "(999,940 more characters) has 1,000,000 characters; at most 10,000 are read",
+    ),
     ({"trigger": "<\x1b[31m>"}, "'clay': its trigger '<\\x1b[31m>' holds the control character '\\x1b'"),
     ({"scale": 1e300}, "clay: its scale, the bank's included, is 1e+300; it must be between 0.001 and 1000"),
     ({"scale": -1e-9}, "clay: its scale, the bank's included, is -1e-09; it must be between 0.001 and 1000"),
@@ -212,7 +215,7 @@ def test_a_teacher_that_no_run_could_use(told, monkeypatch, change, sentence):
 @pytest.mark.parametrize(
     ("instruction", "sentence"),
     [
-        ("blur\ud800", "the instruction 'blur\\ud800' holds half of a surrogate pair"),
+        ("blur\ud800", "the instruction 'blur\\ud800' holds half a character"),
         ("x" * 1_000_000, "(999,940 more characters) has 1,000,000 characters"),
         ("blur\0it", "the instruction 'blur\\x00it' holds the control character '\\x00'"),
     ],
