@@ -64,7 +64,7 @@ def _summary(folders: Sequence[RunFolder]) -> dict[str, object]:
 
 def _measured(folder: RunFolder) -> dict[str, float]:
     steps = [json.loads(line) for line in folder.steps.read_text().splitlines()]
-    values = folder.read_results()["values"]
+    values = folder.read_results().values
     return {
         **{name: values[name] for name in VALUES},
         "seconds": sum(step["seconds"] for step in steps),

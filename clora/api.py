@@ -1,16 +1,23 @@
 """All that a plugin may import from clora; nothing else is public."""
 
+from clora import config_fields
+from clora.bounds import MOST_SEED, between
 from clora.captions.file import CaptionsError, WrittenCaption, read_captions
-from clora.diffusers_folder import DiffusersFolder, ModelPlace, weights_problems
-from clora.errors import CloraError, escaped, hint, quoted, reason, shown
+from clora.diffusers_folder import DiffusersFolder, ModelPlace, load_whole
+from clora.errors import CloraError, escaped, hint, nearest, quoted, reason, shown
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix, Measured
 from clora.flow import Schedule, add_noise, guide, over, position, shift, to_noise, to_x0, unshift, velocity_target
 from clora.hookspecs import hookimpl
 from clora.hub_files import hub_download, hub_reason
+from clora.library_errors import library_errors
 from clora.lora_files.linears import LinearRows, Linears
 from clora.memory.fit import load_fitted
 from clora.memory.footprint import Blueprint, network_footprint
 from clora.memory.settings import NetworkMemory
+from clora.model_files import files_problems, inside, read_config
+from clora.model_schedule import FLOW_MATCH_EULER, pipeline_schedule, scheduler_misfits
+from clora.named_files import OutsideError, UnusablePathError, located, not_a_file, open_file
+from clora.picture_doubts import doubts, same_bytes
 from clora.picture_files import PictureError, picture_size, read_picture
 from clora.protocols import (
     Backbone,
@@ -27,6 +34,7 @@ from clora.protocols import (
     Footprint,
     GroupsLinears,
     Guides,
+    HasLocalWeights,
     HasPairs,
     HasWeightFiles,
     JoinsMlp,
@@ -34,12 +42,14 @@ from clora.protocols import (
     KnowsFootprint,
     KnowsSchedule,
     ListsLoraFiles,
+    ListsPictures,
     LoadedBackbone,
     LoadsInParts,
     LoraKernel,
     Loss,
     Metric,
     Part,
+    PictureRow,
     PromptStrategy,
     Publication,
     Publishes,
@@ -54,11 +64,26 @@ from clora.protocols import (
     Truth,
     UsesCritic,
     UsesSimulation,
+    Warns,
     WeighsOverTime,
 )
 from clora.seeding import Draws
 from clora.training.course import course
-from clora.untrusted import integer_of, kind_of, number_of, parse_json, read_json, read_map, read_text
+from clora.untrusted import (
+    MAX_DEPTH,
+    MAX_NAME,
+    MAX_PROMPT,
+    integer_of,
+    json_size,
+    kind_of,
+    number_of,
+    parse_json,
+    read_json,
+    read_map,
+    read_text,
+    text_problem,
+)
+from clora.untrusted_yaml import YamlError, compose
 from clora.values import (
     Asking,
     Await,
@@ -82,8 +107,14 @@ from clora.values import (
     Trajectory,
     Words,
 )
+from clora.weight_files import weights_misfits, weights_problems
 
 __all__ = [
+    "FLOW_MATCH_EULER",
+    "MAX_DEPTH",
+    "MAX_NAME",
+    "MAX_PROMPT",
+    "MOST_SEED",
     "Asking",
     "Await",
     "Backbone",
@@ -113,6 +144,7 @@ __all__ = [
     "GeneralPictures",
     "GroupsLinears",
     "Guides",
+    "HasLocalWeights",
     "HasPairs",
     "HasWeightFiles",
     "JoinsMlp",
@@ -122,6 +154,7 @@ __all__ = [
     "LinearRows",
     "Linears",
     "ListsLoraFiles",
+    "ListsPictures",
     "LoadedBackbone",
     "LoadsInParts",
     "LoraKernel",
@@ -132,9 +165,11 @@ __all__ = [
     "Metric",
     "ModelPlace",
     "NetworkMemory",
+    "OutsideError",
     "Part",
     "Phase",
     "PictureError",
+    "PictureRow",
     "PromptStrategy",
     "Prompts",
     "Publication",
@@ -159,40 +194,62 @@ __all__ = [
     "TokensUsed",
     "Trajectory",
     "Truth",
+    "UnusablePathError",
     "UsesCritic",
     "UsesSimulation",
+    "Warns",
     "WeighsOverTime",
     "Words",
     "WrittenCaption",
+    "YamlError",
     "add_noise",
+    "between",
+    "compose",
+    "config_fields",
     "course",
+    "doubts",
     "escaped",
+    "files_problems",
     "guide",
     "hint",
     "hookimpl",
     "hub_download",
     "hub_reason",
+    "inside",
     "integer_of",
+    "json_size",
     "kind_of",
+    "library_errors",
     "load_fitted",
+    "load_whole",
+    "located",
+    "nearest",
     "network_footprint",
+    "not_a_file",
     "number_of",
+    "open_file",
     "over",
     "parse_json",
     "picture_size",
+    "pipeline_schedule",
     "position",
     "quoted",
     "read_captions",
+    "read_config",
     "read_json",
     "read_map",
     "read_picture",
     "read_text",
     "reason",
+    "same_bytes",
+    "scheduler_misfits",
     "shift",
     "shown",
+    "text_problem",
     "to_noise",
     "to_x0",
     "unshift",
     "velocity_target",
+    "weights_misfits",
     "weights_problems",
 ]

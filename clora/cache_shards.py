@@ -6,17 +6,17 @@ removed; whoever asks for its keys then finds them missing and makes them again.
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterable, Mapping
-from hashlib import blake2b
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from clora.files import told_plainly, write_atomic_with
+from clora.errors import reason, shown
+from clora.files import told_plainly
+from clora.run_files.checksums import DamagedError, Tell, make_way, warn
+from clora.run_files.leftovers import STALE, sweep
+from clora.run_files.tensors import check_tensors, write_tensors
 from clora.runs import digest_of
 
 if TYPE_CHECKING:
@@ -25,18 +25,11 @@ if TYPE_CHECKING:
 #: one thing that is kept: its tensors by name
 Record = Mapping[str, "torch.Tensor"]
 
-_CHECKSUM = "clora.checksum"
-_STALE = 3600  # seconds after which a temporary file is what a killed process left
-
-
-def _warn(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
 
 class Shards:
     """A folder of records; several processes may read and write it at once, as files come and go whole."""
 
-    def __init__(self, folder: Path, tell: Callable[[str], None] = _warn) -> None:
+    def __init__(self, folder: Path, tell: Tell = warn) -> None:
         self.folder = folder
         self.tell = tell
         self._files: dict[str, Path] = {}  # key -> the file that holds it
@@ -87,8 +80,7 @@ class Shards:
             for name, tensor in record.items()
         }
         path = self.folder / f"{digest_of(sorted(records))}.safetensors"
-        metadata = {_CHECKSUM: _checksum((name, tensors[name]) for name in sorted(tensors))}
-        write_atomic_with(path, lambda temporary: save_file(tensors, temporary, metadata))
+        write_tensors(path, tensors, self._place(path))
         self._files |= dict.fromkeys(records, path)
         self._sound.add(path)
 
@@ -101,39 +93,28 @@ class Shards:
         if path in self._sound:
             return True
         try:
-            with safe_open(path, "pt") as file:
-                told = (file.metadata() or {}).get(_CHECKSUM)
-                names = sorted(file.keys())
-                found = _checksum((name, file.get_tensor(name)) for name in names)
-            if told != found:
-                raise OSError("its checksum is wrong")
-        except (SafetensorError, OSError) as error:
+            check_tensors(path, self._place(path))
+        except (DamagedError, FileNotFoundError) as error:
             self._remove(path, error)
             return False
         self._sound.add(path)
         return True
 
+    def _place(self, path: Path) -> str:
+        """What a file's checksum begins with: a file of another effect in its place would have the same keys."""
+        return f"{self.folder.name}/{path.name}"
+
     def _remove(self, path: Path, why: Exception) -> None:
         self._files = {key: file for key, file in self._files.items() if file != path}
         if path.exists():
-            self.tell(f"{path} is damaged ({why}); what it held is made again")
+            said = str(why) if isinstance(why, DamagedError) else f"{shown(path)} is damaged ({reason(why)})"
+            self.tell(f"{said}; what it held is made again")
+            if path.is_dir():
+                make_way(path, self.tell)
+                return
             with told_plainly(path):
                 path.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        """Remove the temporary files that killed processes left."""
-        for path in self.folder.glob(".*.tmp"):
-            with told_plainly(path):
-                if path.exists() and time.time() - path.stat().st_mtime > _STALE:
-                    path.unlink(missing_ok=True)
-
-
-def _checksum(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """blake2b over names, types, shapes and numbers of tensors that come in the order of their names."""
-    import torch
-
-    hasher = blake2b(digest_size=16)
-    for name, tensor in tensors:
-        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return hasher.hexdigest()
+        """Remove the temporary files that killed processes left; those of today's may be another process's."""
+        sweep(self.folder, older=STALE)

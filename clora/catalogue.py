@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import frozen
 
-from clora.errors import CloraError, hint, nearest
+from clora.errors import CloraError, hint, nearest, quoted, reason
 from clora.observers import Observer, Observers
 
 if TYPE_CHECKING:
     from clora.protocols import RunInfo
     from clora.values import StepReport
+
+
+#: missing plugins that a sentence about an unknown component names
+MOST_SUSPECTS = 3
 
 
 @frozen
@@ -29,7 +33,7 @@ class Plugin:
     observers: tuple[Observer, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.name!r} of {self.distribution} {self.version}"
+        return f"{quoted(self.name)} of {self.distribution} {self.version}"
 
 
 @frozen
@@ -72,11 +76,20 @@ class Catalogue:
             return matches[0]
         if matches:
             raise CloraError(_ambiguous(kind, word, matches))
+        raise NoComponentError(self, kind, name)
+
+    def why_not(self, kind: str, name: str) -> str:
+        """The sentence about a name that no component has: the nearest one, and the plugins that may have given it."""
+        distribution, _, word = name.rpartition(":")
+        offered = [c for c in self.components if c.kind == kind and distribution in ("", c.distribution)]
         words = {c.name if not distribution else f"{distribution}:{c.name}" for c in offered}
         known = hint(name, words) or "; no loaded plugin gives any"
-        message = f"{kind} has no component {name!r}{known}"
+        message = f"{kind} has no component {quoted(name)}{known}"
         suspects = self._may_have_given(distribution, word, unlike=nearest(name, words) is None)
-        raise CloraError("; ".join([message, *(f"plugin {p} is {p.state}: {p.reason}" for p in suspects)]))
+        told = [f"plugin {p} is {p.state}: {reason(p.reason)}" for p in suspects[:MOST_SUSPECTS]]
+        more = len(suspects) - len(told)
+        rest = [f"{more} more are missing, see `clora plugins`"] if more else []
+        return "; ".join([message, *told, *rest])
 
     def _may_have_given(self, distribution: str, word: str, unlike: bool) -> list[Plugin]:
         """The missing plugins that a word may belong to; any of them, where the word is like no known one."""
@@ -101,10 +114,22 @@ class Catalogue:
         self.observers.run_finished(run, results)
 
 
+class NoComponentError(CloraError):
+    """No component has this name; the sentence is made when it is told, since a recipe may have thousands of them."""
+
+    def __init__(self, catalogue: Catalogue, kind: str, name: str) -> None:
+        super().__init__(kind, name)
+        self.catalogue, self.kind, self.name = catalogue, kind, name
+
+    def __str__(self) -> str:
+        return self.catalogue.why_not(self.kind, self.name)
+
+
 def _ambiguous(kind: str, word: str, matches: Sequence[Registered]) -> str:
     owners = sorted({match.distribution for match in matches})
     if len(owners) > 1:
         choice = " or ".join(f"{owner}:{word}" for owner in owners)
-        return f"{kind} has {len(owners)} components named {word!r}, from {' and '.join(owners)}; write {choice}"
+        return f"{kind} has {len(owners)} components named {quoted(word)}, from {' and '.join(owners)}; write {choice}"
     plugins = " and ".join(sorted(match.plugin for match in matches))
-    return f"plugins {plugins} of {owners[0]} both give {kind} a component named {word!r}; one of them must be blocked"
+    both = f"plugins {plugins} of {owners[0]} both give {kind} a component named {quoted(word)}"
+    return f"{both}; one of them must be blocked"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 from attrs import frozen
 
-from clora.errors import CloraError, hint
+from clora.errors import CloraError, hint, quoted
+from clora.errors import shown as shown_path
 from clora.runs import RunFolder
 
 
@@ -84,7 +83,7 @@ def compare(runs: Sequence[EvaluatedRun], columns: Sequence[str] | None = None, 
     """
     known = tuple(dict.fromkeys(column for run in runs for column in run.values))
     wanted = dict.fromkeys([*(columns or ()), *([by] if by else ())])
-    problems = [f"no run has the value {name!r}{hint(name, known)}" for name in wanted if name not in known]
+    problems = [f"no run has the value {quoted(name)}{hint(name, known)}" for name in wanted if name not in known]
     groups: dict[str, list[EvaluatedRun]] = {}
     for run in runs:
         problems += _clash(run, groups.setdefault(run.name, []))
@@ -102,13 +101,14 @@ def _clash(run: EvaluatedRun, others: Sequence[EvaluatedRun]) -> list[str]:
     """Why a run cannot share a row with those before it; a mean over unlike runs would be a number of nothing."""
     for other in others:
         if other.seed == run.seed:
-            same = f"the same name {run.name!r} and seed {run.seed} as {other.folder}, which was given before"
-            return [f"{run.folder}: has {same}; leave one out"]
+            same = f"the same name {quoted(run.name)} and seed {run.seed} as {shown_path(other.folder)}"
+            return [f"{shown_path(run.folder)}: has {same}, which was given before; leave one out"]
         shared = {"updates": (run.steps, other.steps), "evaluations per picture": (run.nfe, other.nfe)}
         for what, (mine, theirs) in shared.items():
             if mine != theirs:
-                unlike = f"is called {run.name!r} like {other.folder}, but has {mine} {what} against {theirs}"
-                return [f"{run.folder}: {unlike}; only the seeds may differ within one name"]
+                alike = f"is called {quoted(run.name)} like {shown_path(other.folder)}"
+                unlike = f"but has {mine} {what} against {theirs}"
+                return [f"{shown_path(run.folder)}: {alike}, {unlike}; only the seeds may differ within one name"]
     return []
 
 
@@ -141,68 +141,19 @@ def read_runs(folders: Sequence[Path]) -> list[EvaluatedRun]:
 def _read_run(folder: Path) -> EvaluatedRun:
     if not folder.is_dir():
         why = "it is a file" if folder.exists() else "there is no such folder"
-        raise CloraError(f"{folder} is not a run folder: {why}")
-    run, where = RunFolder(folder), folder / "run.json"
-    try:
-        info = _mapping(where, run.info())
-    except OSError as error:
-        raise CloraError(f"cannot read {where}: {error.strerror}") from error
-    name, seed = _typed(where, info, "name", str), _typed(where, info, "seed", int)
-    if name is None or seed is None:
-        raise CloraError(f"{where}: lacks {'name' if name is None else 'seed'!r}; it was not written by clora run")
-    if not run.results.exists():
-        raise CloraError(f"{folder} has not been evaluated yet; `clora evaluate {folder}` finishes it")
-    found = _read_results(run.results)
+        raise CloraError(f"{shown_path(folder)} is not a run folder: {why}")
+    run = RunFolder(folder)
+    info, found = run.info(), run.read_results()
     return EvaluatedRun(
         folder=folder,
-        name=name,
-        title=_typed(where, info, "title", str) or "",
-        seed=seed,
-        digest=_typed(where, info, "digest", str),
-        steps=_typed(where, info, "steps", int),
-        seconds=_typed(where, info, "seconds", float),
-        nfe=_typed(run.results, found, "nfe", str),
-        values=_values(run.results, found),
-        lower_is_better=frozenset(str(name) for name in _typed(run.results, found, "lower_is_better", list) or ()),
+        name=info.name,
+        title=info.title,
+        seed=info.seed,
+        digest=info.digest,
+        steps=info.steps,
+        seconds=info.seconds,
+        nfe=found.nfe,
+        # what a metric could not give is shown as missing
+        values={name: value for name, value in found.values.items() if math.isfinite(value)},
+        lower_is_better=frozenset(found.lower_is_better),
     )
-
-
-def _read_results(path: Path) -> Mapping[str, Any]:
-    try:
-        return _mapping(path, json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CloraError(f"{path} is damaged: {error}; `clora evaluate` writes it anew") from error
-    except OSError as error:
-        raise CloraError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _mapping(path: Path, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise CloraError(f"{path}: must hold a JSON object, not {type(value).__name__}")
-    return value
-
-
-def _typed(path: Path, holder: Mapping[str, Any], key: str, kind: type) -> Any:
-    """`holder[key]` if it is of the kind (an int passes for a float), None if it is absent or null."""
-    value = holder.get(key)
-    if value is None:
-        return None
-    fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
-    if not fits:
-        raise CloraError(f"{path}: {key} must be of type {kind.__name__}, not {value!r}")
-    return value
-
-
-def _values(path: Path, found: Mapping[str, Any]) -> Mapping[str, float]:
-    values = _typed(path, found, "values", dict)
-    if values is None:
-        raise CloraError(f"{path}: lacks 'values'; `clora evaluate` writes it anew")
-    wrong = [f"{name} = {v!r}" for name, v in values.items() if not _is_number(v)]
-    if wrong:
-        raise CloraError(f"{path}: values that are no finite numbers: {', '.join(wrong)}")
-    # null is how a metric's missing number may be written; the table shows it as missing.
-    return {name: float(value) for name, value in values.items() if value is not None}
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))

@@ -1,12 +1,14 @@
 """What a run will cost, counted before any model is loaded.
 
 The training loop itself is run on empty one-channel latents with an evaluator that only counts, so a third party's
-losses and schedules are counted exactly as the built-in ones.
+losses and schedules are counted exactly as the built-in ones. The work is bounded, whatever the recipe asks for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from math import ceil
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +16,7 @@ from attrs import frozen
 
 from clora.flow import Schedule
 from clora.memory_plan import USABLE, phases, savings, teachers_bytes, trained_bytes, trained_numbers
+from clora.plan_numbers import notes
 from clora.protocols import trained_shapes
 from clora.seeding import Draws
 from clora.training.cycle import Cycle
@@ -24,13 +27,25 @@ if TYPE_CHECKING:
     from clora.plan import Plan
 
 _CYCLES = 48  # enough for the mean over routes and drawn steps to settle within a few per cent
+#: network evaluations and terms of losses after which counting stops; the paper's recipe has 4,000 in its 48 cycles
+MOST_WORK = 10_000
+#: rows of a batch that are run; what a larger batch costs is counted on so many and multiplied
+MOST_ROWS = 64
+
+
+class _Enough(Exception):  # noqa: N818 - it signals that counting ends here
+    """The budget is spent in the middle of a cycle."""
 
 
 class _Count:
-    """An evaluator that answers with the state itself and counts what a real one would do."""
+    """An evaluator that answers with the state itself and counts what a real one would do.
 
-    def __init__(self, pack: bool) -> None:
+    Raises _Enough once it has been asked for more than `most` evaluations and terms of losses.
+    """
+
+    def __init__(self, pack: bool, most: int = MOST_WORK) -> None:
         self.pack = pack
+        self.left = most
         self.row_forwards = 0.0
         self.held = 0  # rows whose activations wait for the backward of the current update
         self.most_held = 0
@@ -39,6 +54,7 @@ class _Count:
     def __call__(self, forwards: Sequence[Forward]) -> list[torch.Tensor]:
         answers = []
         together = {True: 0, False: 0}
+        self.spend(len(forwards))
         for forward in forwards:
             rows = forward.x_sigma.shape[0]
             self.row_forwards += rows * (3 if forward.grad else 1)
@@ -49,16 +65,23 @@ class _Count:
             answers.append(forward.x_sigma.detach().clone().requires_grad_(forward.grad))
         return answers
 
+    def spend(self, work: int) -> None:
+        """Take off the budget. Raises _Enough where it is spent."""
+        self.left -= work
+        if self.left < 0:
+            raise _Enough
+
 
 class _EmptyScenes:
     """Batches of the recipe's routes without pictures."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, rows: int) -> None:
         self.plan = plan
+        self.rows = rows
         self.effects = plan.mix
 
     def scene(self, draws: Draws, phase: Phase, schedule: Schedule) -> Scene:
-        rows = self.plan.recipe.train.batch_size
+        rows = self.rows
         route = self.plan.recipe.router.route(draws.named("router"), rows, self.effects)
         empty = Conditions(torch.zeros(rows, 1, 1), torch.ones(rows, 1, dtype=torch.bool), torch.zeros(rows, 1, 2, 2))
         conditions = RoleConditions(empty, empty, empty)
@@ -67,12 +90,14 @@ class _EmptyScenes:
 
 
 class _NoUpdate:
-    """A trained adapter that stays as it is."""
+    """A trained adapter that stays as it is; an update takes off the budget too, for some ask for no evaluation."""
 
-    def __init__(self, count: _Count) -> None:
+    def __init__(self, count: _Count, losses: int) -> None:
         self.count = count
+        self.losses = losses
 
     def wanted(self, here: bool) -> bool:
+        self.count.spend(self.losses)
         return here
 
     def update(self, step: int, *, spoilt: bool = False) -> float:
@@ -88,20 +113,33 @@ class Counted:
     rows_held: int  # whose activations one update holds
     rows_with_grad: int = 0  # of one pass through the network
     rows_without: int = 0
+    #: one cycle asks for so many network evaluations that counting stopped within it: it costs more than this
+    cut_short: bool = False
 
 
 def count(plan: Plan, cycles: int = _CYCLES) -> Counted:
-    """Run the recipe's own loop on empty latents and count."""
+    """Run the recipe's own loop on empty latents and count.
+
+    Bounded by MOST_WORK evaluations of MOST_ROWS rows: of dear cycles fewer are run, of a very dear one a part.
+    """
     recipe = plan.recipe
     if not recipe.losses:
         return Counted(0.0, 0)
-    counting = _Count(recipe.train.pack)
-    still = _NoUpdate(counting)
-    cycle = Cycle(recipe, _EmptyScenes(plan), counting, still, still)  # pyright: ignore[reportArgumentType]
-    for update in range(cycles):
-        cycle.run(update, Draws(recipe.seed))
-    forwards = counting.row_forwards / cycles / recipe.train.batch_size
-    return Counted(forwards, counting.most_held, counting.most[True], counting.most[False])
+    rows = min(recipe.train.batch_size, MOST_ROWS)
+    counting, whole = _Count(recipe.train.pack), 0
+    still = _NoUpdate(counting, len(recipe.losses) + (len(recipe.critic.losses) if recipe.critic else 0))
+    cycle = Cycle(recipe, _EmptyScenes(plan, rows), counting, still, still)  # pyright: ignore[reportArgumentType]
+    done = 0.0
+    with suppress(_Enough):
+        while whole < cycles:
+            cycle.run(whole, Draws(recipe.seed))
+            whole, done = whole + 1, counting.row_forwards
+    forwards = done / whole if whole else counting.row_forwards
+    held, with_grad, without = (
+        ceil(most * recipe.train.batch_size / rows)
+        for most in (counting.most_held, counting.most[True], counting.most[False])
+    )
+    return Counted(forwards / rows, held, with_grad, without, cut_short=not whole)
 
 
 def forward_equivalents(plan: Plan, cycles: int = _CYCLES) -> float:
@@ -118,12 +156,13 @@ def cost(plan: Plan, room: int | None = None) -> str:
     updates = recipe.train.steps if recipe.losses else 0
     critic_updates = updates * (recipe.critic.updates if recipe.critic else 0)
     forwards = counted.forward_equivalents * updates * recipe.train.batch_size
+    more = "more than " if counted.cut_short else ""
     facts = {
         "effects": f"{len(plan.cards)}",
         "student": f"rank {recipe.student.rank} on {len(shapes)} linears, {numbers / 1e6:.2f} M numbers",
         "updates": f"{updates:,} of the student, {critic_updates:,} of the critic, {recipe.train.batch_size} rows each",
-        "forward passes": f"{counted.forward_equivalents:.1f} a row and cycle ({recipe.train.schedule} schedule; "
-        f"a backward counts 2), {forwards:,.0f} in all",
+        "forward passes": f"{more}{counted.forward_equivalents:.1f} a row and cycle ({recipe.train.schedule} "
+        f"schedule; a backward counts 2), {more}{forwards:,.0f} in all",
     }
     warm = warm_plan(plan)
     if warm is not None:
@@ -131,6 +170,7 @@ def cost(plan: Plan, room: int | None = None) -> str:
         whole = each * warm.recipe.train.steps * recipe.train.batch_size
         facts["warm start"] = f"{warm.recipe.train.steps:,} updates before it, {each:.1f} a row, {whole:,.0f} in all"
     lines = [f"{name:<15} {fact}" for name, fact in facts.items()]
+    lines += [f"{'note':<15} {note}" for note in notes(recipe)]
     return "\n".join([*lines, *_memory(plan, counted, room)])
 
 

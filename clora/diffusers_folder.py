@@ -1,11 +1,11 @@
 """A model in diffusers' layout, in a folder or on the Hugging Face Hub: checked by its small files, loaded by parts.
 
-Nothing in it runs code: parts are loaded by classes that the caller names, and weights from safetensors alone.
+Nothing in it runs code: parts are loaded by classes that the caller names, and weights from safetensors alone. Every
+field that is read, here or by a library, has its type and its range in a table of the model family.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Any, NewType, TypeVar
 
 from attrs import frozen
 
-from clora.errors import CloraError, hint
+from clora.config_fields import Fields, Name, Several, check_fields, field_problems, told
+from clora.errors import CloraError, hint, quoted, reason, shown
 from clora.hub_files import hub_commit, hub_file, hub_folder, hub_reason
-from clora.lora_files.header import LoraFileError, inspect_header
+from clora.library_errors import library_errors
+from clora.model_files import files_problems, inside, limit_of, read_config
+from clora.untrusted import kind_of
+from clora.weight_files import is_file_name, weights_problems
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +40,10 @@ CONFIGS = {
     "image_processor": "preprocessor_config.json",
     "feature_extractor": "preprocessor_config.json",
 }
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+#: parts that model_index.json names at most
+MAX_PARTS = 64
+#: characters of a model's folder or Hub id
+MAX_PLACE = 4096
 
 #: of each weights file, so many pieces of so many bytes, evenly spread, are hashed beside its header
 PIECES, PIECE = 16, 64 << 10
@@ -45,8 +51,24 @@ PIECES, PIECE = 16, 64 << 10
 
 def placed(text: str, folder: Path) -> ModelPlace:
     """The absolute path of what looks like one or is a folder seen from `folder`; anything else is a Hub id."""
-    path = folder / Path(text).expanduser()
-    return ModelPlace(os.path.normpath(path) if text.startswith((".", "/", "~")) or path.is_dir() else text)
+    path = folder / _path(text)
+    return ModelPlace(os.path.normpath(path) if text.startswith((".", "/", "~")) or _is_folder(path) else text)
+
+
+def _path(text: str) -> Path:
+    """A path with the home folder in the place of `~`; that of a user who is not there stays as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether there is such a folder; False for a name that no file can have."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 @frozen
@@ -58,36 +80,60 @@ class DiffusersFolder:
 
     @property
     def folder(self) -> Path | None:
-        """The folder on this disk; None for a Hub id."""
-        path = Path(self.model).expanduser()
+        """The folder on this disk; None for a Hub id. Raises CloraError for a name that no folder can have."""
+        if not 1 <= len(self.model) <= MAX_PLACE or "\0" in self.model:
+            raise CloraError(f"model: {quoted(self.model)} is no folder and no Hub id")
+        path = _path(self.model)
         is_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", self.model) is not None
-        return None if is_id and not path.exists() else path
+        try:
+            return None if is_id and not path.exists() else path
+        except OSError as error:
+            raise CloraError(f"model: {shown(self.model)} cannot be read: {reason(error.strerror or error)}") from None
 
-    def check(self, classes: Mapping[str, Sequence[str]]) -> list[str]:
+    def check(self, classes: Mapping[str, Sequence[str]], fields: Mapping[str, Fields] | None = None) -> list[str]:
         """Every problem as one sentence, by {part: names of classes that fit}; of a Hub id only small files are read.
 
-        Weights in a folder are checked by their headers, so a download that broke off is found here.
+        `fields` {part, or part/file beside its configuration: fields} tells their types and ranges. Weights in a folder
+        are checked by their headers, so a download that broke off is found here.
         """
         try:
             index = self.index()
-            problems = _wrong_classes(index, classes, f"{self.model}/model_index.json")
+            problems = _wrong_classes(index, classes, self.where("model_index.json"))
             for part in classes:
-                problems += self._check_part(part)
+                problems += self._check_part(part, fields or {})
         except CloraError as error:
             return [str(error)]
         return problems
 
     def index(self) -> Mapping[str, Any]:
-        """model_index.json: the pipeline's class and {part: [library, class]}; CloraError where there is none."""
+        """model_index.json: the pipeline's class and {part: [library, class]}; CloraError where it is not so."""
         folder = self.folder
-        if folder is not None and not folder.is_dir():
-            kind = "a file, not a folder" if folder.exists() else "no folder and no Hub id"
-            raise CloraError(f"model: {self.model!r} is {kind}; a Hub id looks like Qwen/Qwen-Image-Edit-2511")
-        return self._json("model_index.json")
+        if folder is not None and not _is_folder(folder):
+            kind = "a file, not a folder" if os.path.lexists(folder) else "no folder and no Hub id"
+            raise CloraError(
+                f"model: {quoted(self.model, 400)} is {kind}; a Hub id looks like Qwen/Qwen-Image-Edit-2511"
+            )
+        index, where = self._json("model_index.json"), self.where("model_index.json")
+        check_fields(index, {"_class_name": Name()}, where)
+        parts = {name: value for name, value in index.items() if isinstance(value, list)}
+        if len(parts) > MAX_PARTS:
+            raise CloraError(f"{where}: names {len(parts):,} parts; a pipeline has at most {MAX_PARTS}")
+        for name, value in parts.items():
+            if not is_file_name(name):
+                raise CloraError(f"{where}: {quoted(name)} is no name of a part")
+            check_fields({name: value}, {name: Several(Name(null=True), 2, 2)}, where)
+        return index
 
-    def config(self, part: str) -> Mapping[str, Any]:
-        """A part's configuration; CloraError where it is missing or no JSON map."""
-        return self._json(f"{part}/{CONFIGS.get(part, 'config.json')}")
+    def where(self, name: str) -> str:
+        """A file of the model as a message names it."""
+        return f"{shown(self.model)}/{name}"
+
+    def config(self, part: str, fields: Fields | None = None) -> Mapping[str, Any]:
+        """A part's configuration; CloraError where it is missing, no JSON map, or has a field that cannot be."""
+        name = _config_file(part)
+        config = self._json(name)
+        check_fields(config, fields or {}, self.where(name))
+        return config
 
     def load(
         self, part: str, cls: type[T], *, dtype: torch.dtype | None = None, device: torch.device | None = None
@@ -100,13 +146,25 @@ class DiffusersFolder:
         how: dict[str, Any] = {"subfolder": part, "local_files_only": folder is not None}
         if folder is None:
             how["revision"] = hub_commit(self.model, self.revision)
+            self._check_download(part)
+        if cls.__module__.startswith("transformers"):
+            how["trust_remote_code"] = False  # else an unknown class asks the person at the keyboard
         if dtype is not None:
             how |= {_dtype_key(cls): dtype, "use_safetensors": True, "device_map": {"": device or "cpu"}}
         try:
-            loaded = cls.from_pretrained(self.model if folder is None else str(folder), **how)  # pyright: ignore
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise CloraError(f"{self.model}/{part} cannot be loaded: {hub_reason(error, self.model)}") from error
-        return loaded if dtype is None else loaded.eval().requires_grad_(False)
+            with library_errors(f"{self.where(part)} cannot be loaded"):
+                return load_whole(cls, self.model if folder is None else str(folder), how, self.where(part))
+        except CloraError as error:
+            cause = error.__cause__
+            if folder is not None or not isinstance(cause, OSError | ValueError):
+                raise
+            raise CloraError(f"{self.where(part)} cannot be loaded: {hub_reason(cause, self.model)}") from cause
+
+    def _check_download(self, part: str) -> None:
+        """Raise CloraError for what is wrong with the small files of a part on the Hub, before a library reads them."""
+        folder = hub_folder(self.model, self.revision, part, weights=False)
+        for problem in files_problems(folder, folder.parent):
+            raise CloraError(problem)
 
     def part(self, part: str) -> Path:
         """A part's own folder, whole; of a Hub id it is downloaded. Raises CloraError where it cannot be."""
@@ -116,128 +174,104 @@ class DiffusersFolder:
     def stored(self, part: str) -> int:
         """The bytes of a part's safetensors files; 0 for a Hub id, whose weights may not be here yet."""
         folder = self.folder
-        return 0 if folder is None else sum(file.stat().st_size for file in (folder / part).glob("*.safetensors"))
+        files = () if folder is None else (folder / part).glob("*.safetensors")
+        return sum(file.stat().st_size for file in files if file.is_file())
 
     def digest(self) -> str:
         """A hash of what the model is: a Hub id's commit; a folder's configurations, weights' headers and samples.
 
-        Cheap on purpose: of a 40 GB file about a megabyte is read.
+        Cheap on purpose: of a 40 GB file about a megabyte is read. Raises CloraError for a file that cannot be read.
         """
         folder = self.folder
         if folder is None:
             return hub_commit(self.model, self.revision)
         hasher = blake2b(digest_size=8)
         for path in (folder / "model_index.json", *self._parts_files(folder)):
-            hasher.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            _hash_samples(path, hasher)
+            hasher.update(path.relative_to(folder).as_posix().encode(errors="surrogateescape") + b"\0")
+            try:
+                _hash_samples(path, folder, hasher)
+            except OSError as error:
+                raise CloraError(f"{shown(path)}: cannot be read: {reason(error.strerror or error)}") from None
         return hasher.hexdigest()
 
     def _parts_files(self, folder: Path) -> list[Path]:
         """The configurations and weights of every part that model_index.json names, sorted."""
         parts = [name for name, value in self.index().items() if isinstance(value, list)]
-        files = (file for part in parts if _is_name(part) for file in (folder / part).glob("*") if file.is_file())
+        files = (file for part in parts for file in (folder / part).glob("*") if file.is_file())
         return sorted(file for file in files if file.suffix in (".json", ".txt", ".jinja", ".safetensors"))
 
     def _json(self, name: str) -> Mapping[str, Any]:
         folder = self.folder
-        path = hub_file(self.model, self.revision, name) if folder is None else folder / name
-        return _read_json(path)
+        if folder is None:
+            return read_config(hub_file(self.model, self.revision, name), None)
+        return read_config(folder / name, folder)
 
-    def _check_part(self, part: str) -> list[str]:
+    def _check_part(self, part: str, fields: Mapping[str, Fields]) -> list[str]:
+        folder, name = self.folder, _config_file(part)
         try:
-            self.config(part)
-            if self.folder is not None and part not in CONFIGS:
-                return weights_problems(self.folder / part)
+            config = self._json(name)
         except CloraError as error:
             return [str(error)]
-        return []
+        problems = field_problems(config, fields.get(part, {}), self.where(name))
+        if folder is not None:
+            wrong = files_problems(folder / part, folder)
+            beside = [] if wrong else [file for file in fields if file.startswith(f"{part}/")]
+            for file in (file for file in beside if (folder / file).is_file()):
+                wrong += field_problems(self._json(file), fields[file], self.where(file))
+            problems += wrong
+            problems += weights_problems(folder / part) if part not in CONFIGS else []
+        return told(problems)
+
+
+def _config_file(part: str) -> str:
+    return f"{part}/{CONFIGS.get(part, 'config.json')}"
+
+
+def load_whole(cls: type[T], place: str, how: Mapping[str, Any], where: str) -> T:
+    """What `from_pretrained` gives; of a network all weights must be in its files, and it is frozen.
+
+    Raises CloraError, beginning with `where`, for weights that a library would draw at random, and whatever the
+    library raises.
+    """
+    load: Any = cls.from_pretrained  # pyright: ignore[reportAttributeAccessIssue] - diffusers' or transformers' own
+    if "use_safetensors" not in how:
+        return load(place, **how)
+    network, found = load(place, **how, output_loading_info=True)
+    lost = sorted(found["missing_keys"])
+    if lost:
+        raise CloraError(f"{where}: its weights lack {len(lost):,} tensors of a {cls.__name__}: {quoted(lost[0])}")
+    return network.eval().requires_grad_(False)
 
 
 def _wrong_classes(index: Mapping[str, Any], classes: Mapping[str, Sequence[str]], where: str) -> list[str]:
     """Parts that the index lacks or gives to another class."""
     problems: list[str] = []
+    known = [name for name, value in index.items() if isinstance(value, list)]
     for part, fitting in classes.items():
         entry = index.get(part)
-        if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)):
-            known = [name for name, value in index.items() if isinstance(value, list)]
-            problems.append(f"{where} names no part {part!r}{hint(part, known)}")
+        if not isinstance(entry, list):
+            found = "" if entry is None else f", found {kind_of(entry)}"
+            problems.append(f"{where} names no part {part!r}{found}{hint(part, known)}")
         elif entry[1] not in fitting:
-            problems.append(f"{where}: {part} is a {entry[1]}, which this backbone cannot use; it needs {fitting[0]}")
+            found = "no class" if entry[1] is None else f"a {quoted(entry[1])[1:-1]}"
+            problems.append(f"{where}: {part} is {found}, which this backbone cannot use; it needs {fitting[0]}")
     return problems
 
 
-def weights_problems(folder: Path) -> list[str]:
-    """What is wrong with the weights in a folder, by the headers of its safetensors files; nothing else is read."""
-    if not folder.is_dir():
-        return [f"{folder}: there is no such folder"]
-    try:
-        for name in WEIGHTS:
-            if (folder / f"{name}.index.json").is_file():
-                return _shards_problems(folder / f"{name}.index.json")
-            if (folder / name).is_file():
-                inspect_header(folder / name)
-                return []
-    except CloraError as error:
-        return [str(error)]
-    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
-    if pickles:
-        return [
-            f"{folder}: its weights are a pickle, {pickles[0]}, which can run code when it is loaded; only safetensors "
-            "files are read, so convert it where you trust it"
-        ]
-    return [f"{folder}: there are no weights; {' or '.join(WEIGHTS)} was expected"]
-
-
-def _shards_problems(index: Path) -> list[str]:
-    """Shards that are missing, broken, lie elsewhere or lack tensors that the index promises."""
-    places = _read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()) or not places:
-        return [f"{index}: its weight_map is no map of tensors to files"]
-    problems: list[str] = []
-    for name in sorted(set(places.values())):
-        if not _is_name(name) or not name.endswith(".safetensors"):
-            problems.append(f"{index}: {name!r} is no safetensors file beside it")
-            continue
-        try:
-            tensors = inspect_header(index.parent / name).tensors
-        except LoraFileError as error:
-            problems.append(str(error))
-            continue
-        lost = [tensor for tensor, file in places.items() if file == name and tensor not in tensors]
-        if lost:
-            problems.append(
-                f"{index.parent / name}: {len(lost)} tensors that its index promises are not there: {lost[0]}"
-            )
-    return problems
-
-
-def _is_name(name: str) -> bool:
-    """True for a plain file or folder name, without a way out of the folder."""
-    return re.fullmatch(r"[\w-][\w.-]*", name) is not None
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CloraError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise CloraError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise CloraError(f"{path}: is no JSON: {error}") from error
-    if not isinstance(tree, dict):
-        raise CloraError(f"{path}: is no JSON map")
-    return tree
-
-
-def _hash_samples(path: Path, hasher: Any) -> None:
+def _hash_samples(path: Path, home: Path, hasher: Any) -> None:
     """Size and contents of a file; of weights the header and evenly spread pieces."""
     size = path.stat().st_size
     hasher.update(size.to_bytes(8, "little"))
-    if path.suffix != ".safetensors" or size <= PIECES * PIECE:
-        hasher.update(path.read_bytes())
-        return
+    is_weights = path.suffix == ".safetensors"
     with path.open("rb") as file:
+        if not is_weights or size <= PIECES * PIECE:
+            if not is_weights and size > limit_of(inside(path, home)):
+                raise CloraError(
+                    f"{shown(path)}: is larger than the {limit_of(path):,} bytes that are read of such a file"
+                )
+            while piece := file.read(1 << 20):
+                hasher.update(piece)
+            return
         start = file.read(8)
         hasher.update(start + file.read(min(int.from_bytes(start, "little"), size)))
         for piece in range(PIECES):

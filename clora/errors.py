@@ -14,6 +14,8 @@ from typing import ClassVar
 
 #: characters that a message repeats of a foreign text, of a library's own sentence, and of a path
 QUOTED, REASON, PATH = 60, 160, 400
+#: characters of a message's line that are printed
+LINE = 2000
 #: how many known words a message lists
 MOST_LISTED = 40
 #: words longer than this are like no other: comparing them takes time that grows with the square of their length
@@ -63,6 +65,12 @@ def escaped(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escape(letter) if unicodedata.category(letter) in _UNSEEN else letter for letter in text)
+
+
+def printable(message: str) -> str:
+    """A message as a terminal may have it: its lines escaped and cut. The last net, where a part forgot to quote."""
+    lines = message.split("\n")
+    return "\n".join(escaped(line) if len(line) <= LINE else f"{escaped(line[:LINE])}..." for line in lines)
 
 
 def _escape(letter: str) -> str:

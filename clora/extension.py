@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clora.errors import CloraError, shown
 from clora.lora_files.header import LoraFileError, inspect_header
+from clora.run_files.fields import Fields
 from clora.runs import RunFolder, digest_file, digest_of
+from clora.untrusted import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -24,20 +26,24 @@ if TYPE_CHECKING:
 def finished_effects(run: Path) -> Mapping[str, str]:
     """The effects that a run's exported LoRA has, each with the words it answers to.
 
-    Raises LoraFileError where the run has exported nothing, or a file that does not say.
+    Raises CloraError where the run has exported nothing, a file that does not say, or one that has changed since.
     """
-    lora = RunFolder(run).lora
+    lora = RunFolder(run).check_lora()
     text = inspect_header(lora).metadata.get("clora")
     if text is None:
-        raise LoraFileError(f"{lora} does not say which effects it has; only what `clora run` exported can be extended")
-    return {name: effect["prompt"] for name, effect in json.loads(text)["effects"].items()}
+        raise LoraFileError(
+            f"{shown(lora)} does not say which effects it has; only what `clora run` exported can be extended"
+        )
+    where = f"{shown(lora)}: what its header says of effects"
+    effects = Fields({"its header": parse_json(text, where)}, where).map("its header").map("effects")
+    return effects.map_of(lambda each, name: each.map(name).text("prompt"))
 
 
 def start_problems(start: Start, prompts: Mapping[str, Prompts]) -> Iterable[str]:
     """What keeps a run with these effects' words from going on from the finished one."""
     try:
         known = finished_effects(start.run)
-    except LoraFileError as error:
+    except CloraError as error:
         yield str(error)
         return
     lost = [name for name in known if name not in prompts]
@@ -93,9 +99,10 @@ def begin(state: State, finished: Adapter, start: Start) -> None:
 
 
 def _critic_file(run: Path) -> Path | None:
-    """The newest checkpoint's tensors, where the run has kept one."""
-    folders = sorted((run / "checkpoints").glob("[0-9]*/state.safetensors"))
-    return folders[-1] if folders else None
+    """The newest good checkpoint's tensors, where the run has kept one."""
+    from clora.training.checkpoint import newest_good
+
+    return newest_good(run / "checkpoints")
 
 
 def _critic(run: Path) -> torch.Tensor | None:

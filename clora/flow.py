@@ -7,12 +7,24 @@ trailing axes of `x`.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from clora.errors import CloraError, quoted
+
 if TYPE_CHECKING:
     import torch
+
+#: levels of a schedule; base models are trained with a thousand
+MOST_STEPS = 1000
+#: how far above 1 a level may be that a model's own scheduler has computed in float32
+ROUNDING = 1e-6
+
+
+class ScheduleError(CloraError, ValueError):
+    """Noise levels that no sampler can walk."""
 
 
 def over(sigma: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -69,19 +81,34 @@ def guide(conditional: torch.Tensor, unconditional: torch.Tensor, guidance_scale
     return unconditional + guidance_scale * (conditional - unconditional)
 
 
+def _check_steps(steps: int) -> None:
+    if not 1 <= steps <= MOST_STEPS:
+        raise ScheduleError(f"a schedule has 1 to {MOST_STEPS} steps, not {quoted(steps)}")
+
+
+def _walkable(instance: object, attribute: object, sigmas: tuple[float, ...]) -> None:
+    _check_steps(len(sigmas))
+    falling = all(before > after for before, after in pairwise(sigmas))
+    if not (falling and sigmas[-1] > 0 and sigmas[0] <= 1 + ROUNDING):
+        known = ", ".join(f"{sigma:.6g}" for sigma in sigmas[:8])
+        raise ScheduleError(f"a schedule's levels must fall from at most 1 and stay above 0; these are {known}")
+
+
 @frozen
 class Schedule:
     """The noise levels of a few-step sampler, falling; the last step jumps to x0.
 
-    `shift` is what they were shifted by, 1 where they are a model's own.
+    `shift` is what they were shifted by, 1 where they are a model's own. Raises ScheduleError unless there are 1 to
+    MOST_STEPS levels above 0 and up to 1, each below the one before.
     """
 
-    sigmas: tuple[float, ...] = field()
+    sigmas: tuple[float, ...] = field(validator=_walkable)
     shift: float = 1.0
 
     @classmethod
     def shifted(cls, steps: int, s: float) -> Schedule:
         """shift_s of `steps` uniform levels from 1: 8 steps, s = 3 give 1, .9545, .9, .8333, .75, .6429, .5, .3."""
+        _check_steps(steps)
         return cls(tuple(shift((steps - i) / steps, s) for i in range(steps)), s)
 
     def __len__(self) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from clora.errors import CloraError
+from clora.errors import CloraError, shown
+from clora.library_errors import library_reason
+from clora.model_files import SMALL
 
 
 @cache
@@ -22,15 +24,19 @@ def hub_file(model: str, revision: str | None, name: str) -> Path:
     return path
 
 
-def hub_folder(model: str, revision: str | None, name: str) -> Path:
-    """A folder of a model at that commit, downloaded once. Raises CloraError with the reason where it cannot be."""
+def hub_folder(model: str, revision: str | None, name: str, *, weights: bool = True) -> Path:
+    """A folder of a model at that commit, downloaded once, with or without its weights.
+
+    Raises CloraError with the reason where it cannot be.
+    """
     from huggingface_hub import snapshot_download
 
     commit = hub_commit(model, revision)
+    endings = (*SMALL, ".safetensors") if weights else SMALL
     try:
-        root = snapshot_download(model, revision=commit, allow_patterns=[f"{name}/*.json", f"{name}/*.safetensors"])
+        root = snapshot_download(model, revision=commit, allow_patterns=[f"{name}/*{ending}" for ending in endings])
     except (OSError, ValueError) as error:
-        raise CloraError(f"{model}: {name} cannot be had from the Hub: {hub_reason(error, model)}") from error
+        raise CloraError(f"{shown(model)}: {name} cannot be had from the Hub: {hub_reason(error, model)}") from error
     return Path(root) / name
 
 
@@ -42,12 +48,12 @@ def hub_download(model: str, revision: str | None, name: str, subfolder: str | N
     try:
         return Path(hf_hub_download(model, name, subfolder=subfolder, revision=revision))
     except (OSError, ValueError, EntryNotFoundError) as error:
-        shown = name if subfolder is None else f"{subfolder}/{name}"
-        raise CloraError(f"{model}: {shown} cannot be had from the Hub: {hub_reason(error, model)}") from error
+        file = name if subfolder is None else f"{subfolder}/{name}"
+        raise CloraError(f"{shown(model)}: {file} cannot be had from the Hub: {hub_reason(error, model)}") from error
 
 
 def hub_reason(error: Exception, model: str) -> str:
-    """Why the Hub gave nothing, in words; the error's own first line where the reason is another."""
+    """Why the Hub gave nothing, in words; the error's own first line, without tokens, where the reason is another."""
     from huggingface_hub import errors
 
     causes = (error, error.__cause__, error.__context__)
@@ -60,12 +66,11 @@ def hub_reason(error: Exception, model: str) -> str:
     if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in causes) or _offline(error):
         return (
             "it is not on this disk, and the Hub was not reached (offline, or HF_HUB_OFFLINE is set); download it "
-            f"where there is a network with `hf download {model} --local-dir FOLDER` and give `model: FOLDER`"
+            f"where there is a network with `hf download {shown(model)} --local-dir FOLDER` and give `model: FOLDER`"
         )
     if isinstance(error, errors.EntryNotFoundError):
         return "there is no such file in it"
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return library_reason(error)
 
 
 def _offline(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from clora.errors import CloraError
+from clora.errors import CloraError, quoted
 from clora.lora_files.check import numbers_held
 from clora.lora_files.header import ITEM_BYTES, inspect_header
 from clora.memory.quantizers import OFFERED
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 GIB = 2**30
 #: the share of a GPU's memory that tensors may fill: the rest is CUDA's own and the allocator's gaps
 USABLE = 0.94
+#: what `--memory` takes: a thousandth of a gigabyte, for models of a megabyte, to more than any machine has
+LEAST_GB, MOST_GB = 0.001, 100_000
+LONGEST_CAPACITY = 30
+_CAPACITY = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(?:GB|GiB|G)", re.IGNORECASE | re.ASCII)
 
 
 @frozen
@@ -131,12 +135,15 @@ def picture_size(plan: Plan) -> tuple[int, int]:
 def capacity(text: str | None) -> int | None:
     """A GPU's memory in bytes: what was written (`24GB`), else this machine's own; None where there is none.
 
-    GB is read as GPUs are sold: 2^30 bytes. Raises CloraError for anything else.
+    GB is read as GPUs are sold: 2^30 bytes. Raises CloraError for anything else, and outside of LEAST_GB to MOST_GB.
     """
     if text is not None:
-        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *(?:GB|GiB|G)", text.strip(), re.IGNORECASE)
-        if found is None or float(found[1]) <= 0:
-            raise CloraError(f"--memory: {text!r} is no amount of memory; write it as 24GB")
+        found = _CAPACITY.fullmatch(text.strip()) if len(text) <= LONGEST_CAPACITY else None
+        if found is None:
+            raise CloraError(f"--memory: {quoted(text)} is no amount of memory; write it as 24GB")
+        if not LEAST_GB <= float(found[1]) <= MOST_GB:
+            bounds = f"from {LEAST_GB:g}GB to {MOST_GB}GB"
+            raise CloraError(f"--memory: {quoted(text)} is no amount of memory {bounds}; write it as 24GB")
         return round(float(found[1]) * GIB)
     import torch
 

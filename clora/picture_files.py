@@ -6,18 +6,22 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clora.errors import CloraError
+from clora.errors import CloraError, reason, shown
 from clora.files import write_atomic
+from clora.named_files import not_a_file, open_file
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
 MAX_PIXELS = 64_000_000  # 8000 x 8000: larger than any camera's, far below what exhausts memory
+MAX_BYTES = 1 << 30  # twice what so many pixels take without compression, four channels of 16 bits
+_TILE_SIDES = (322, 323)  # TIFF tags: one tile is decoded whole, however little of it the picture shows
 #: what is opened; Pillow knows more, and hands some of it, such as EPS, to another program to run
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 _LYING = frozenset({5, 6, 7, 8})  # EXIF orientations that swap height and width
@@ -49,13 +53,26 @@ def read_picture(path: Path) -> torch.Tensor:
     """
     import numpy
     import torch
+
+    pixels = torch.from_numpy(numpy.array(_upright(path))).permute(2, 0, 1)
+    return pixels[None].float() / 127.5 - 1
+
+
+def picture_digest(path: Path) -> bytes:
+    """Sixteen bytes that stand for what `read_picture` gives. Raises PictureError as it does."""
+    picture = _upright(path)
+    digest = blake2b(repr(picture.size).encode(), digest_size=16)
+    digest.update(picture.tobytes())
+    return digest.digest()
+
+
+def _upright(path: Path) -> Image:
+    """The picture in 8-bit RGB on white."""
     from PIL import Image, ImageOps
 
     with _opened(path) as image:
         upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGBA")
-    on_white = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
-    pixels = torch.from_numpy(numpy.array(on_white)).permute(2, 0, 1)
-    return pixels[None].float() / 127.5 - 1
+    return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
 
 
 @contextmanager
@@ -63,27 +80,41 @@ def _opened(path: Path) -> Iterator[Image]:
     """The picture with its header read and its size allowed; what goes wrong until it is closed is a PictureError."""
     from PIL import Image, UnidentifiedImageError
 
+    name = shown(path)
+    wrong = not_a_file(path)
+    if wrong is not None:
+        raise PictureError(f"{name} {'cannot be read as a picture: it ' if wrong == 'is a folder' else ''}{wrong}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is below Pillow's
-            image = Image.open(path, formats=_formats())
-        with image:
-            width, height = image.size
-            if image.mode == "F":  # converting it would cut all that is not 0..255
-                raise PictureError(f"{path} has floating-point pixels; save it with 8 or 16 bits")
-            if width * height > MAX_PIXELS:
-                raise PictureError(f"{path} has {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
-            yield image
+        # Pillow's warnings repeat what the file says of itself; our own bound is below that of its other warning.
+        with warnings.catch_warnings(), open_file(path) as file:
+            warnings.simplefilter("ignore")
+            if path.stat().st_size > MAX_BYTES:
+                raise PictureError(f"{name} is larger than {MAX_BYTES >> 20} MB; save it with compression")
+            with Image.open(file, formats=_formats()) as image:
+                _check(image, name)
+                yield image
     except PictureError:
         raise
-    except FileNotFoundError:
-        raise PictureError(f"{path} does not exist") from None
     except UnidentifiedImageError:
-        raise PictureError(f"{path} is not a picture that can be read") from None
+        raise PictureError(f"{name} is not a picture that can be read") from None
     except Image.DecompressionBombError:  # Pillow does not say the size
-        raise PictureError(f"{path} has hundreds of millions of pixels; at most {MAX_PIXELS:,} are read") from None
+        raise PictureError(f"{name} has hundreds of millions of pixels; at most {MAX_PIXELS:,} are read") from None
     except Exception as error:  # on broken files decoders raise anything: SyntaxError, IndexError, struct.error
-        raise PictureError(f"{path} cannot be read as a picture: {error}") from error
+        told = reason(getattr(error, "strerror", None) or error)
+        raise PictureError(f"{name} cannot be read as a picture: {told}") from error
+
+
+def _check(image: Image, name: str) -> None:
+    """Raise PictureError for what is not decoded."""
+    width, height = image.size
+    if image.mode == "F":  # converting it would cut all that is not 0..255
+        raise PictureError(f"{name} has floating-point pixels; save it with 8 or 16 bits")
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"{name} has {width} x {height} pixels; at most {MAX_PIXELS:,} are read")
+    tags = image.tag_v2 if image.format == "TIFF" else {}  # pyright: ignore[reportAttributeAccessIssue]
+    sides = [tags.get(tag, 1) for tag in _TILE_SIDES]
+    if not all(isinstance(side, int) for side in sides) or sides[0] * sides[1] > MAX_PIXELS:
+        raise PictureError(f"{name} is a TIFF with a tile of more than {MAX_PIXELS:,} pixels")
 
 
 @cache

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from clora import __version__
+from clora import __version__, threads
 from clora.adapters.adapter import Adapter
+from clora.errors import shown
 from clora.files import write_atomic
 from clora.lora_files.reader import LoraDelta
 from clora.lora_files.writer import write_lora
@@ -21,13 +24,22 @@ from clora.plan import Plan, make_plan
 from clora.progress import Progress
 from clora.protocols import Explains, RunInfo
 from clora.recipe.load import load_recipe
+from clora.recipe.tree import Mark
+from clora.run_files.checksums import checksum_of_file, warn
+from clora.run_files.leftovers import sweep
+from clora.run_files.lock import FolderLock, held
+from clora.run_files.mending import mend
+from clora.run_files.record import RunRecord
+from clora.run_files.steps import read_steps
 from clora.runs import RunFolder, digest_file, digest_of
 from clora.stages.conditions import encode
 from clora.stages.evaluate import conditions_of_evaluation, evaluate
-from clora.stages.export import export, illustrate
+from clora.stages.export import export, export_again, illustrate
 from clora.stages.prepare import prepare
+from clora.stages.previews import PREVIEWS
 from clora.stages.report import conditions_of_report, report
 from clora.training.batches import Batches, Targets
+from clora.training.checkpoint import Checkpoints
 from clora.training.loop import Watchers, train
 from clora.training.ranks import Ranks
 from clora.training.warm_start import warm_folder, warm_plan
@@ -35,6 +47,7 @@ from clora.world import World
 
 if TYPE_CHECKING:
     from clora.catalogue import Catalogue
+    from clora.values import StepReport
 
 
 @frozen
@@ -52,11 +65,15 @@ def run_folder(plan: Plan, runs: Path) -> RunFolder:
 
 
 def make_job(plan: Plan, catalogue: Catalogue, folder: RunFolder) -> Job:
-    """The job of a plan, with the job of the recipe that `serve.plus` names (with the same seed) before it."""
+    """The job of a plan, with the job of the recipe that `serve.plus` names (with the same seed) before it.
+
+    Raises RecipeError with the mistakes of that recipe, of those that it adds, and where they add one another.
+    """
     plus = None
     if plan.recipe.serve.plus is not None:
         sets = [f"seed={plan.recipe.seed}"]
-        other = make_plan(load_recipe(Path(plan.recipe.serve.plus), (), sets, catalogue))
+        named_by = Mark(f"{shown(plan.recipe.name)}'s serve.plus", Path.cwd())
+        other = make_plan(load_recipe(Path(plan.recipe.serve.plus), (), sets, catalogue, named_by=named_by))
         plus = make_job(other, catalogue, run_folder(other, folder.path.parent))
     return Job(plan, folder, plus)
 
@@ -73,7 +90,7 @@ class Pipeline:
         self.progress = progress
         self.info = RunInfo(self.plan.recipe.name, self.folder.path, self.plan.digest, self.plan.recipe.train.steps)
         self._world: World | None = None
-        self.seconds = 0.0
+        self._lock: FolderLock | None = None
 
     @property
     def world(self) -> World:
@@ -86,26 +103,44 @@ class Pipeline:
         return self._world
 
     def run(self, *, until_export: bool = False) -> RunFolder:
-        """All stages; with `until_export` only what another run needs of this one."""
+        """All stages; with `until_export` only what another run needs of this one.
+
+        Raises CloraError, and HeldError where another process works in the folder.
+        """
         if self.job.plus is not None:
             self.progress.say(f"first the recipe that is added at serving: {self.job.plus.plan.recipe.name}")
             Pipeline(self.job.plus, self.catalogue, self.ranks, self.progress).run(until_export=True)
-        started = time.monotonic()
-        if self.ranks.first:
-            self._open()
-        self.ranks.wait()
-        if self.plan.recipe.train.shard_base:
-            _ = self.world  # all ranks make it together
-        self.catalogue.run_started(self.info)
-        self._train_and_export()
-        if self.ranks.first and not until_export:
-            self._evaluate()
-            self._note_time(time.monotonic() - started)
-            self._report()
-        elif self.ranks.first:
-            self._note_time(time.monotonic() - started)
-        self._meet()
+        with self._held():
+            started = time.monotonic()
+            if self.ranks.first:
+                self._open()
+            self.ranks.wait()
+            if self.plan.recipe.train.shard_base:
+                _ = self.world  # all ranks make it together
+            self.catalogue.run_started(self.info)
+            self._train_and_export()
+            if self.ranks.first and not until_export:
+                self._evaluate()
+                self._note_time(time.monotonic() - started)
+                self._report()
+            elif self.ranks.first:
+                self._note_time(time.monotonic() - started)
+            self._meet()
         return self.folder
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Within it no other process works in the folder: the first rank holds it for all."""
+        if not self.ranks.first:
+            yield
+            return
+        with held(self.folder.path) as self._lock:
+            yield
+
+    def _still_held(self) -> None:
+        """Raise HeldError where another process has taken the folder over meanwhile."""
+        if self._lock is not None:
+            self._lock.check()
 
     def _meet(self) -> None:
         """Return once every rank has come here."""
@@ -119,70 +154,92 @@ class Pipeline:
         if self.job.plus is not None:
             self.progress.say(f"first the recipe that is added at serving: {self.job.plus.plan.recipe.name}")
             Pipeline(self.job.plus, self.catalogue, self.ranks, self.progress).prepare()
-        if self.ranks.first:
-            self._open()
-        self.ranks.wait()
-        if self.plan.recipe.train.shard_base:
-            _ = self.world  # all ranks make it together
-        if self.plan.recipe.serve.adapter == "student":
-            return prepare(self.plan, self.world, self.folder, self.ranks, self.progress)
-        if self.ranks.first:
-            self._encode_for_evaluation()
-        self._meet()
+        with self._held():
+            if self.ranks.first:
+                self._open()
+            self.ranks.wait()
+            if self.plan.recipe.train.shard_base:
+                _ = self.world  # all ranks make it together
+            if self.plan.recipe.serve.adapter == "student":
+                return prepare(self.plan, self.world, self.folder, self.ranks, self.progress)
+            if self.ranks.first:
+                self._encode_for_evaluation()
+            self._meet()
         return None
 
     def evaluate_again(self) -> None:
         """Evaluate and report anew, whatever was done before."""
-        self.folder.forget("evaluate", "report")
-        self._evaluate()
-        self._report()
+        with self._held():
+            sweep(self.folder.path)
+            self._say_threads(self.folder.info().threads)
+            self.folder.forget("evaluate", "report")
+            self._evaluate()
+            self._report()
 
     def _open(self) -> None:
         self.folder.check_writable()
         self.progress.say(f"{self.plan.recipe.title or self.plan.recipe.name} -> {self.folder.path}")
+        before = mend(self.folder)
         write_atomic(self.folder.recipe, self.plan.text)
-        before = self.folder.info() if (self.folder.path / "run.json").exists() else {"seconds": 0.0}
         self.folder.write_info(
-            {
-                "name": self.plan.recipe.name,
-                "title": self.plan.recipe.title,
-                "seed": self.plan.recipe.seed,
-                "digest": self.plan.digest,
-                "steps": self.plan.recipe.train.steps if self.plan.recipe.losses else 0,
-                "seconds": before["seconds"],
-                "ranks": self.ranks.world,
-                "machine": {"system": platform.platform(), "processor": platform.processor()},
-                "versions": {
+            RunRecord(
+                name=self.plan.recipe.name,
+                title=self.plan.recipe.title,
+                seed=self.plan.recipe.seed,
+                digest=self.plan.digest,
+                steps=self.plan.recipe.train.steps if self.plan.recipe.losses else 0,
+                seconds=0.0 if before is None else before.seconds,
+                ranks=self.ranks.world,
+                recipe=checksum_of_file(self.folder.recipe),
+                threads=self._say_threads(0 if before is None else before.threads),
+                machine={"system": platform.platform(), "processor": platform.processor()},
+                versions={
                     "clora": __version__,
                     "python": platform.python_version(),
                     **{name: version(name) for name in ("torch", "diffusers", "peft", "safetensors")},
                 },
-            }
+            )
         )
+        export_again(self.plan, self.folder)
+
+    def _say_threads(self, before: int) -> int:
+        """Set and tell how many threads compute: as many as in the calls before, which decides the sums' last bits."""
+        count, sentence = threads.of_run(before)
+        if sentence is not None:
+            self.progress.say(sentence)
+        return count
 
     def _note_time(self, seconds: float) -> None:
         """Working time adds up over interrupted calls."""
         info = self.folder.info()
-        self.folder.write_info(info | {"seconds": round(info["seconds"] + seconds, 2)})
+        self.folder.write_info(evolve(info, seconds=round(info.seconds + seconds, 2)))
 
     def _train_and_export(self) -> None:
         plan = self.plan
         if plan.recipe.serve.adapter == "teachers":
             return
-        if self.folder.stage_done("export", plan.digest):
-            self.progress.say("train, export: done before")
+        tell = warn if self.ranks.first else _silent
+        if self.folder.stage_done("export", plan.digest, tell):
+            if self._previews_stand():
+                self.progress.say("train, export: done before")
+            else:
+                prepare(plan, self.world, self.folder, self.ranks, self.progress)
+            self._look_at_steps()
             return
         student: Adapter | None = None
         if plan.recipe.serve.adapter == "student":
+            self._look_for_checkpoint()
             targets = prepare(plan, self.world, self.folder, self.ranks, self.progress)
             batches = Batches(plan, self.world, targets)
             watchers = self._watchers("train", plan)
             warm = partial(self._warm_start, targets)
             student = train(plan, self.world, batches, self.folder.path, self.ranks, watchers, warm)
         if self.ranks.first:
+            self._still_held()
             self.progress.say("export")
-            export(plan, self.world, self.folder, student)
-            self.folder.mark_done("export", plan.digest, (self.folder.lora,))
+            files = export(plan, self.world, self.folder, student)
+            self.folder.forget("report")  # it puts numbers and pictures into the bundle
+            self.folder.mark_done("export", plan.digest, files)
         self.world.forget_trained()
 
     def _warm_start(self, targets: Targets) -> Adapter | None:
@@ -199,10 +256,31 @@ class Pipeline:
             write_lora(folder / "lora.safetensors", deltas)
         return adapter
 
+    def _look_for_checkpoint(self) -> None:
+        """Say where a LoRA that was finished must be trained anew."""
+        mark = self.folder.marks().stages.get("export")
+        checkpoints = Checkpoints(self.folder.path / "checkpoints", self.plan.digest, 1)
+        if self.ranks.first and mark is not None and mark.inputs == self.plan.digest and not checkpoints.steps():
+            warn(f"{shown(self.folder.lora)}: there is no checkpoint to make it from: training begins at update 0")
+
+    def _previews_stand(self) -> bool:
+        """True where the pictures that prepare has made are as they were written."""
+        marks = self.folder.marks()
+        made = [stage for stage in marks.stages if stage.startswith(PREVIEWS)]
+        return not any(marks.damaged(self.folder.path, stage) for stage in made)
+
+    def _look_at_steps(self) -> None:
+        """Say where the log of a finished training lacks its end: nothing but training makes it again."""
+        steps = self.plan.recipe.train.steps if self.plan.recipe.serve.adapter == "student" else 0
+        found = read_steps(self.folder.steps).reports
+        if self.ranks.first and len(found) < steps:
+            warn(f"{shown(self.folder.steps)} has {len(found)} of {steps} updates; a new report lacks the others")
+
     def _watchers(self, label: str, plan: Plan) -> Watchers:
         steps = plan.recipe.train.steps
 
-        def step(made) -> None:
+        def step(made: StepReport) -> None:
+            self._still_held()
             self.progress.step(made, steps, label)
             if label == "train":
                 self.catalogue.step_finished(self.info, made)
@@ -220,6 +298,7 @@ class Pipeline:
         if self.folder.stage_done("evaluate", self._inputs()):
             self.progress.say("evaluate: done before")
             return
+        self._still_held()
         self._encode_for_evaluation()
         plus = None if self.job.plus is None else self.job.plus.folder.lora
         evaluate(self.plan, self.world, self.folder, plus, self.progress.say)
@@ -235,6 +314,10 @@ class Pipeline:
             self.progress.say("report")
             plus = None if self.job.plus is None else self.job.plus.folder.lora
             report(self.plan, lambda: self.world, self.folder, plus)
-            illustrate(self.plan, self.folder)
-            self.folder.mark_done("report", self._inputs(), (self.folder.report,))
-        self.catalogue.run_finished(self.info, self.folder.read_results())
+            files = illustrate(self.plan, self.folder)
+            self.folder.mark_done("report", self._inputs(), (self.folder.report, *files))
+        self.catalogue.run_finished(self.info, self.folder.read_results().tree())
+
+
+def _silent(text: str) -> None:
+    """Nothing is said: the first rank says it."""

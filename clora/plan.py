@@ -9,10 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from clora.errors import hint
+from clora.errors import QUOTED, escaped, hint, quoted, shown
 from clora.extension import finished_effects, mixed, start_digest, start_problems
-from clora.lora_files.check import check_lora
-from clora.protocols import Checked, ChecksCards, ChecksDataset, ChecksEvaluation, ListsLoraFiles, Tokenizes
+from clora.lora_files.base_weights import base_weights
+from clora.lora_files.teacher import judge
+from clora.plan_numbers import number_findings, size_findings, teacher_strengths, unfed_losses
+from clora.plan_texts import MOST_TOLD, card_problems, instruction_problems
+from clora.protocols import (
+    Checked,
+    ChecksCards,
+    ChecksDataset,
+    ChecksEvaluation,
+    HasLocalWeights,
+    ListsLoraFiles,
+    ListsPictures,
+    PictureRow,
+    Tokenizes,
+    Warns,
+)
 from clora.recipe.problems import Problem, RecipeError
 from clora.routes import slots_problem
 from clora.runs import digest_of
@@ -23,6 +37,7 @@ from clora.values import EffectCard, GeneralItem, Prompts
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from clora.lora_files.scales import StrengthFrom
     from clora.protocols import Teachers
     from clora.recipe.load import LoadedRecipe
     from clora.recipe.schema import Recipe
@@ -41,6 +56,7 @@ class Plan:
     cards: tuple[EffectCard, ...]
     prompts: Mapping[str, Prompts]
     mix: tuple[str, ...]  # the effects as the router draws them evenly: once each, or more often to weigh more
+    warnings: tuple[str, ...] = ()  # what is doubtful and refuses nothing, each with its place, as `RecipeError` has it
 
     def sources(self, effect: str) -> tuple[str, ...]:
         """The training pictures of an effect that the run uses."""
@@ -54,10 +70,17 @@ class Plan:
             return items
         return [items[i] for i in sorted(Draws(0).python("prepare/general").sample(range(len(items)), most))]
 
+    def pictures(self) -> Sequence[PictureRow]:
+        """The rows of pictures that are files, of the effects in use and the general stream: dataset's and banks'."""
+        parts = [self.recipe.dataset, *_banks(self.recipe).values()]
+        rows = (row for part in parts if isinstance(part, ListsPictures) for row in part.pictures())
+        return [row for row in rows if not row.effect or row.effect in self.prompts]
+
 
 #: where these are wrong nothing can be said of effects and pictures
 _SUBJECT = frozenset(("backbone", "dataset", "teachers", "prompts", "start"))
 MOST_OF_A_FILE = 4  # mistakes told of one teacher's file
+MOST_WARNINGS = 20  # told of one place of the recipe
 
 
 def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
@@ -67,33 +90,59 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     """
     recipe = loaded.recipe
     problems = [(place, sentence) for place, part in components(recipe) for sentence in _checked(part)]
-    problems += [*_objective(recipe), *_metrics(recipe)]
+    doubts: list[Finding] = []
+    problems += [*_objective(recipe), *size_findings(recipe), *_metrics(recipe)]
     cards: tuple[EffectCard, ...] = ()
     wrong = {place.split(".")[0] for place, _ in problems}
     if _SUBJECT.isdisjoint(wrong):
         cards, unknown = _chosen(recipe, _all_cards(recipe))
-        problems += [*unknown, *_words(recipe, cards), *_pictures(recipe, cards)]
+        general = recipe.dataset.general("train")
+        texts = _texts(cards, general)
+        problems += [*unknown, *(texts or [*_words(recipe, cards), *_pictures(recipe, cards, general)])]
         if cards and "warm_start" not in wrong:
             problems += _warm_start(recipe, cards)
     if "backbone" not in wrong:
-        problems += _files(recipe, _lora_files(recipe, {place for place, _ in problems}), thorough)
+        problems += number_findings(recipe)
+        wrong_files, doubts = _files(recipe, _lora_files(recipe, {place for place, _ in problems}), thorough)
+        problems += wrong_files
     if _SUBJECT.isdisjoint(wrong):
         problems += _start(recipe, cards) if thorough else ()
-        problems += [*_slots(recipe, cards), *_sizes(recipe)] if not problems else ()
+        problems += [*_routed(recipe, cards), *_sizes(recipe)] if not problems else ()
     if problems:
         raise RecipeError(Problem(loaded.mark_of(place), f"{place}: {sentence}") for place, sentence in problems)
     prompts = {card.name: recipe.prompts.effect(card) for card in cards}
     digest = _digest(loaded, cards, prompts)
+    warnings = _told(loaded, [*_warnings(recipe), *doubts]) if thorough else ()
     if recipe.start is None or not thorough:  # a finished extension is used without the run that it began from
-        return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, tuple(prompts))
+        return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, tuple(prompts), warnings)
     mix = mixed(tuple(prompts), finished_effects(recipe.start.run), recipe.start.replay)
     digest = digest_of([digest, start_digest(recipe.start)])
-    return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, mix)
+    return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, mix, warnings)
+
+
+def _warnings(recipe: Recipe) -> Iterable[Finding]:
+    """What the components of a recipe without mistakes find doubtful."""
+    for place, part in components(recipe):
+        yield from ((place, sentence) for sentence in (part.warnings() if isinstance(part, Warns) else ()))
+
+
+def _told(loaded: LoadedRecipe, findings: Iterable[Finding]) -> tuple[str, ...]:
+    """Findings as lines with file, line and column, each once, in their order, bounded at every place."""
+    places: dict[str, dict[str, None]] = {}
+    for place, sentence in findings:
+        places.setdefault(place, {})[sentence] = None
+    lines: list[str] = []
+    for place, sentences in places.items():
+        told = list(sentences)
+        if len(told) > MOST_WARNINGS:
+            told = [*told[:MOST_WARNINGS], f"{len(told) - MOST_WARNINGS:,} more warnings like these"]
+        lines += [str(Problem(loaded.mark_of(place), f"{place}: {sentence}")) for sentence in told]
+    return tuple(lines)
 
 
 def _digest(loaded: LoadedRecipe, cards: tuple[EffectCard, ...], prompts: Mapping[str, Prompts]) -> str:
     """The recipe's hash with the bank's words and strengths, which stand in files of their own that people edit."""
-    words = [(card.name, card.scale, prompts[card.name].student, prompts[card.name].teacher) for card in cards]
+    words = [(card.name, *card.strengths(), prompts[card.name].student, prompts[card.name].teacher) for card in cards]
     return blake2b(json.dumps([loaded.digest, words]).encode(), digest_size=16).hexdigest()
 
 
@@ -108,15 +157,26 @@ def _banks(recipe: Recipe) -> dict[str, Teachers]:
     return {"teachers": recipe.teachers, **{f"start.teachers.{name}": bank for name, bank in added.items()}}
 
 
-def _lora_files(recipe: Recipe, wrong: Collection[str]) -> list[tuple[str, str, Path]]:
-    """(place, effect, LoRA file) of the effects in use, as far as a bank at one of the `wrong` places tells them."""
-    found: list[tuple[str, str, Path]] = []
+@frozen
+class _TeacherFile:
+    """A LoRA file in use: its place in the recipe, its effect and, as far as its bank has no mistake, its strength."""
+
+    place: str
+    effect: str
+    path: Path
+    scale: float = 1.0
+    strength: StrengthFrom = None
+
+
+def _lora_files(recipe: Recipe, wrong: Collection[str]) -> list[_TeacherFile]:
+    """The LoRA files of the effects in use, as far as a bank at one of the `wrong` places tells them."""
+    found: list[_TeacherFile] = []
     for place, bank in _banks(recipe).items():
-        if isinstance(bank, ListsLoraFiles):
-            found += [(place, name, file) for name, file in bank.lora_files()]
-        elif place not in wrong:
-            found += [(place, card.name, card.lora) for card in bank.cards()]
-    return [each for each in found if recipe.effects is None or each[1] in recipe.effects]
+        if place not in wrong:
+            found += [_TeacherFile(place, c.name, c.lora, c.scale, c.strength) for c in bank.cards()]
+        elif isinstance(bank, ListsLoraFiles):
+            found += [_TeacherFile(place, name, file) for name, file in bank.lora_files()]
+    return [each for each in found if recipe.effects is None or each.effect in recipe.effects]
 
 
 def _start(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
@@ -140,7 +200,8 @@ def checked_cards(recipe: Recipe, places: Collection[str]) -> tuple[tuple[Effect
     ]
     if findings:
         return (), findings
-    return _chosen(recipe, _all_cards(recipe))
+    cards, unknown = _chosen(recipe, _all_cards(recipe))
+    return cards, [*unknown, *_card_texts(cards)]
 
 
 def components(recipe: Recipe) -> list[tuple[str, Any]]:
@@ -195,7 +256,11 @@ def _chosen(recipe: Recipe, cards: tuple[EffectCard, ...]) -> tuple[tuple[Effect
         return cards, []
     by_name = {card.name: card for card in cards}
     unknown = [name for name in recipe.effects if name not in by_name]
-    findings = [("effects", f"the bank has no effect {name!r}{hint(name, by_name)}") for name in unknown]
+    findings = [
+        ("effects", f"the bank has no effect {quoted(name)}{hint(name, by_name)}") for name in unknown[:MOST_TOLD]
+    ]
+    if len(unknown) > MOST_TOLD:
+        findings.append(("effects", f"and {len(unknown) - MOST_TOLD:,} more that the bank does not have"))
     return tuple(by_name[name] for name in dict.fromkeys(recipe.effects) if name in by_name), findings
 
 
@@ -205,9 +270,11 @@ def _words(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
         yield from (("prompts", sentence) for sentence in recipe.prompts.check_cards(cards, tokens))
 
 
-def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
+def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...], general: Sequence[GeneralItem]) -> Iterable[Finding]:
     """No effects, effects without pictures, an empty general stream."""
-    if not cards:
+    if recipe.effects == ():
+        yield "effects", "it names no effect; leave it out to use all of the bank's"
+    elif not cards and not recipe.effects:
         yield "teachers", "the bank has no effects"
     for card in cards:
         try:
@@ -216,7 +283,7 @@ def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding
                     yield "dataset", f"no {split} pictures for the effect {card.name}"
         except ValueError as error:
             yield "dataset", str(error)
-    if not recipe.dataset.general("train"):
+    if not general:
         yield "dataset", "the general stream has no pictures"
 
 
@@ -226,20 +293,39 @@ def _sizes(recipe: Recipe) -> Iterable[Finding]:
         yield from (("dataset", sentence) for sentence in recipe.backbone.check_dataset(recipe.dataset))
 
 
-def _slots(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
-    """Fewer teachers on the device than a batch follows."""
+def _routed(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
+    """Fewer teachers on the device than a batch follows, and losses that no row comes to."""
     if recipe.serve.adapter == "student":
-        problem = slots_problem(recipe, Draws(recipe.seed), [card.name for card in cards])
+        effects = [card.name for card in cards]
+        problem = slots_problem(recipe, Draws(recipe.seed), effects)
         if problem is not None:
             yield "teacher.slots", problem
+        yield from unfed_losses(recipe, effects)
 
 
-def _files(recipe: Recipe, files: Iterable[tuple[str, str, Path]], data: bool) -> Iterable[Finding]:
-    """Teacher files (place, effect, file) that do not fit the backbone or hold numbers that are not finite."""
+def _texts(cards: tuple[EffectCard, ...], general: Sequence[GeneralItem]) -> list[Finding]:
+    """Names, prompts and instructions that nothing can be called, written or read; strengths that mean nothing."""
+    return [*_card_texts(cards), *(("dataset", sentence) for sentence in instruction_problems(general))]
+
+
+def _card_texts(cards: tuple[EffectCard, ...]) -> list[Finding]:
+    return [("teachers", sentence) for sentence in [*card_problems(cards), *teacher_strengths(cards)]]
+
+
+def _files(recipe: Recipe, files: Iterable[_TeacherFile], data: bool) -> tuple[list[Finding], list[Finding]]:
+    """What is wrong with teachers' files for this backbone, and what is doubtful about them; each file is read once."""
     shapes = recipe.backbone.shapes()
-    for place, effect, file in files:
-        told = check_lora(file, shapes, data=data)
+    local = recipe.backbone.local_weights() if data and isinstance(recipe.backbone, HasLocalWeights) else None
+    base = base_weights(local, shapes)
+    problems: list[Finding] = []
+    doubts: list[Finding] = []
+    for file in files:
+        found = judge(file.path, shapes, base, scale=file.scale, strength=file.strength, data=data)
+        told = found.problems
         if len(told) > MOST_OF_A_FILE:  # a file of two formats has one for each of a thousand factors
-            more = len(told) - MOST_OF_A_FILE
-            told = [*told[:MOST_OF_A_FILE], f"{file}: {more} more; `clora inspect` with --modules tells them all"]
-        yield from ((place, f"{effect}: {sentence}") for sentence in told)
+            more = f"{len(told) - MOST_OF_A_FILE} more; `clora inspect` with --modules tells them all"
+            told = (*told[:MOST_OF_A_FILE], f"{shown(file.path)}: {more}")
+        effect = escaped(file.effect[:QUOTED])
+        problems += [(file.place, f"{effect}: {sentence}") for sentence in told]
+        doubts += [(file.place, f"{effect}: {sentence}") for sentence in found.warnings]
+    return problems, doubts

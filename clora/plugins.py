@@ -18,7 +18,7 @@ import pluggy
 
 from clora import hookspecs
 from clora.catalogue import Catalogue, Plugin, Registered
-from clora.errors import hint
+from clora.errors import hint, quoted, reason
 from clora.hookspecs import KINDS
 from clora.observers import Observer
 from clora.protocols import Component
@@ -27,6 +27,8 @@ __all__ = ["BLOCK_VARIABLE", "GROUP", "Catalogue", "Plugin", "Registered", "disc
 
 GROUP = "clora.plugins"
 BLOCK_VARIABLE = "CLORA_BLOCK_PLUGINS"
+
+MOST_OF_A_REASON = 400  # characters of what is wrong with one plugin
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
@@ -56,10 +58,10 @@ def _plugin(entry_point: EntryPoint, blocked: set[str]) -> Plugin:
         hooks = _Hooks(plugin, _imported(entry_point))
         return attrs.evolve(plugin, components=tuple(hooks.components()), observers=tuple(hooks.observers()))
     except _PluginError as error:
-        reason = str(error)
+        why = str(error)
     except Exception as error:  # the plugin is someone else's object, and even looking at it may raise
-        reason = f"{type(error).__name__}: {error}"
-    return attrs.evolve(plugin, state="broken", reason=" ".join(reason.split()))
+        why = f"{type(error).__name__}: {error}"
+    return attrs.evolve(plugin, state="broken", reason=reason(" ".join(why.split()), MOST_OF_A_REASON))
 
 
 def _imported(entry_point: EntryPoint) -> Any:
@@ -93,7 +95,7 @@ class _Hooks:
             marked = True
             hook = options.get("specname") or name
             if hook not in known:
-                raise _PluginError(f"no hook is named {hook!r}{hint(hook, known)}")
+                raise _PluginError(f"no hook is named {quoted(hook)}{hint(hook, known)}")
             if options.get("wrapper") or options.get("hookwrapper"):
                 raise _PluginError(f"{hook} is a wrapper; clora's hooks take none")
         if not marked:
@@ -110,7 +112,7 @@ class _Hooks:
             for implementation in self.implementations(hook):
                 for component in self.registered(hook, implementation.function):
                     if component.name in names:
-                        raise _PluginError(f"{hook} registers {component.name!r} twice")
+                        raise _PluginError(f"{hook} registers {quoted(component.name)} twice")
                     names.add(component.name)
                     owner = self.plugin
                     yield Registered(kind, component.name, component.cls, owner.name, owner.distribution, owner.version)
@@ -125,13 +127,13 @@ class _Hooks:
             raise _PluginError(f"{hook} must return list[Component], not {type(components).__name__}")
         for component in components:
             if not isinstance(component, Component):
-                raise _PluginError(f"{hook} must return list[Component], but the list holds {component!r}")
+                raise _PluginError(f"{hook} must return list[Component], but the list holds {quoted(component)}")
             if not isinstance(component.cls, type) or not attrs.has(component.cls):
                 raise _PluginError(
-                    f"{hook}: the class of {component.name!r} must be an attrs class, not {component.cls!r}"
+                    f"{hook}: the class of {quoted(component.name)} must be an attrs class, not {quoted(component.cls)}"
                 )
             if not isinstance(component.name, str) or not _NAME.fullmatch(component.name):
-                raise _PluginError(f"{hook}: {component.name!r} is no name; letters, digits, - _ and . make one")
+                raise _PluginError(f"{hook}: {quoted(component.name)} is no name; letters, digits, - _ and . make one")
         return components
 
     def observers(self) -> Iterator[Observer]:

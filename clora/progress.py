@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ class Progress:
         """One line that stays."""
         if self.on:
             self._clear()
-            print(f"[{clock(time.monotonic() - self.started)}] {text}", file=self.stream, flush=True)
+            self._print(f"[{clock(time.monotonic() - self.started)}] {text}", end="\n")
 
     def step(self, report: StepReport, steps: int, label: str = "train") -> None:
         """A cycle's line: rate, time left, smoothed losses, cost."""
@@ -57,7 +58,7 @@ class Progress:
             f"{_losses(self.smooth)}  {report.forward_equivalents:.0f} forwards"
         )
         if self.live:
-            print(f"\r\x1b[2K{line}", end="" if report.step < steps else "\n", file=self.stream, flush=True)
+            self._print(f"\r\x1b[2K{line}", end="" if report.step < steps else "\n")
         else:
             self.say(line)
 
@@ -75,13 +76,17 @@ class Progress:
             rate = (done - first) / max(now - began, 1e-9)
             line += f"  {rate:.2f}/s  {clock((total - done) / rate)} left"
         if self.live and done < total:
-            print(f"\r\x1b[2K{line}", end="", file=self.stream, flush=True)
+            self._print(f"\r\x1b[2K{line}", end="")
         else:
             self.say(line)
 
     def _clear(self) -> None:
         if self.live:
-            print("\r\x1b[2K", end="", file=self.stream)
+            self._print("\r\x1b[2K", end="")
+
+    def _print(self, text: str, *, end: str) -> None:
+        with contextlib.suppress(OSError):  # the terminal has closed, or the reader has gone: the work goes on
+            print(text, end=end, file=self.stream, flush=True)
 
 
 def _losses(values: Mapping[str, float]) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import sqrt
-from typing import Any
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from clora.errors import CloraError
+
+if TYPE_CHECKING:
+    from clora.run_files.results import Results
 
 #: a change counts when it is more than this many standard errors of its mean ...
 ERRORS = 2.0
@@ -33,20 +36,20 @@ class Change:
         return self.worsening > ERRORS * (self.standard_error or 0.0) and self.worsening > SHARE * abs(self.before)
 
 
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """Every metric of every effect that both evaluations have, from their results.json.
+def changes(before: Results, after: Results) -> list[Change]:
+    """Every metric of every effect that both evaluations have.
 
     Raises CloraError where an evaluation has no numbers for each picture, or was made with other pictures.
     """
     found = []
-    for effect, old in before.get("per_picture", {}).items():
-        new = after.get("per_picture", {}).get(effect)
+    for effect, old in before.per_picture.items():
+        new = after.per_picture.get(effect)
         if new is None:
             continue
-        if before["pictures"][effect] != after["pictures"][effect]:
+        if before.pictures.get(effect) != after.pictures.get(effect):
             raise CloraError(f"the effect {effect} was evaluated on other test pictures before; nothing to compare")
         for metric in (name for name in old if name in new):
-            lower = metric in before["lower_is_better"]
+            lower = metric in before.lower_is_better
             found.append(_change(effect, metric, old[metric], new[metric], lower))
     if not found:
         raise CloraError(

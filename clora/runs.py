@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from clora.errors import CloraError
+from clora.errors import CloraError, shown
 from clora.files import write_atomic
+from clora.run_files.checksums import DamagedError, Tell, checksum_of_file, make_way, warn
+from clora.run_files.fields import Fields
+from clora.run_files.marks import Marks, Written
+from clora.run_files.record import RunRecord
+from clora.run_files.results import Results
+from clora.run_files.sealed import read_sealed, write_sealed
 
 if TYPE_CHECKING:
     import torch
+
+#: how a damaged file of a run is made again
+AGAIN = "`clora run` with the run's recipe makes it again"
 
 
 def digest_of(value: Any) -> str:
@@ -33,27 +41,20 @@ def digest_file(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def digest_once(path: Path, cache: Path) -> str:
+def digest_once(path: Path, cache: Path, tell: Tell = warn) -> str:
     """`digest_file`, read again only once the file's size or time has changed: a bank has a hundred gigabytes."""
     state = path.stat()
     kept = cache / "digests" / digest_of([str(path.resolve()), state.st_size, state.st_mtime_ns])
     try:
-        return kept.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        digest = digest_file(path)
-        write_atomic(kept, digest)
-        return digest
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON file that holds a mapping. Raises CloraError where it is damaged."""
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:  # not JSON, or not even text
-        raise CloraError(f"{path} is damaged: {error}; remove it and run the recipe again") from error
-    if not isinstance(content, dict):
-        raise CloraError(f"{path} is damaged: it holds no mapping; remove it and run the recipe again")
-    return content
+        return Fields(read_sealed(kept), shown(kept)).text("digest")
+    except FileNotFoundError:
+        pass
+    except DamagedError as error:
+        tell(f"{error}; {shown(path)} is hashed again")
+        make_way(kept, tell)
+    digest = digest_file(path)
+    write_sealed(kept, {"digest": digest})
+    return digest
 
 
 def digest_tensor(tensor: torch.Tensor) -> str:
@@ -107,47 +108,104 @@ class RunFolder:
         """What runs beside this one share: teachers' outputs, by the hash of all that decides them."""
         return self.path.parent / ".cache"
 
-    def info(self) -> dict[str, Any]:
-        """What `run.json` says. Raises CloraError where this is no run folder."""
+    def info(self) -> RunRecord:
+        """What `run.json` says. Raises CloraError where this is no run folder or the file is damaged."""
         try:
-            return _read(self.path / "run.json")
+            return self.read_info()
         except (FileNotFoundError, NotADirectoryError):
-            raise CloraError(f"{self.path} is not a run folder: it has no run.json") from None
+            raise CloraError(f"{shown(self.path)} is not a run folder: it has no run.json") from None
+        except DamagedError as error:
+            raise DamagedError(f"{error}; {AGAIN}") from None
 
-    def read_results(self) -> dict[str, Any]:
-        """The evaluation's numbers. Raises CloraError where the run has not been evaluated."""
-        try:
-            return _read(self.results)
-        except (FileNotFoundError, NotADirectoryError):
-            raise CloraError(f"{self.path} has not been evaluated; `clora run` with its recipe finishes it") from None
+    def read_info(self) -> RunRecord:
+        """What `run.json` says. Raises FileNotFoundError where there is none, and DamagedError."""
+        path = self.path / "run.json"
+        return RunRecord.of(Fields(read_sealed(path), shown(path)))
 
-    def write_info(self, info: Mapping[str, Any]) -> None:
+    def write_info(self, info: RunRecord) -> None:
         """Replace `run.json`."""
-        write_atomic(self.path / "run.json", json.dumps(info, indent=2) + "\n")
+        write_sealed(self.path / "run.json", info.tree())
 
-    def stage_done(self, stage: str, digest: str) -> bool:
-        """True if the stage was finished from the same inputs and its outputs have not been removed."""
-        marks = self._marks()
-        return (
-            stage in marks
-            and marks[stage]["inputs"] == digest
-            and all((self.path / name).exists() for name in marks[stage]["outputs"])
-        )
+    def read_results(self) -> Results:
+        """The evaluation's numbers. Raises CloraError where the run has not been evaluated or they are damaged."""
+        try:
+            return Results.of(Fields(read_sealed(self.results), shown(self.results)))
+        except (FileNotFoundError, NotADirectoryError):
+            raise CloraError(
+                f"{shown(self.path)} has not been evaluated yet; `clora run` with its recipe finishes it"
+            ) from None
+        except DamagedError as error:
+            raise DamagedError(f"{error}; `clora evaluate {shown(self.path)}` writes it again") from None
+
+    def write_results(self, results: Results) -> None:
+        """Replace the evaluation's numbers."""
+        write_sealed(self.results, results.tree())
+
+    def check_recipe(self) -> None:
+        """Raise DamagedError where `recipe.yaml` is not what the run wrote, by damage or by a person's hand."""
+        path = shown(self.recipe)
+        try:
+            found = checksum_of_file(self.recipe)
+        except OSError as error:
+            raise DamagedError(f"{path} cannot be read ({error.strerror}); {AGAIN}") from None
+        if found != self.info().recipe:
+            raise DamagedError(
+                f"{path} has changed since it was written; {AGAIN}. Where you changed it yourself, "
+                f"`clora run {path} --run-dir {shown(self.path)}` takes it over"
+            )
+
+    def check_lora(self) -> Path:
+        """The exported LoRA, which is as it was written. Raises CloraError where there is none or it is not."""
+        problem = self.marks().problem(self.path, self.name(self.lora))
+        if problem is not None:
+            raise DamagedError(f"{shown(self.lora)} {problem}; {AGAIN}")
+        return self.lora
+
+    def marks(self) -> Marks:
+        """Which stages are done. Raises DamagedError."""
+        try:
+            return self.read_marks()
+        except DamagedError as error:
+            raise DamagedError(f"{error}; {AGAIN}") from None
+
+    def read_marks(self) -> Marks:
+        """Which stages are done, none where nothing says so. Raises DamagedError."""
+        path = self.path / "stages.json"
+        try:
+            return Marks.of(Fields(read_sealed(path), shown(path)))
+        except (FileNotFoundError, NotADirectoryError):
+            return Marks()
+
+    def stage_done(self, stage: str, digest: str, tell: Tell = warn) -> bool:
+        """True if the stage was finished from the same inputs and its outputs are as they were written.
+
+        What is not is told, and what stands in its place is moved aside where it is a folder.
+        """
+        marks = self.marks()
+        found = marks.stages.get(stage)
+        if found is None or found.inputs != digest:
+            return False
+        wrong = marks.damaged(self.path, stage)
+        for name, problem in wrong.items():
+            tell(f"{shown(self.path / name)} {problem}; it is made again")
+            make_way(self.path / name, tell)
+        return not wrong
 
     def mark_done(self, stage: str, digest: str, outputs: tuple[Path, ...]) -> None:
-        """Note that a stage is finished, from which inputs, and which files it made."""
-        names = [str(path.relative_to(self.path)) for path in outputs]
-        marks = self._marks() | {stage: {"inputs": digest, "outputs": names}}
-        write_atomic(self.path / "stages.json", json.dumps(marks, indent=2) + "\n")
+        """Note that a stage is finished, from which inputs, and which files it made, each with its checksum."""
+        self.write_marks(self.marks().done(stage, digest, {self.name(path): Written.now(path) for path in outputs}))
 
     def forget(self, *stages: str) -> None:
         """Have these stages done again."""
-        marks = {stage: mark for stage, mark in self._marks().items() if stage not in stages}
-        write_atomic(self.path / "stages.json", json.dumps(marks, indent=2) + "\n")
+        self.write_marks(self.marks().without(*stages))
 
-    def _marks(self) -> dict[str, Any]:
-        path = self.path / "stages.json"
-        return _read(path) if path.exists() else {}
+    def write_marks(self, marks: Marks) -> None:
+        """Replace `stages.json`."""
+        write_sealed(self.path / "stages.json", marks.tree())
+
+    def name(self, path: Path) -> str:
+        """What `stages.json` calls a file of this folder."""
+        return path.relative_to(self.path).as_posix()
 
     def check_writable(self) -> None:
         """Raises CloraError where the folder cannot be made or written."""

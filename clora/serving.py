@@ -141,7 +141,7 @@ def edit(
     server, source = Server(plan, world), ["the given picture"]
     words = words if passes else [chain(words)]
     world.conditioning.conditions(words[:1], source)  # encoded before the transformer takes the room
-    world.adapted.add("served", read_adapter(world, folder.lora))
+    world.adapted.add("served", read_adapter(world, folder.check_lora()))
     if passes:
         return server.in_passes("served", words, source, draws)[0]
     return server.few_step("served", words, source, draws)[0]

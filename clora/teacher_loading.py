@@ -16,15 +16,17 @@ import torch
 from attrs import define, field, frozen
 
 from clora.adapters.adapter import Adapter, Factors
-from clora.errors import CloraError
+from clora.errors import CloraError, reason, shown
+from clora.lora_files.scales import StrengthFrom
 
 
 @frozen
 class Source:
-    """Where a teacher lies, and its strength."""
+    """Where a teacher lies, and its strength: `scale` times the file's own, by whose word `strength` says."""
 
     path: Path
     scale: float = 1.0
+    strength: StrengthFrom = None
 
 
 #: a file -> its factors, on the CPU; they may be views of the file itself
@@ -171,7 +173,9 @@ class Loader:
             except CloraError as error:
                 job.error = error
             except Exception as error:
-                job.error = CloraError(f"{job.source.path}: the teacher {job.name} cannot be loaded: {error}")
+                job.error = CloraError(
+                    f"{shown(job.source.path)}: the teacher {job.name} cannot be loaded: {reason(error)}"
+                )
                 job.error.__cause__ = error
             finally:
                 job.done.set()

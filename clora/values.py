@@ -36,6 +36,13 @@ class EffectCard:
     scale: float = 1.0
     trigger: str | None = None
     pairs: tuple[tuple[Path, Path], ...] = ()  # (before, after) pictures of the effect, for whoever captions it
+    #: whose word counts for the file's own strength, where that is doubtful: its tensors' (None: the same, with a
+    #: warning), its header's, or this number for every linear; `scale` multiplies it
+    strength: Literal["file", "header"] | float | None = None
+
+    def strengths(self) -> list[Any]:
+        """All that decides how strong the teacher is, for a hash: what is read alike is hashed alike."""
+        return [self.scale] if self.strength in (None, "file") else [self.scale, self.strength]
 
 
 @frozen

@@ -26,6 +26,7 @@ from clora.training.sharding import Pace, SharedPace
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from clora.lora_files.scales import StrengthFrom
     from clora.plan import Plan
     from clora.protocols import LoadedBackbone, Part
     from clora.training.ranks import Ranks
@@ -107,7 +108,7 @@ class World:
     def teachers(self) -> TeacherSlots:
         """The bank's teachers, put on the base under their effects' names when rows first ask for them."""
         if self._teachers is None:
-            sources = {card.name: Source(card.lora, card.scale) for card in self.plan.cards}
+            sources = {card.name: Source(card.lora, card.scale, card.strength) for card in self.plan.cards}
             slots = self.plan.recipe.teacher.slots
             self._teachers = TeacherSlots(self.adapted, sources, partial(read_factors, self), self.device, slots)
         return self._teachers
@@ -167,10 +168,10 @@ def read_factors(world: World, source: Source) -> Factors:
     # no rank has a whole weight where the base is shared, and none may gather one alone
     weights = None if world.pace.shared else lambda module: linears[module].base.weight
     cache = None if world.cache is None else world.cache / "teachers"
-    deltas = read_teacher(source.path, world.shapes, weights, cache, world.digest)
+    deltas = read_teacher(source.path, world.shapes, weights, cache, world.digest, source.strength)
     return {name: (delta.a, delta.b, delta.scale * source.scale) for name, delta in deltas.items()}
 
 
-def read_adapter(world: World, path: Path, scale: float = 1.0) -> Adapter:
+def read_adapter(world: World, path: Path, scale: float = 1.0, strength: StrengthFrom = None) -> Adapter:
     """A LoRA file as an adapter of the world's base. Raises LoraFileError where it does not fit."""
-    return Adapter.of(read_factors(world, Source(path, scale))).to(world.device)
+    return Adapter.of(read_factors(world, Source(path, scale, strength))).to(world.device)

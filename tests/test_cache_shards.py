@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from clora import cache_shards
 from clora.cache_shards import Shards
 from clora.errors import CloraError
+from clora.run_files import tensors
 
 RECORDS = {
     "a1": {"text": torch.arange(12, dtype=torch.bfloat16).reshape(3, 4), "pooled": torch.ones(2)},
@@ -107,8 +107,8 @@ def test_check_reads_only_the_files_of_its_part(tmp_path: Path, told: list[str])
 def test_a_sound_file_is_read_through_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = Shards(folder)
     calls = []
-    real = cache_shards._checksum
-    monkeypatch.setattr(cache_shards, "_checksum", lambda tensors: calls.append(1) or real(tensors))
+    real = tensors.checksum_of_tensors
+    monkeypatch.setattr(tensors, "checksum_of_tensors", lambda *named: calls.append(1) or real(*named))
     assert shards.read("a1")
     assert shards.read("b2")
     assert len(calls) == 1
@@ -130,7 +130,7 @@ def test_a_disk_that_refuses_is_told(folder: Path, monkeypatch: pytest.MonkeyPat
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(cache_shards, "save_file", refuse)
+    monkeypatch.setattr(tensors, "save_file", refuse)
     shards = Shards(folder)
     with pytest.raises(CloraError, match=words):
         shards.write({"c3": {"text": torch.ones(1)}})
@@ -142,3 +142,23 @@ def test_a_file_in_the_place_of_the_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CloraError, match="is a file, not a folder"):
         Shards(tmp_path / "file" / "below").write(RECORDS)
+
+
+def test_a_file_of_another_folder_is_not_taken_for_this_ones(tmp_path: Path, told: list[str]) -> None:
+    """Teachers' outputs of two effects for one picture lie under one key in two folders."""
+    for name, value in (("duotone", 0.0), ("mirror", 1.0)):
+        Shards(tmp_path / name).write({"cat": {"latents": torch.full((2,), value)}})
+    only_file(tmp_path / "duotone").replace(only_file(tmp_path / "mirror"))
+    assert Shards(tmp_path / "mirror", told.append).read("cat") is None
+    assert "its checksum is wrong" in told[0]
+
+
+def test_a_folder_in_the_place_of_a_file_is_kept_aside(folder: Path, told: list[str]) -> None:
+    path = only_file(folder)
+    path.unlink()
+    path.mkdir()
+    shards = Shards(folder, told.append)
+    assert shards.read("a1") is None
+    shards.write(RECORDS)
+    assert Shards(folder, told.append).read("a1") is not None
+    assert path.with_name(f"{path.name}.damaged").is_dir()

@@ -14,17 +14,17 @@ import pytest
 from clora.cli import compare as command
 from clora.comparison import compare, read_runs
 from clora.errors import CloraError
+from clora.run_files.sealed import write_sealed
 
 
 def make_run(folder: Path, values: dict[str, Any] | None, lower: tuple[str, ...] = ("bcr",), **info: Any) -> Path:
     folder.mkdir(parents=True)
     nfe = info.pop("nfe", "4")
     say = {"name": folder.name, "title": "", "seed": 0, "digest": "d", "steps": 150, "seconds": 12.5, **info}
-    (folder / "run.json").write_text(json.dumps(say))
+    write_sealed(folder / "run.json", {"ranks": 1, "recipe": "r", "machine": {}, "versions": {}, **say})
     if values is not None:
-        (folder / "evaluate").mkdir()
         found = {"values": values, "lower_is_better": list(lower), "per_effect": {}, "matrices": {}, "nfe": nfe}
-        (folder / "evaluate" / "results.json").write_text(json.dumps(found))
+        write_sealed(folder / "evaluate" / "results.json", {"per_picture": {}, "pictures": {}, **found})
     return folder
 
 
@@ -152,14 +152,30 @@ def test_unlike_runs_of_one_name_are_not_averaged(tmp_path: Path, key: str, valu
 def test_all_problems_at_once(tmp_path: Path):
     torn = make_run(tmp_path / "torn", {"bcr": 0.5})
     (torn / "evaluate" / "results.json").write_text('{"values": ')
-    nan = make_run(tmp_path / "nan", {"bcr": float("nan"), "vsa": "high"})
+    word = make_run(tmp_path / "word", {"bcr": 0.5, "vsa": "high"})
+    nan = make_run(tmp_path / "nan", {"bcr": 0.5})
+    (nan / "evaluate" / "results.json").write_text('{"values": {"bcr": NaN}}')
+    edited = make_run(tmp_path / "edited", {"bcr": 0.5})
+    text = (edited / "evaluate" / "results.json").read_text()
+    (edited / "evaluate" / "results.json").write_text(text.replace("0.5", "0.1"))
     listed = make_run(tmp_path / "listed", {"bcr": 0.5})
     (listed / "run.json").write_text("[]")
     nameless = make_run(tmp_path / "nameless", {"bcr": 0.5}, name=None)
     waiting = make_run(tmp_path / "waiting", None)
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
-    folders = [torn, nan, listed, nameless, waiting, tmp_path / "file", tmp_path / "empty", tmp_path / "absent"]
+    folders = [
+        torn,
+        word,
+        nan,
+        edited,
+        listed,
+        nameless,
+        waiting,
+        tmp_path / "file",
+        tmp_path / "empty",
+        tmp_path / "absent",
+    ]
     with pytest.raises(CloraError) as caught:
         read_runs(folders)
     lines = str(caught.value).splitlines()
@@ -168,10 +184,12 @@ def test_all_problems_at_once(tmp_path: Path):
         lines,
         (
             "is damaged",
-            "bcr = nan, vsa = 'high'",
-            "is damaged: it holds no mapping",
-            "lacks 'name'",
-            f"not been evaluated yet; `clora evaluate {waiting}` finishes it",
+            "values is damaged: 'vsa' must be a number, found the text 'high'",
+            "is damaged: it is no JSON that can be read: NaN is no number",
+            "results.json has changed since it was written: its checksum is wrong",
+            "is damaged: it holds no map but a list",
+            "'name' must be a text, found null",
+            "has not been evaluated yet; `clora run` with its recipe finishes it",
             "it is a file",
             "no run.json",
             "there is no such folder",

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from clora.errors import CloraError, escaped, hint, nearest, quoted, reason, shown
+from clora.errors import CloraError, escaped, hint, nearest, printable, quoted, reason, shown
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,7 @@ def test_nothing_near_a_word_of_a_megabyte_is_looked_for():
 def test_an_error_is_for_people():
     assert CloraError("x").exit_code == 2
     assert escaped("a\tb") == "a\\tb"
+
+
+def test_what_is_printed_has_no_control_characters_and_no_endless_line():
+    assert printable("a\n\x1b[2Jb\n" + "z" * 3000) == "a\n\\x1b[2Jb\n" + "z" * 2000 + "..."

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from attrs import evolve
+from safetensors.torch import load_file
 
 from clora.adapters.adapter import Adapter
 from clora.errors import CloraError
@@ -21,8 +22,9 @@ from clora.extension import begin, mixed
 from clora.lora_files.header import LoraFileError
 from clora.recipe.schema import Start, Train
 from clora.regression import as_text, changes
+from clora.run_files.results import Results
 from clora.seeding import Draws
-from clora.training.checkpoint import State
+from clora.training.checkpoint import Checkpoints, State
 from clora.training.optimizer import MovingAverage, Trained
 from clora.training.ranks import Ranks
 
@@ -81,12 +83,15 @@ def test_the_finished_runs_critic_goes_on(tmp_path: Path) -> None:
     state = fresh(3, alpha=3.0)
     assert state.critic is not None
     kept = torch.randn(state.critic.adapter.flat.shape)
-    for step, flat in ((10, torch.zeros_like(kept)), (20, kept)):
-        folder = tmp_path / f"checkpoints/{step:06d}"
-        folder.mkdir(parents=True)
-        save_file({"critic.flat": flat}, folder / "state.safetensors")
+    checkpoints = Checkpoints(tmp_path / "checkpoints", "digest", keep=3)
+    for step, flat in ((10, torch.zeros_like(kept)), (20, kept), (30, torch.ones_like(kept))):
+        before = fresh(3, alpha=3.0)
+        assert before.critic is not None
+        before.critic.adapter.flat.copy_(flat)
+        last = checkpoints.save(step, before) / "state.safetensors"
+    last.write_bytes(last.read_bytes()[:-1])
     begin(state, finished(3, 1.0)[0], Start(run=tmp_path))
-    assert torch.equal(state.critic.adapter.flat, kept)  # the newest
+    assert torch.equal(state.critic.adapter.flat, kept)  # the newest that is whole
 
 
 def test_more_rank_than_the_student_is_refused(tmp_path: Path) -> None:
@@ -94,12 +99,12 @@ def test_more_rank_than_the_student_is_refused(tmp_path: Path) -> None:
         begin(fresh(2, 2.0), finished(3, 1.0)[0], Start(run=tmp_path))
 
 
-def results(**effects: list[float]) -> dict:
-    return {
-        "lower_is_better": ["distance"],
-        "per_picture": {name: {"distance": list(v), "consistency": [-x for x in v]} for name, v in effects.items()},
-        "pictures": {name: [f"p{i}" for i in range(len(v))] for name, v in effects.items()},
-    }
+def results(**effects: list[float]) -> Results:
+    return Results(
+        lower_is_better=("distance",),
+        per_picture={name: {"distance": tuple(v), "consistency": tuple(-x for x in v)} for name, v in effects.items()},
+        pictures={name: tuple(f"p{i}" for i in range(len(v))) for name, v in effects.items()},
+    )
 
 
 def test_worse_is_beyond_chance_and_not_small() -> None:
@@ -123,11 +128,11 @@ def test_of_one_picture_there_is_no_chance_to_know() -> None:
 
 def test_other_pictures_and_missing_numbers_are_told() -> None:
     before, after = results(ink=[0.1, 0.2]), results(ink=[0.1, 0.2])
-    after["pictures"]["ink"] = ["p0", "another"]
+    after = evolve(after, pictures={"ink": ("p0", "another")})
     with pytest.raises(CloraError, match="ink was evaluated on other test pictures"):
         changes(before, after)
     with pytest.raises(CloraError, match="no metric has given a number for each picture"):
-        changes({"per_picture": {}}, after)
+        changes(Results(), after)
 
 
 SMALL = {

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 from hashlib import blake2b
+from math import isnan
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from clora.errors import CloraError
+from clora.evaluation import Matrix
+from clora.run_files.checksums import checksum_of_file
+from clora.run_files.record import RunRecord
+from clora.run_files.results import Results
+from clora.run_files.sealed import write_sealed
 from clora.runs import RunFolder, digest_file, digest_of, digest_once
+
+RECORD = RunRecord("collection", "", 0, "d", 3, 1.5, 1, "r", {"system": "Linux"}, {"clora": "1"})
 
 
 @pytest.fixture
@@ -38,14 +47,18 @@ def test_a_files_digest_is_that_of_its_bytes(tmp_path):
 
 
 def test_what_is_written_of_a_run_is_read_again(folder):
-    folder.write_info({"name": "collection", "steps": 3})
-    folder.write_info({"name": "collection", "steps": 4})
-    assert folder.info() == {"name": "collection", "steps": 4}
+    folder.write_info(RECORD)
+    folder.write_info(evolve(RECORD, steps=4))
+    assert folder.info() == evolve(RECORD, steps=4)
+    results = Results("8", {"a": 0.5}, ("a",), {"x": {"a": 0.25}}, {"x": {"a": (0.5, 0.25)}}, {}, {"x": ("cat", "dog")})
+    matrix = Matrix(("x",), ("x", "source"), ((0.5, 0.25),))
+    folder.write_results(evolve(results, matrices={"bleed": matrix}))
+    assert folder.read_results() == evolve(results, matrices={"bleed": matrix})
 
 
-@pytest.mark.parametrize("content", [b"", b'{"name": "coll', b"\xff\xfe\x00", b"[1, 2]", b'"text"'])
+@pytest.mark.parametrize("content", [b"", b'{"name": "coll', b"\xff\xfe\x00", b"[1, 2]", b'"text"', b"{}", b"NaN"])
 def test_a_damaged_run_json_is_told_plainly(folder, content):
-    folder.write_info({})
+    folder.write_info(RECORD)
     (folder.path / "run.json").write_bytes(content)
     with pytest.raises(CloraError, match=r"run\.json is damaged"):
         folder.info()
@@ -62,12 +75,45 @@ def test_a_folder_that_is_no_run_is_told_plainly(folder, tmp_path):
 def test_results_that_are_missing_or_damaged_are_told_plainly(folder):
     with pytest.raises(CloraError, match="has not been evaluated"):
         folder.read_results()
-    folder.results.parent.mkdir(parents=True)
-    folder.results.write_text('{"clip": 0.7}')
-    assert folder.read_results() == {"clip": 0.7}
-    folder.results.write_text('{"clip": 0.')
+    folder.write_results(Results(values={"clip": 0.7, "missing": float("nan")}))
+    assert folder.read_results().values["clip"] == 0.7
+    assert isnan(folder.read_results().values["missing"])
+    whole = folder.results.read_text()
+    folder.results.write_text(whole.replace("0.7", "0.8"))
+    with pytest.raises(CloraError, match=r"results\.json has changed since it was written: .*`clora evaluate"):
+        folder.read_results()
+    folder.results.write_text(whole[:40])
     with pytest.raises(CloraError, match=r"results\.json is damaged"):
         folder.read_results()
+
+
+def test_every_flipped_bit_of_a_json_file_is_found(folder):
+    folder.write_info(RECORD)
+    path = folder.path / "run.json"
+    whole = path.read_bytes()
+    for place in range(0, 8 * len(whole), 3):
+        raw = bytearray(whole)
+        raw[place // 8] ^= 1 << place % 8
+        path.write_bytes(bytes(raw))
+        with pytest.raises(CloraError, match=r"run\.json (is damaged|has changed since it was written)"):
+            folder.info()
+
+
+def test_a_file_of_another_name_is_not_taken_for_this_one(folder):
+    folder.write_info(RECORD)
+    folder.write_marks(folder.marks())
+    (folder.path / "run.json").replace(folder.path / "stages.json")
+    with pytest.raises(CloraError, match=r"stages\.json has changed since it was written"):
+        folder.marks()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("seconds", "long"), ("seed", -1), ("seed", True), ("machine", []), ("name", None)]
+)
+def test_a_field_of_another_type_is_told_by_its_name(folder, key, value):
+    write_sealed(folder.path / "run.json", {**RECORD.tree(), key: value})
+    with pytest.raises(CloraError, match=rf"run\.json is damaged: '{key}' must be"):
+        folder.info()
 
 
 def test_a_stage_is_done_from_the_same_inputs_while_its_outputs_stand(folder):
@@ -80,9 +126,52 @@ def test_a_stage_is_done_from_the_same_inputs_while_its_outputs_stand(folder):
     assert folder.stage_done("train", "aa")
     assert folder.stage_done("export", "bb")
     assert not folder.stage_done("export", "cc")
+    output.write_text("x")
+    told: list[str] = []
+    assert not folder.stage_done("export", "bb", told.append)
     output.unlink()
-    assert not folder.stage_done("export", "bb")
+    assert not folder.stage_done("export", "bb", told.append)
+    output.mkdir()
+    assert not folder.stage_done("export", "bb", told.append)
+    assert [line.partition("lora.safetensors ")[2] for line in told] == [
+        "is damaged, or was changed, since it was written (1 bytes instead of 0); it is made again",
+        "has gone; it is made again",
+        "is damaged (a folder stands in its place); it is made again",
+        "is a folder, not the file that was written; it is kept as lora.safetensors.damaged",
+    ]
     assert folder.stage_done("train", "aa")
+
+
+def test_a_file_belongs_to_the_stage_that_wrote_it_last(folder):
+    folder.results.parent.mkdir(parents=True)
+    folder.results.write_text("one")
+    folder.mark_done("export", "aa", (folder.results,))
+    folder.results.write_text("two")
+    folder.mark_done("report", "bb", (folder.results,))
+    assert folder.stage_done("export", "aa")
+    assert folder.stage_done("report", "bb")
+    folder.forget("report")
+    assert not folder.marks().files
+
+
+def test_what_a_reader_needs_is_checked(folder):
+    with pytest.raises(CloraError, match="is not there: the run has made nothing of that name yet"):
+        folder.check_lora()
+    folder.lora.parent.mkdir(parents=True)
+    folder.lora.write_bytes(b"weights")
+    with pytest.raises(CloraError, match=r"has no checksum in stages\.json: the run has not finished it; `clora run`"):
+        folder.check_lora()
+    folder.mark_done("export", "aa", (folder.lora,))
+    assert folder.check_lora() == folder.lora
+    folder.lora.write_bytes(b"Weights")
+    with pytest.raises(CloraError, match="its checksum is wrong"):
+        folder.check_lora()
+    folder.recipe.write_text("a: 1")
+    folder.write_info(evolve(RECORD, recipe=checksum_of_file(folder.recipe)))
+    folder.check_recipe()
+    folder.recipe.write_text("a: 2")
+    with pytest.raises(CloraError, match=r"recipe\.yaml has changed since it was written; .* --run-dir"):
+        folder.check_recipe()
 
 
 def test_a_stage_marked_again_has_the_new_inputs(folder):
@@ -108,7 +197,7 @@ def test_a_run_that_was_moved_keeps_its_stages(folder):
     assert moved.stage_done("export", "bb")
 
 
-@pytest.mark.parametrize("content", ["", '{"train": {"inp', "[]"])
+@pytest.mark.parametrize("content", ["", '{"train": {"inp', "[]", "7", "null", '{"stages": 3}'])
 def test_damaged_marks_are_told_plainly(folder, content):
     folder.mark_done("train", "aa", ())
     (folder.path / "stages.json").write_text(content)
@@ -132,7 +221,14 @@ def test_a_large_file_is_hashed_once_for_each_state(tmp_path: Path, monkeypatch:
     first = digest_once(file, cache)
     assert first == digest_file(file) == digest_once(file, cache)
     assert len(read) == 1
+    (kept,) = (cache / "digests").iterdir()
+    kept.write_bytes(kept.read_bytes().replace(first[:4].encode(), b"0000"))
+    told: list[str] = []
+    assert digest_once(file, cache, told.append) == first
+    assert len(read) == 2
+    assert len(told) == 1
+    assert kept.name in told[0]
     file.write_bytes(b"two")
     os.utime(file, ns=(5, 5))
     assert digest_once(file, cache) == digest_file(file) != first
-    assert len(read) == 2
+    assert len(read) == 3

@@ -94,7 +94,7 @@ def test_a_shared_base_trains_what_a_base_on_every_rank_trains(tmp_path: Path) -
     first, second = load_file(one.lora), load_file(other.lora)
     assert first.keys() == second.keys()
     assert all(first[name].equal(second[name]) for name in first)
-    assert one.read_results()["values"] == other.read_results()["values"]  # the first rank alone evaluates
+    assert one.read_results().values == other.read_results().values  # the first rank alone evaluates
 
 
 def test_every_rank_keeps_its_share_and_may_evaluate_as_often_as_it_likes(tmp_path: Path) -> None:

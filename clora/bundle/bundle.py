@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from clora.bundle import names
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from clora.lora_files.reader import LoraDelta
     from clora.plan import Plan
+    from clora.run_files.results import Results
 
 FILES: Mapping[Layout, str] = {"diffusers": names.WEIGHTS, "comfyui": names.COMFYUI}
 
@@ -32,30 +34,51 @@ def publication_of(plan: Plan) -> Publication | None:
     return backbone.publication() if isinstance(backbone, Publishes) else None
 
 
-def write_bundle(plan: Plan, out: Path, deltas: Mapping[str, LoraDelta], dtype: torch.dtype | None = None) -> None:
-    """Write everything but the pictures into `out`. Raises CloraError where the folder cannot be written."""
+def write_bundle(
+    plan: Plan,
+    out: Path,
+    deltas: Mapping[str, LoraDelta],
+    dtype: torch.dtype | None = None,
+    only: Container[Path] | None = None,
+) -> tuple[Path, ...]:
+    """Write everything but the pictures into `out`, or `only` some of it, and return all its files.
+
+    Raises CloraError where the folder cannot be written.
+    """
     publication = publication_of(plan)
     header = metadata(plan, publication)
+    written: list[Path] = []
+
+    def put(name: str, write: Callable[[Path], None]) -> None:
+        written.append(out / name)
+        if only is None or out / name in only:
+            write(out / name)
+
     for layout, name in FILES.items():
-        write_lora(out / name, deltas, header, layout=layout, dtype=dtype)
+        put(name, partial(write_lora, deltas=deltas, metadata=header, layout=layout, dtype=dtype))
+    student = plan.recipe.student
     if plan.recipe.serve.sampler == "few_step":
-        write_atomic(out / names.SCHEDULER, _json(scheduler_config(plan.recipe.student.shift)))
+        put(names.SCHEDULER, lambda path: write_atomic(path, _json(scheduler_config(student.shift))))
     if publication is not None and publication.workflow is not None:
         prompt = next(iter(plan.prompts.values())).student
-        student = plan.recipe.student
-        write_atomic(
-            out / names.WORKFLOW, _json(publication.workflow(names.COMFYUI, prompt, student.steps, student.shift))
-        )
-    write_atomic(out / names.CARD, card(plan, publication, None))
+        workflow = publication.workflow(names.COMFYUI, prompt, student.steps, student.shift)
+        put(names.WORKFLOW, lambda path: write_atomic(path, _json(workflow)))
+    put(names.CARD, lambda path: write_atomic(path, card(plan, publication, None)))
+    return tuple(written)
 
 
-def add_pictures(plan: Plan, out: Path, pictures: Mapping[str, torch.Tensor], results: Mapping[str, Any]) -> None:
-    """Add the sample grid, a picture for every effect, and the card with the evaluation's numbers."""
+def add_pictures(plan: Plan, out: Path, pictures: Mapping[str, torch.Tensor], results: Results) -> tuple[Path, ...]:
+    """Add the sample grid, a picture for every effect, and the card with the evaluation's numbers; returns the files.
+
+    Raises CloraError where the folder cannot be written.
+    """
     found = strips([effect.name for effect in plan.cards], pictures)
-    for effect, strip in found.items():
-        write_atomic(out / names.EFFECT_PICTURES / f"{effect}.png", png(strip))
-    write_atomic(out / names.GRID, png(grid(found)))
+    made = {out / names.EFFECT_PICTURES / f"{effect}.png": strip for effect, strip in found.items()}
+    made[out / names.GRID] = grid(found)
+    for path, picture in made.items():
+        write_atomic(path, png(picture))
     write_atomic(out / names.CARD, card(plan, publication_of(plan), results))
+    return (*made, out / names.CARD)
 
 
 def _json(value: Mapping[str, Any]) -> str:

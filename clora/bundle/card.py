@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clora.bundle.names import COMFYUI, EFFECT_PICTURES, GRID, SCHEDULER, WEIGHTS, WORKFLOW
 from clora.protocols import Publication
 
 if TYPE_CHECKING:
     from clora.plan import Plan
+    from clora.run_files.results import Results
 
 
-def card(plan: Plan, publication: Publication | None, results: Mapping[str, Any] | None) -> str:
+def card(plan: Plan, publication: Publication | None, results: Results | None) -> str:
     """The README.md beside the LoRA; `results` are the evaluation's numbers, once there are some."""
     title = plan.recipe.title or plan.recipe.name
     student = plan.recipe.student
@@ -27,8 +28,8 @@ def card(plan: Plan, publication: Publication | None, results: Mapping[str, Any]
     parts += [_effects(plan), _files(publication)]
     if publication is not None and publication.pipeline:
         parts.append(_code(plan, publication))
-    if results is not None and results["values"]:
-        parts.append(_numbers(results["values"]))
+    if results is not None and results.values:
+        parts.append(_numbers(results.values))
     parts.append(
         f"Made by clora after CollectionLoRA (arXiv 2605.25378); recipe digest `{plan.digest}`. The effects' own "
         "LoRAs and the base keep their licences."

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
+from clora.errors import quoted
+
 MAX_CHARACTERS = 2000
 MIN_WORDS = 3
 
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "`": "`"}
-_THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
+_THINKS, _HAS_THOUGHT = re.compile("<think>", re.IGNORECASE), re.compile("(</think>)", re.IGNORECASE)
 _REFUSES = re.compile(
     r"\b(i am|i'm|i’m) (very |so )?(sorry|unable|not able|afraid)\b|\bas an ai\b|\bas a (large )?language model\b"
     r"|\bi (cannot|can't|can’t|won't|won’t|could not|couldn't) (see|view|help|assist|write)\b"
@@ -31,11 +33,21 @@ _TALKS = re.compile(
 
 def tidied(answer: str) -> str:
     """The answer on one line, without a reasoning model's thoughts, quotation marks around it, or unprintable signs."""
-    text = " ".join(_THOUGHTS.sub(" ", answer).split())
+    text = " ".join(_without_thoughts(answer).split())
     text = "".join(letter for letter in text if letter.isprintable()).strip()
     while len(text) > 1 and _QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1]:
         text = text[1:-1].strip()
     return text
+
+
+def _without_thoughts(answer: str) -> str:
+    """What stands outside of <think>...</think>, in one pass: an answer may begin a million thoughts and end none."""
+    *ended, rest = _HAS_THOUGHT.split(answer)
+    kept: list[str] = []
+    for before, end in zip(ended[::2], ended[1::2], strict=True):
+        begun = _THINKS.search(before)
+        kept += [before, end] if begun is None else [before[: begun.start()], " "]
+    return "".join([*kept, rest])
 
 
 def wrong_with(caption: str) -> str | None:
@@ -51,11 +63,11 @@ def wrong_with(caption: str) -> str | None:
     if "<think>" in caption or "</think>" in caption:
         return "breaks off in its thoughts"
     if found := _REFUSES.search(caption):
-        return f"refuses: {found[0]!r}"
+        return f"refuses: {quoted(found[0])}"
     if found := _TALKS.search(caption):
-        return f"says {found[0]!r} before the instruction"
+        return f"says {quoted(found[0])} before the instruction"
     if found := _PICTURES.search(caption):
-        return f"mentions {found[0]!r}, which nobody sees who reads the instruction"
+        return f"mentions {quoted(found[0])}, which nobody sees who reads the instruction"
     if len(caption.split()) < MIN_WORDS and caption.isascii():  # some scripts put no spaces between words
-        return f"is too short: {caption!r}"
+        return f"is too short: {quoted(caption)}"
     return None

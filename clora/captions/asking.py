@@ -11,8 +11,10 @@ from attrs import frozen
 
 from clora.captions.answers import tidied, wrong_with
 from clora.captions.file import WrittenCaption, fingerprint, put_caption, read_captions
-from clora.errors import CloraError, hint
+from clora.errors import CloraError, hint, quoted, reason, shown
+from clora.named_files import open_file
 from clora.protocols import HasPairs
+from clora.untrusted import MAX_NAME
 
 if TYPE_CHECKING:
     from clora.protocols import Captioner, Dataset, RequestsCaptions
@@ -71,7 +73,9 @@ class Captioning:
         again = frozenset(again)
         known = {card.name for card in cards}
         if unknown := sorted(again - known):
-            raise CloraError("\n".join(f"--again: there is no effect {name!r}{hint(name, known)}" for name in unknown))
+            raise CloraError(
+                "\n".join(f"--again: there is no effect {quoted(name)}{hint(name, known)}" for name in unknown)
+            )
         if cards and self.prompts.caption_request(cards[0], PAIRS) is None:
             raise CloraError("prompts: captions are turned off, so none is read")
         written = read_captions(self.file)
@@ -94,7 +98,8 @@ class Captioning:
             why = None if card.name in again else _why_kept(entry, asked)
             wanted.append(asked) if why is None else kept.append((card.name, why))
         if overruled := [name for name, why in kept if name in again]:
-            raise CloraError(f"the captions of {', '.join(overruled)} stand in the bank's manifest; remove them there")
+            names = ", ".join(shown(name, 100) for name in overruled[:20])
+            raise CloraError(f"the captions of {names} stand in the bank's manifest; remove them there")
         return Sorted(tuple(wanted), tuple(kept), tuple(failed))
 
     def ask(self, wanted: Sequence[Wanted], tell: Callable[[str], None], show: Callable[[str, str], None]) -> Outcome:
@@ -107,13 +112,13 @@ class Captioning:
         alike: list[str] = []  # the reasons of the last failures in a row
         before = read_captions(self.file)
         for i, want in enumerate(wanted):
-            tell(f"caption {i + 1}/{len(wanted)}: {want.effect}, {_counted(len(want.pairs), 'pair')}")
+            tell(f"caption {i + 1}/{len(wanted)}: {shown(want.effect, 100)}, {_counted(len(want.pairs), 'pair')}")
             try:
                 caption = self._answer(want, tell)
                 show(want.effect, caption)
                 self._keep(want, caption, before.get(want.effect))
             except CloraError as error:
-                tell(f"{want.effect}: {error}")
+                tell(f"{shown(want.effect, 100)}: {error}")
                 failed.append((want.effect, str(error)))
                 alike = [*alike, str(error)][-HOPELESS:]
                 if len(alike) == HOPELESS and len(set(alike)) == 1:
@@ -127,24 +132,29 @@ class Captioning:
     def _keep(self, want: Wanted, caption: str, before: WrittenCaption | None) -> None:
         """Write an answer down, unless someone has written there since the asking began."""
         if read_captions(self.file).get(want.effect) != before:
-            raise CloraError(f"{self.file} has another caption for it than when the asking began; that one is kept")
-        by = " ".join(self.captioner.name().split())
-        put_caption(self.file, want.effect, WrittenCaption(caption, by, want.digest, fingerprint(caption)))
+            raise CloraError(
+                f"{shown(self.file)} has another caption for it than when the asking began; that one is kept"
+            )
+        put_caption(self.file, want.effect, WrittenCaption(caption, self._by(), want.digest, fingerprint(caption)))
+
+    def _by(self) -> str:
+        """The captioner's name as a message and the captions file can hold it."""
+        return tidied(self.captioner.name())[:MAX_NAME]
 
     def _answer(self, want: Wanted, tell: Callable[[str], None]) -> str:
         """A caption, after up to TRIES answers that were none: the next request says what was wrong with the last."""
-        request, reason = want.request, ""
+        request, wrong_last = want.request, ""
         for _ in range(TRIES):
             caption = tidied(self.captioner.caption(request, want.pairs))
             if (wrong := wrong_with(caption)) is None:
                 return caption
-            tell(f"{want.effect}: an answer {wrong}")
-            reason = wrong
+            tell(f"{shown(want.effect, 100)}: an answer {wrong}")
+            wrong_last = wrong
             request = (
                 f"{want.request}\n\nAn earlier answer could not be used: it {wrong}. "
                 "Answer with the instruction for the effect alone."
             )
-        raise CloraError(f"{TRIES} answers of {self.captioner.name()} were no captions; the last {reason}")
+        raise CloraError(f"{TRIES} answers of {self._by()} were no captions; the last {wrong_last}")
 
     def _wanted(self, card: EffectCard) -> Wanted:
         """What to ask about a card. Raises CloraError where it has no pairs."""
@@ -164,7 +174,7 @@ class Captioning:
         try:
             return self.dataset.pairs(effect)
         except ValueError as error:
-            raise CloraError(str(error)) from error
+            raise CloraError(reason(error)) from error
 
 
 def chosen(effect: str, pairs: Sequence[tuple[Path, Path]]) -> Pairs:
@@ -176,21 +186,29 @@ def chosen(effect: str, pairs: Sequence[tuple[Path, Path]]) -> Pairs:
     return tuple(sorted(pairs, key=drawn)[:PAIRS])
 
 
+def _unknown(name: str, known: Iterable[str]) -> str:
+    return f"--again: there is no effect {quoted(name)}{hint(name, known)}"
+
+
 def _why_kept(entry: WrittenCaption | None, asked: Wanted) -> str | None:
     """Why an entry stays; None where the effect is to be asked about."""
     if entry is None:
         return None
     if entry.edited:
         changed = entry.request not in ("", asked.digest)
-        return "a person wrote it" + (f"; what it describes has changed, `--again {asked.effect}`" if changed else "")
+        return "a person wrote it" + (
+            f"; what it describes has changed, `--again {shown(asked.effect, 100)}`" if changed else ""
+        )
     return "nothing has changed" if entry.request == asked.digest else None
 
 
 def _bytes(picture: Path) -> bytes:
     try:
-        return picture.read_bytes()
-    except OSError as error:
-        raise CloraError(f"{picture} cannot be read: {error.strerror or error}") from None
+        with open_file(picture) as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        why = reason(getattr(error, "strerror", None) or error)
+        raise CloraError(f"{shown(picture)} cannot be read: {why}") from None
 
 
 def _counted(count: int, noun: str) -> str:

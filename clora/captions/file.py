@@ -9,13 +9,19 @@ from pathlib import Path
 from textwrap import wrap
 
 import yaml
-from attrs import field, frozen
+from attrs import define, field, frozen
 
-from clora.errors import CloraError, hint
+from clora.errors import CloraError, hint, quoted, reason, shown
 from clora.files import write_atomic
+from clora.named_files import not_a_file, open_file
+from clora.untrusted import MAX_NAME, MAX_PROMPT, text_problem
+from clora.untrusted_yaml import YamlError, compose
 
 KEYS = ("caption", "by", "request", "answer")
 MAX_BYTES = 4 << 20
+#: mistakes that are told of one file
+SHOWN = 50
+_INSTEAD = "the bank's manifest may hold captions too, in its key `caption`"
 HEAD = """\
 # The effects' captions: what the student reads after the trigger. Edit them as you like; `clora caption` keeps an
 # edited one. `by` is the model that wrote it, `request` stands for what it was asked, `answer` for what it answered.
@@ -58,6 +64,9 @@ def read_captions(path: Path) -> Mapping[str, WrittenCaption]:
 
 def put_caption(path: Path, effect: str, written: WrittenCaption) -> None:
     """Write one effect's entry and leave the rest of the file as it is; in one step. Raises CloraError."""
+    for part in (effect, written.caption, written.by, written.request, written.answer):
+        if (wrong := text_problem(part, MAX_PROMPT)) is not None:
+            raise CaptionsError(f"{shown(path)}: not written, {quoted(part)} {wrong}")
     text = _text(path)
     wanted = _entries(text, path) | {effect: written}
     changed = _with_entry(text, effect, written)
@@ -72,81 +81,104 @@ def put_caption(path: Path, effect: str, written: WrittenCaption) -> None:
 
 def _text(path: Path) -> str:
     try:
-        if not path.exists():
+        wrong = not_a_file(path)
+        if wrong == "does not exist":
             return ""
-        if not path.is_file():
-            raise CaptionsError(f"{path}: this is no file")
-        if path.stat().st_size > MAX_BYTES:
-            raise CaptionsError(f"{path}: the captions file is larger than {MAX_BYTES >> 20} MB")
-        return path.read_text(encoding="utf-8-sig")
+        if wrong is not None:
+            raise CaptionsError(f"{shown(path)}: {wrong}")
+        with open_file(path) as file:
+            raw = file.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:
+            raise CaptionsError(f"{shown(path)}: the captions file is larger than {MAX_BYTES >> 20} MB; {_INSTEAD}")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise CaptionsError(f"{path}: the captions file is not text in UTF-8") from None
+        raise CaptionsError(f"{shown(path)}: the captions file is not text in UTF-8") from None
     except OSError as error:
-        raise CaptionsError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise CaptionsError(f"{shown(path)}: cannot be read: {reason(error.strerror or error)}") from None
 
 
 def _compose(text: str, path: Path) -> yaml.Node | None:
     """The text's tree of nodes, which constructs nothing."""
     try:
-        return yaml.compose(text, yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = 1 if error.problem_mark is None else error.problem_mark.line + 1
-        raise CaptionsError(f"{path}:{line}: not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise CaptionsError(f"{path}: not YAML: {reason}") from None
+        return compose(text)
+    except YamlError as error:
+        line = f":{error.line}" if error.line else ""
+        raise CaptionsError(f"{shown(path)}{line}: {error}{f'; {_INSTEAD}' if error.too_much else ''}") from None
+
+
+@define
+class _Problems:
+    """The first mistakes with their lines, and how many there are."""
+
+    found: list[tuple[int, str]] = field(factory=list)
+    count: int = 0
+
+    def at(self, line: int, sentence: str) -> None:
+        self.count += 1
+        if self.count <= SHOWN:
+            self.found.append((line, sentence))
+
+    def told(self, path: Path) -> str:
+        lines = [f"{shown(path)}:{line}: {sentence}" for line, sentence in sorted(self.found)]
+        return "\n".join([*lines, *([f"... and {self.count - SHOWN:,} more"] if self.count > SHOWN else [])])
 
 
 def _entries(text: str, path: Path) -> dict[str, WrittenCaption]:
     root = _compose(text, path)
     if root is None:
         return {}
-    problems: list[tuple[int, str]] = []
     if not isinstance(root, yaml.MappingNode):
-        raise CaptionsError(f"{path}:{root.start_mark.line + 1}: a captions file is a mapping of effect -> caption")
+        line = root.start_mark.line + 1
+        raise CaptionsError(f"{shown(path)}:{line}: a captions file is a mapping of effect -> caption")
+    problems = _Problems()
     found: dict[str, WrittenCaption] = {}
     for key, value in root.value:
         line = key.start_mark.line + 1
         name = key.value if isinstance(key, yaml.ScalarNode) else ""
         if not name:
-            problems.append((line, "an effect's name must stand here"))
+            problems.at(line, "an effect's name must stand here")
+        elif (wrong := text_problem(name, MAX_NAME)) is not None:
+            problems.at(line, f"the effect's name {quoted(name)} {wrong}")
         elif name in found:
-            problems.append((line, f"the effect {name!r} stands in line {found[name].line} already"))
+            problems.at(line, f"the effect {quoted(name)} stands in line {found[name].line} already")
         else:
             found[name] = _entry(name, value, line, problems)
-    if problems:
-        raise CaptionsError("\n".join(f"{path}:{line}: {sentence}" for line, sentence in sorted(problems)))
+    if problems.count:
+        raise CaptionsError(problems.told(path))
     return found
 
 
-def _entry(name: str, node: yaml.Node, line: int, problems: list[tuple[int, str]]) -> WrittenCaption:
+def _entry(name: str, node: yaml.Node, line: int, problems: _Problems) -> WrittenCaption:
     """An effect's value: its caption alone, or a mapping that has one."""
     if not isinstance(node, yaml.MappingNode):
         return WrittenCaption(_word(f"{name}: its caption", node, problems), line=line)
     words: dict[str, str] = {}
     for key, value in node.value:
-        word = key.value if isinstance(key, yaml.ScalarNode) else "?"
+        word, at = key.value if isinstance(key, yaml.ScalarNode) else "?", key.start_mark.line + 1
         if word not in KEYS:
-            problems.append((key.start_mark.line + 1, f"{name}: unknown key {word!r}{hint(word, KEYS)}"))
+            advice = hint(word, KEYS) if problems.count < SHOWN else ""
+            problems.at(at, f"{name}: unknown key {quoted(word)}{advice}")
         elif word in words:
-            problems.append((key.start_mark.line + 1, f"{name}: the key {word} stands here twice"))
+            problems.at(at, f"{name}: the key {word} stands here twice")
         else:
             words[word] = _word(f"{name}: {word}", value, problems, any_scalar=word != "caption")
     if "caption" not in words:
-        problems.append((line, f"{name}: 'caption' is missing"))
+        problems.at(line, f"{name}: 'caption' is missing")
     return WrittenCaption(**{"caption": "", **words}, line=line)
 
 
-def _word(what: str, node: yaml.Node, problems: list[tuple[int, str]], *, any_scalar: bool = False) -> str:
+def _word(what: str, node: yaml.Node, problems: _Problems, *, any_scalar: bool = False) -> str:
     """A text as one line; hashes of digits alone are numbers to YAML, and a caption of one word may be a boolean."""
     line = node.start_mark.line + 1
     if not isinstance(node, yaml.ScalarNode):
-        problems.append((line, f"{what} must be text"))
+        problems.at(line, f"{what} must be text")
     elif node.tag != "tag:yaml.org,2002:str" and not any_scalar:
-        quoted = f", and {node.value!r} is not; put it in quotes" if node.value else ", and nothing stands here"
-        problems.append((line, f"{what} must be text{quoted}"))
+        is_not = f", and {quoted(node.value)} is not; put it in quotes" if node.value else ", and nothing stands here"
+        problems.at(line, f"{what} must be text{is_not}")
     elif not node.value.strip() and not any_scalar:
-        problems.append((line, f"{what} is empty"))
+        problems.at(line, f"{what} is empty")
+    elif (wrong := text_problem(node.value, MAX_PROMPT)) is not None:
+        problems.at(line, f"{what} {wrong}")
     else:
         return " ".join(node.value.split())
     return ""
@@ -155,7 +187,7 @@ def _word(what: str, node: yaml.Node, problems: list[tuple[int, str]], *, any_sc
 def _with_entry(text: str, effect: str, written: WrittenCaption) -> str:
     """The text with the effect's lines exchanged, or with new ones at its end."""
     block = _block(effect, written)
-    root = yaml.compose(text, yaml.SafeLoader)
+    root = compose(text)
     if not isinstance(root, yaml.MappingNode):
         return f"{text.rstrip()}\n\n{block}" if text.strip() else f"{HEAD}\n{block}"
     lines = text.splitlines(keepends=True)

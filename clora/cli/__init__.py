@@ -9,8 +9,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from clora import __version__
-from clora.errors import CloraError
+from clora import __version__, threads
+from clora.cli.arguments import check_words
+from clora.cli.recipes import check_paths
+from clora.errors import CloraError, printable, reason, shown
+from clora.stopping import stoppable
+from clora.terminal import outlive_the_terminal
 
 #: command -> its line in `clora --help`; the command is the module of this name
 COMMANDS = {
@@ -28,33 +32,57 @@ COMMANDS = {
     "compare": "put several runs' results side by side",
 }
 
+#: commands that compute take --threads; True where the command does not say itself how many there are
+COMPUTES = {"run": False, "prepare": False, "evaluate": False, "extend": False} | dict.fromkeys(
+    ("caption", "sample", "export"), True
+)
+
 #: loggers whose warnings at import are of kernels and files that nothing here uses: diffusers and peft import torchao
 #: and bitsandbytes wherever they are installed, whether a recipe asks for them or not
 CHATTER = ("torchao", "bitsandbytes.backends", "diffusers.quantizers", "torch.utils._pytree")
 
-INTERRUPTED = 130  # what shells report for a process that Ctrl-C ended
-BROKEN_PIPE = 141  # ... and for one whose reader went away
+BROKEN_PIPE = 141  # what shells report for a process whose reader went away
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code; mistakes of the person who typed it are told without a traceback."""
+    """Run one command and return the exit code; mistakes of the person who typed it are told without a traceback.
+
+    SIGINT, SIGTERM and SIGHUP end it in order, with 128 + their number. Without `argv` the process is the command's
+    own: it then ends at the latest two seconds after the signal, or after the training cycle in which it came.
+    """
+    return stoppable(lambda: _called(argv), owns_process=argv is None)
+
+
+def _called(argv: Sequence[str] | None) -> int:
+    if argv is None:
+        outlive_the_terminal()
     words = list(sys.argv[1:] if argv is None else argv)
-    args = _parser(words).parse_args(words)
     for name in CHATTER:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
+        check_words(words)
+        args = _parser(words).parse_args(words)
+        check_paths(args)
         code: int = args.run(args)
         sys.stdout.flush()
     except CloraError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except BrokenPipeError:
         # Python flushes stdout once more at exit and would complain about it then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:  # of a path that nobody has looked at: too long, no right to look, a loop of links
+        print(_refusal(error), file=sys.stderr)
+        return CloraError.exit_code
     return code
+
+
+def _refusal(error: OSError) -> str:
+    """What the system refused, and of which path."""
+    where = error.filename if isinstance(error.filename, str | os.PathLike) else ""
+    why = reason(error.strerror or error)
+    return f"{shown(os.fspath(where))}: {why}" if where else why
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -69,4 +97,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
             module = importlib.import_module(f"clora.cli.{name.replace('-', '_')}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
+            if name in COMPUTES:  # before the command imports torch, which starts its pools as it finds the environment
+                threads.add_threads_argument(command)
+                command.set_defaults(run=threads.with_threads(module.run, tells=COMPUTES[name]))
     return parser

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clora.cli.recipes import add_recipe_arguments, loaded
-from clora.errors import CloraError
+from clora.errors import CloraError, shown
+from clora.stopping import during
 
 if TYPE_CHECKING:
     from clora.captions.asking import Captioning
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask, and write every answer down as it comes; Ctrl-C keeps those that are there, exit code 130."""
+    """Ask, and write every answer down as it comes; a stop keeps those that are there."""
     recipe, _ = loaded(args)
     from clora.progress import Progress
 
@@ -43,12 +44,9 @@ def run(args: argparse.Namespace) -> int:
         progress.say(f"{effect}: {why}")
     if sorted_.wanted and (missing := list(captioning.captioner.ready())):
         raise CloraError("\n".join(f"captioner: {sentence}" for sentence in missing))
-    try:
+    with during("", f"what was written to {shown(captioning.file)} stays"):
         outcome = captioning.ask(sorted_.wanted, progress.say, _show)
-    except KeyboardInterrupt:
-        progress.say(f"stopped; what was written to {captioning.file} stays. The same command goes on from here")
-        raise
-    print(f"{len(outcome.made)} written to {captioning.file}, {len(sorted_.kept)} kept", flush=True)
+    print(f"{len(outcome.made)} written to {shown(captioning.file)}, {len(sorted_.kept)} kept", flush=True)
     _tell_cost(captioning, progress)
     if failed := [*sorted_.failed, *outcome.failed]:
         reasons = dict.fromkeys(why for _, why in failed)

@@ -16,17 +16,18 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate anew, whatever was evaluated before."""
     from clora.cli.recipes import plan_of_run
     from clora.cli.run import headline
-    from clora.errors import CloraError
     from clora.pipeline import Pipeline, make_job
     from clora.progress import Progress
     from clora.runs import RunFolder
+    from clora.stopping import during
     from clora.training.ranks import Ranks
 
     folder = RunFolder(args.run_dir)
     plan, catalogue = plan_of_run(folder)
-    if plan.recipe.serve.adapter != "teachers" and not folder.lora.exists():
-        raise CloraError(f"{folder.lora} is not there: the run has exported nothing yet")
+    if plan.recipe.serve.adapter != "teachers":
+        folder.check_lora()
     job = make_job(plan, catalogue, folder)
-    Pipeline(job, catalogue, Ranks(), Progress(on=not args.quiet)).evaluate_again()
+    with during("", "what is made is kept"):
+        Pipeline(job, catalogue, Ranks(), Progress(on=not args.quiet)).evaluate_again()
     print(headline(folder))
     return 0

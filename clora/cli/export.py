@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clora.errors import CloraError
+from clora.stopping import during
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from clora.lora_files.reader import LoraDelta
     from clora.plan import Plan
+    from clora.runs import RunFolder
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -28,31 +31,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@during("", "every file that is whole stays", "The same command writes them all")
 def run(args: argparse.Namespace) -> int:
     """Write the bundle again from the exported file, and what was asked for beside it."""
     from clora.cli.recipes import plan_of_run
+    from clora.run_files.lock import held
     from clora.runs import RunFolder
 
     folder = RunFolder(args.run_dir)
     plan, _ = plan_of_run(folder)
-    if not folder.lora.exists():
-        raise CloraError(f"{folder.lora} is not there: the run has exported nothing yet")
+    folder.check_lora()
     files = _weight_files(plan) if args.merge else None
     out = args.out or folder.lora.parent
+    own = out.resolve() == folder.lora.parent.resolve()
+    if own and args.dtype is not None:
+        raise CloraError("--dtype needs --out: the run's own export stays as it was trained")
+    with held(folder.path) if out.resolve().is_relative_to(folder.path.resolve()) else nullcontext():
+        _write(args, plan, folder, out, files, own=own)
+    return 0
+
+
+def _write(
+    args: argparse.Namespace, plan: Plan, folder: RunFolder, out: Path, files: Path | None, *, own: bool
+) -> None:
     import torch
-    from safetensors.torch import load_file
 
     from clora.bundle.bundle import add_pictures, write_bundle
     from clora.lora_files.reader import read_lora
+    from clora.run_files.tensors import read_tensors
 
-    deltas = read_lora(folder.lora, plan.recipe.backbone.shapes()).deltas
+    deltas = read_lora(folder.check_lora(), plan.recipe.backbone.shapes()).deltas
     dtype = None if args.dtype is None else getattr(torch, args.dtype)
-    if out.resolve() != folder.lora.parent.resolve():
+    if not own:
+        pictures = read_tensors(folder.pictures) if folder.pictures.exists() else None
         write_bundle(plan, out, deltas, dtype)
-        if folder.pictures.exists():
-            add_pictures(plan, out, load_file(folder.pictures), folder.read_results())
-    elif dtype is not None:
-        raise CloraError("--dtype needs --out: the run's own export stays as it was trained")
+        if pictures is not None:
+            add_pictures(plan, out, pictures, folder.read_results())
     print(out)
     if args.peft:
         from clora.bundle.peft_folder import write_peft
@@ -61,7 +75,6 @@ def run(args: argparse.Namespace) -> int:
         print(out / "peft")
     if files is not None:
         _merge(files, deltas, out)
-    return 0
 
 
 def _weight_files(plan: Plan) -> Path:

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clora.cli.recipes import add_layer_arguments
+from clora.cli.arguments import share, whole
+from clora.cli.recipes import add_layer_arguments, tell_warnings
 from clora.errors import CloraError
 
 if TYPE_CHECKING:
@@ -26,14 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--updates-each",
-        type=int,
+        type=whole(1, 1_000_000),
         default=100,
         metavar="N",
         help="student updates for each added effect (default: 100)",
     )
     parser.add_argument(
         "--replay",
-        type=float,
+        type=share,
         default=0.5,
         metavar="SHARE",
         help="share of the effects' rows that replay old ones (default: 0.5)",
@@ -50,11 +51,10 @@ def run(args: argparse.Namespace) -> int:
 
     before = RunFolder(args.run_dir)
     before.info()
-    if not before.lora.exists():
-        raise CloraError(f"{before.lora} is not there: the run has exported nothing yet")
-    if args.updates_each < 1:
-        raise CloraError("--updates-each must be 1 or more")
+    before.check_recipe()
+    before.check_lora()
     plan, catalogue = _planned(args)
+    tell_warnings(plan)
     from clora.cli.run import carry_out
     from clora.pipeline import run_folder
 
@@ -101,9 +101,11 @@ def _planned(args: argparse.Namespace) -> tuple[Plan, Catalogue]:
 def _gate(before: RunFolder, after: RunFolder) -> int:
     from clora.files import write_atomic
     from clora.regression import as_text, changes
+    from clora.run_files.lock import held
 
     found = changes(before.read_results(), after.read_results())
     text = as_text(found)
-    write_atomic(after.path / "evaluate" / "regression.txt", text + "\n")
+    with held(after.path):
+        write_atomic(after.path / "evaluate" / "regression.txt", text + "\n")
     print(text)
     return WORSE if any(change.worse for change in found) else 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from clora.cli.recipes import add_layer_arguments
-from clora.errors import CloraError
+from clora.errors import CloraError, quoted, reason
 
 if TYPE_CHECKING:
     from clora.lora_files.survey import Survey
@@ -61,10 +62,11 @@ def as_json(found: Survey) -> dict[str, Any]:
         "file": str(found.path),
         "usable": not found.problems,
         "problems": list(found.problems),
+        "doubts": list(found.doubts),
         "bytes": found.bytes,
         "layout": found.layout,
         "types": dict(found.types),
-        "norm": found.norm,
+        "norm": _number(found.norm),
         "missing": None if found.missing is None else list(found.missing),
         "unmatched": list(found.unmatched),
         "metadata": dict(found.metadata),
@@ -77,13 +79,18 @@ def as_json(found: Survey) -> dict[str, Any]:
                 "rank": linear.entry.rank,
                 "alpha": None if linear.strength is None else linear.strength.alpha,
                 "alpha_from": None if linear.strength is None else linear.strength.source,
-                "scale": None if linear.strength is None else linear.strength.scale,
-                "norm": linear.norm,
+                "scale": None if linear.strength is None else _number(linear.strength.scale),
+                "norm": _number(linear.norm),
                 "as_lora": None if linear.cost is None else {"rank": linear.cost.rank, "error": linear.cost.relative},
             }
             for module, linear in found.linears.items()
         },
     }
+
+
+def _number(value: float | None) -> float | str | None:
+    """A number that JSON can hold; "overflow" where float64 cannot."""
+    return value if value is None or isfinite(value) else "overflow"
 
 
 def _fits(args: argparse.Namespace) -> Fits:
@@ -104,7 +111,9 @@ def _fits(args: argparse.Namespace) -> Fits:
     try:
         return _checked(name, catalogue.find("backbone", name).cls())
     except TypeError as error:
-        raise CloraError(f"backbone {name} needs settings ({error}); give a recipe with --recipe") from error
+        raise CloraError(
+            f"backbone {quoted(name)} needs settings ({reason(error)}); give a recipe with --recipe"
+        ) from error
 
 
 def _checked(name: str, backbone: Backbone) -> Fits:

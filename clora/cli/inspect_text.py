@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from math import hypot, isfinite
 from typing import TYPE_CHECKING
 
+from clora.errors import CloraError, shown
 from clora.lora_files.blocks import LINEARS, by_block, compact
+from clora.untrusted import parse_json
 
 if TYPE_CHECKING:
     from clora.cli.inspect import Fits
@@ -43,13 +45,19 @@ WORTH = {
 
 def as_text(found: Survey, fits: Fits, *, every: bool = False) -> str:
     """One file's report; `every` adds a line for each linear and leaves no problem out."""
-    title = [clean(str(found.path))]
+    title = [shown(found.path)]
     if found.layout:
         types = ", ".join(found.types)
         title += [f"{found.layout} layout, {types}, {size(found.bytes)}"]
     lines = ["  ".join(title), *_problems(found, every)]
     if found.linears:
-        lines += [*_strength(found), *_coverage(found, fits), *_change(found), *_metadata(found.metadata)]
+        lines += [
+            *_strength(found),
+            *_rows("doubt", _told(found, found.doubts)),
+            *_coverage(found, fits),
+            *_change(found),
+            *_metadata(found.metadata),
+        ]
         lines += [*_pitfalls(found), *(_table(found) if every else [])]
     return "\n".join(lines)
 
@@ -89,10 +97,15 @@ def _rows(label: str, lines: list[str]) -> list[str]:
 
 def _problems(found: Survey, every: bool) -> list[str]:
     """What makes it unusable, without the file's name, which stands above."""
-    told = [problem.removeprefix(f"{found.path}: ") for problem in found.problems]
-    shown = told if every else told[:PROBLEMS]
-    more = [f"and {len(told) - len(shown)} more; --modules tells them all"] if len(shown) < len(told) else []
-    return _rows("UNUSABLE", [*shown, *more])
+    told = _told(found, found.problems)
+    some = told if every else told[:PROBLEMS]
+    more = [f"and {len(told) - len(some)} more; --modules tells them all"] if len(some) < len(told) else []
+    return _rows("UNUSABLE", [*some, *more])
+
+
+def _told(found: Survey, sentences: Sequence[str]) -> list[str]:
+    """Sentences without the file's name, which stands above."""
+    return [sentence.removeprefix(f"{shown(found.path)}: ") for sentence in sentences]
 
 
 def _strength(found: Survey) -> list[str]:
@@ -119,7 +132,8 @@ def strength(linear: Surveyed) -> str:
     rank = f"{kind}rank {entry.rank}" if entry.rank else f"{kind}of two whole factors"
     if found is None:
         return rank
-    alpha = "no alpha" if found.alpha is None else f"alpha {found.alpha:g}"
+    none = "no alpha" if entry.alpha is None else "its alpha not used"
+    alpha = none if found.alpha is None else f"alpha {found.alpha:g}"
     return f"{rank}, {alpha} (scale {found.scale:.4g})"
 
 
@@ -147,16 +161,21 @@ def _change(found: Survey) -> list[str]:
         dora = any(linear.entry.magnitude for linear in found.linears.values())
         return _rows("change", ["DoRA: only the base's weights tell how large it is"]) if dora else []
     largest = sorted(known.items(), key=lambda item: -item[1])[:LARGEST]
-    whole = sum(norm**2 for norm in known.values()) ** 0.5
+    whole = hypot(*known.values())
     note = "" if found.norm is not None else f" (of {len(known)} of its {len(found.linears)} linears)"
     if not whole:
         return _rows("change", ["none: every delta is zero"])
-    top = [f"{norm:<10.3g}{module}" for module, norm in largest]
+    top = [f"{_number(norm, 3):<9} {module}" for module, norm in largest]
     return [
-        *_rows("change", [f"{whole:<10.4g}|delta| of the whole file{note}; its largest:"]),
+        *_rows("change", [f"{_number(whole, 4):<9} |delta| of the whole file{note}; its largest:"]),
         *_rows("", top),
         *_rows("as LoRA", found.notes()),
     ]
+
+
+def _number(norm: float, digits: int) -> str:
+    """A norm, or "overflow" where float64 has no number that large."""
+    return f"{norm:.{digits}g}" if isfinite(norm) else "overflow"
 
 
 def _metadata(metadata: Mapping[str, str]) -> list[str]:
@@ -171,9 +190,9 @@ def _metadata(metadata: Mapping[str, str]) -> list[str]:
 def _effects(text: str | None) -> Iterator[str]:
     """The effects of a LoRA that clora wrote, with the prompt that each answers to."""
     try:
-        how = json.loads(text or "{}")
+        how = parse_json(text or "{}", "clora")
         effects = {str(name): str(effect["prompt"]) for name, effect in how.get("effects", {}).items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (CloraError, TypeError, KeyError, AttributeError):
         return
     if effects:
         yield f"{len(effects)} effect{'s' * (len(effects) != 1)}, {how.get('steps')} steps: " + "; ".join(
@@ -203,6 +222,6 @@ def _table(found: Survey) -> list[str]:
     rows = [f"  {'linear':<{width}}  {'in -> out':>14}  {'|delta|':>9}  strength"]
     for module, linear in found.linears.items():
         out, inputs = linear.entry.shape
-        norm = "" if linear.norm is None else f"{linear.norm:.4g}"
+        norm = "" if linear.norm is None else _number(linear.norm, 4)
         rows.append(f"  {clean(module):<{width}}  {f'{inputs} -> {out}':>14}  {norm:>9}  {strength(linear)}")
     return ["", *rows]

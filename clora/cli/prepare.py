@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from clora.cli.recipes import add_recipe_arguments, planned
 from clora.cli.run import add_run_arguments
+from clora.stopping import during, only_if
 
 if TYPE_CHECKING:
     from clora.plan import Plan
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make it, or what is missing of it; Ctrl-C keeps what is made, exit code 130."""
+    """Make it, or what is missing of it."""
     plan, catalogue = planned(args)
     from clora.pipeline import Pipeline, make_job, run_folder
     from clora.progress import Progress
@@ -32,12 +33,11 @@ def run(args: argparse.Namespace) -> int:
     folder = RunFolder(args.run_dir) if args.run_dir else run_folder(plan, args.runs)
     job = make_job(plan, catalogue, folder)
     ranks = Ranks.current()
+    only_if(ranks.first)
     progress = Progress(on=ranks.first and not args.quiet)
     try:
-        targets = Pipeline(job, catalogue, ranks, progress).prepare()
-    except KeyboardInterrupt:
-        progress.say("stopped; what is made is kept. The same command goes on from here")
-        return 130
+        with during("", "what is made is kept"):
+            targets = Pipeline(job, catalogue, ranks, progress).prepare()
     finally:
         ranks.close()
     if ranks.first:

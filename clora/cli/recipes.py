@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from clora.errors import CloraError, printable, quoted
 
 if TYPE_CHECKING:
     from clora.catalogue import Catalogue
     from clora.plan import Plan
     from clora.recipe.load import LoadedRecipe
     from clora.runs import RunFolder
+
+
+#: how a launcher tells a process which one it is: what all of them would say, the first one says
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,16 +48,71 @@ def loaded(args: argparse.Namespace) -> tuple[LoadedRecipe, Catalogue]:
     from clora.plugins import discover
     from clora.recipe.load import load_recipe
 
+    check_paths(args)
     catalogue = discover()
     return load_recipe(args.recipe, args.with_files, args.sets, catalogue), catalogue
 
 
-def planned(args: argparse.Namespace) -> tuple[Plan, Catalogue]:
-    """The checked plan of the arguments. Raises CloraError with every mistake in recipe, data and teachers' files."""
-    recipe, catalogue = loaded(args)
-    from clora.plan import make_plan
+def check_paths(args: argparse.Namespace) -> None:
+    """Raise CloraError for the first path of the command line that no file system would take."""
+    for name, path in _paths(vars(args)):
+        _check_path(name, path)
 
-    return make_plan(recipe), catalogue
+
+def _check_path(name: str, path: Path) -> None:
+    from clora.recipe.names import path_problem
+
+    for each in (path, path.absolute()):
+        problem = path_problem(each)
+        if problem is not None:
+            raise CloraError(f"{name}: the path {quoted(str(each))} {problem}")
+
+
+def _paths(values: dict[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Every path among the arguments with the word that it is given by: RECIPE, --with, --run-dir."""
+    for name, value in values.items():
+        word = {"recipe": "RECIPE", "with_files": "--with"}.get(name, "--" + name.replace("_", "-"))
+        members = value if isinstance(value, list) else [value]
+        yield from ((word, member) for member in members if isinstance(member, Path))
+
+
+def planned(args: argparse.Namespace) -> tuple[Plan, Catalogue]:
+    """The checked plan of the arguments, its warnings told on stderr.
+
+    Raises CloraError with every mistake in recipe, data and teachers' files.
+    """
+    recipe, catalogue = loaded(args)
+    return checked(recipe), catalogue
+
+
+def checked(recipe: LoadedRecipe, *, plus: bool = False) -> Plan:
+    """The checked plan of a recipe, its warnings told on stderr; with `plus` the recipe that it adds is checked too.
+
+    Raises CloraError with every mistake in recipe, data and teachers' files.
+    """
+    from clora.plan import make_plan
+    from clora.recipe.problems import RecipeError
+
+    problems, plans, following = [], [], recipe
+    while following is not None:
+        try:
+            plans.append(make_plan(following))
+        except RecipeError as error:
+            problems += error.problems
+        following = following.plus if plus else None
+    if problems:
+        raise RecipeError(problems)
+    for plan in plans:
+        tell_warnings(plan)
+    return plans[0]
+
+
+def tell_warnings(plan: Plan) -> None:
+    """Print what is doubtful about a plan to stderr, a line each; of several processes the first one does."""
+    if any(os.environ.get(name, "0") != "0" for name in _RANKS):
+        return
+    for warning in plan.warnings:
+        print(printable(f"warning: {warning}"), file=sys.stderr)
 
 
 def plan_of_run(folder: RunFolder) -> tuple[Plan, Catalogue]:
@@ -57,6 +121,9 @@ def plan_of_run(folder: RunFolder) -> tuple[Plan, Catalogue]:
     from clora.plugins import discover
     from clora.recipe.load import load_recipe
 
+    _check_path("RUN", folder.path)
     folder.info()  # tells at once where this is no run folder
+    folder.check_recipe()
     catalogue = discover()
-    return make_plan(load_recipe(folder.recipe, (), (), catalogue), thorough=False), catalogue
+    # What is asked of a finished run needs no second recipe; what does (an evaluation) reads that for itself.
+    return make_plan(load_recipe(folder.recipe, (), (), catalogue, plus=False), thorough=False), catalogue

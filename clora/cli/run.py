@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clora.cli.recipes import add_recipe_arguments, planned
+from clora.stopping import during, only_if
 
 if TYPE_CHECKING:
     from clora.catalogue import Catalogue
@@ -31,7 +32,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry the recipe out; Ctrl-C saves a checkpoint, exit code 130."""
+    """Carry the recipe out."""
     plan, catalogue = planned(args)  # every mistake in the recipe is told before torch starts threads or loads weights
     from clora.pipeline import run_folder
     from clora.runs import RunFolder
@@ -40,26 +41,21 @@ def run(args: argparse.Namespace) -> int:
     return carry_out(plan, catalogue, folder, quiet=args.quiet)
 
 
+@during("", "what is made is kept")
 def carry_out(
     plan: Plan, catalogue: Catalogue, folder: RunFolder, *, quiet: bool, judge: Callable[[], int] = lambda: 0
 ) -> int:
     """Every stage of a plan in its folder, on every rank; `judge` has the last word, on the first rank."""
     from clora.pipeline import Pipeline, make_job
     from clora.progress import Progress
-    from clora.training.loop import Stopped
     from clora.training.ranks import Ranks
 
     job = make_job(plan, catalogue, folder)
     ranks = Ranks.current()
+    only_if(ranks.first)
     progress = Progress(on=ranks.first and not quiet)
     try:
         Pipeline(job, catalogue, ranks, progress).run()
-    except Stopped:
-        progress.say("stopped; a checkpoint is saved. The same command goes on from here")
-        return 130
-    except KeyboardInterrupt:
-        progress.say("stopped; what is made is kept. The same command goes on from here")
-        return 130
     finally:
         ranks.close()
     if not ranks.first:
@@ -71,7 +67,7 @@ def carry_out(
 def headline(folder: RunFolder) -> str:
     """The results' plain numbers and where to look."""
     results = folder.read_results()
-    lines = [f"{name:<28} {value:.4g}" for name, value in results["values"].items()]
+    lines = [f"{name:<28} {value:.4g}" for name, value in results.values.items()]
     lines += [f"{'report':<28} {folder.report}"]
     if folder.lora.exists():
         lines += [f"{'LoRA':<28} {folder.lora}"]

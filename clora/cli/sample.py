@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from pathlib import Path
 
-from clora.errors import CloraError
+from clora.cli.arguments import whole
+from clora.errors import CloraError, hint, quoted, shown
+from clora.stopping import during
+from clora.untrusted import MAX_PROMPT, text_problem
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instruction", metavar="TEXT", help="a general instruction instead of an effect")
     parser.add_argument("--image", type=Path, required=True, help="the source picture")
     parser.add_argument("--out", type=Path, metavar="PNG", help="where to write (default: beside the source)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, metavar="N", help="of the noise (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,6 +32,10 @@ def run(args: argparse.Namespace) -> int:
         raise CloraError("give either --effect (once, or twice to chain) or --instruction")
     if args.passes and len(args.effect) < 2:
         raise CloraError("--passes needs two effects or more: it applies one after the other")
+    if args.instruction is not None:
+        wrong = text_problem(args.instruction, MAX_PROMPT) if args.instruction.strip() else "is empty"
+        if wrong is not None:
+            raise CloraError(f"--instruction {quoted(args.instruction)} {wrong}")
     from clora.cli.recipes import plan_of_run
     from clora.runs import RunFolder
 
@@ -37,17 +43,15 @@ def run(args: argparse.Namespace) -> int:
     plan, _ = plan_of_run(folder)
     for name in args.effect:
         if name not in plan.prompts:
-            near = difflib.get_close_matches(name, plan.prompts, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(plan.prompts)}"
-            raise CloraError(f"{args.run_dir} has no effect {name!r}; {hint}")
-    if not folder.lora.exists():
-        raise CloraError(f"{folder.lora} is not there: the run has exported nothing yet")
+            raise CloraError(f"{shown(args.run_dir)} has no effect {quoted(name)}{hint(name, plan.prompts)}")
+    folder.check_lora()
     from clora.picture_files import read_picture, write_picture
     from clora.serving import edit
 
     source = read_picture(args.image)
-    picture = edit(plan, folder, args.effect, args.instruction, source, args.seed, passes=args.passes)
     out = args.out or args.image.with_name(f"{args.image.stem}-{'-'.join(args.effect) or 'edited'}.png")
-    write_picture(out, picture)
+    with during("", "no picture was written", "The same command makes it"):
+        picture = edit(plan, folder, args.effect, args.instruction, source, args.seed, passes=args.passes)
+        write_picture(out, picture)
     print(out)
     return 0

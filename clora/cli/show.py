@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from clora.cli.recipes import add_recipe_arguments, loaded
+from clora.errors import shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +17,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print YAML that is itself a recipe, with the same digest."""
     recipe, _ = loaded(args)
-    print(f"# {recipe.file.name}, digest {recipe.digest}")
+    print(f"# {shown(recipe.file.name)}, digest {recipe.digest}")
     print(recipe.resolved_yaml() if args.plain else recipe.show(), end="")
     return 0

@@ -11,6 +11,7 @@ from clora.lora_files.contents import understand, unmatched_problem
 from clora.lora_files.header import LoraFileError, inspect_header
 from clora.lora_files.kinds import MAX_RANK
 from clora.lora_files.reader import check_finite, file_strengths
+from clora.lora_files.scales import StrengthFrom
 
 
 @frozen
@@ -49,11 +50,13 @@ def numbers_held(path: Path, shapes: Mapping[str, tuple[int, int]]) -> int:
     return sum((entry.most if entry.plain else min(entry.most, MAX_RANK)) * sum(entry.shape) for entry in entries)
 
 
-def check_lora(path: Path, shapes: Mapping[str, tuple[int, int]], *, data: bool = False) -> list[str]:
+def check_lora(
+    path: Path, shapes: Mapping[str, tuple[int, int]], *, data: bool = False, strength: StrengthFrom = None
+) -> list[str]:
     """Every reason why a file cannot serve on this backbone, one sentence each, naming the file.
 
     Reads the header and the alphas; `data` reads the factors too and finds NaN and infinity. Covering only some of the
-    linears is no problem.
+    linears is no problem. `strength` says whose word on the strength counts.
     """
     try:
         header = inspect_header(path)
@@ -63,9 +66,13 @@ def check_lora(path: Path, shapes: Mapping[str, tuple[int, int]], *, data: bool 
     problems = [*contents.problems, *unmatched_problem(path, contents, shapes)]
     if problems:
         return problems
-    for look in (lambda: file_strengths(path, header, contents), lambda: data and check_finite(path, contents)):
-        try:
-            look()
-        except LoraFileError as error:
-            problems.append(str(error))
+    try:
+        file_strengths(path, header, contents, strength)
+    except LoraFileError as error:
+        problems.append(str(error))
+    try:
+        if data:
+            check_finite(path, contents)
+    except LoraFileError as error:
+        problems.append(str(error))
     return problems

@@ -8,13 +8,16 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from clora.lora_files.header import Header
+from clora.errors import shown
+from clora.lora_files.header import Header, brief, named
 from clora.lora_files.keys import Key, Kind, Names, is_flat, unsupported
 from clora.lora_files.kinds import Entry, entry_of, faults_of_types
 from clora.lora_files.linears import originals_of, sizes_of, spread
 
 #: how many names a message quotes
 QUOTED = 3
+#: names longer than this are compared with none: the time grows with the square of their length
+MOST_COMPARED = 200
 TITLES = {"lora": "LoRA", "lokr": "LoKr", "loha": "LoHa"}
 
 
@@ -27,6 +30,7 @@ class Contents:
     unmatched: tuple[str, ...]
     problems: tuple[str, ...] = field(factory=tuple)
     matched: int = 0  # how many keys name a linear
+    shapes: Mapping[str, tuple[int, ...]] = field(factory=dict)  # of every tensor in the file
 
     def names(self) -> list[str]:
         """Every tensor that is used."""
@@ -49,19 +53,29 @@ def understand(
     keys: dict[str, Key] = {}
     unmatched: list[str] = []
     foreign: dict[str, list[str]] = {}
+    adapters: dict[str, str] = {}
+    where = shown(path)
     for name in header.tensors:
         kind, key = unsupported(name), names.understand(name)
+        if key is not None and key.adapter is not None:
+            adapters.setdefault(key.adapter, name)
         if kind is not None:
             foreign.setdefault(kind, []).append(name)
         elif key is None:
             unmatched.append(name)
         elif other := parts.setdefault(key.module, {}).get(key.part):
-            problems.append(f"{path}: {other!r} and {name!r} are both the same factor of {key.module}")
+            problems.append(
+                f"{where}: {named(other)} and {named(name)} are both the same factor of {brief(key.module)}"
+            )
         else:
             parts[key.module][key.part], keys[name] = name, key
-    problems += [f"{path}: uses {kind} ({some(found)}), which is not supported" for kind, found in foreign.items()]
+    if len(adapters) > 1:
+        many = f"adapters of {len(adapters)} names, {some(sorted(adapters))}"
+        problem = f"{where}: holds {many}: which one is meant? Copy the tensors of one into a file of its own"
+        return Contents({}, "", (), (problem,))
+    problems += [f"{where}: uses {kind} ({some(found)}), which is not supported" for kind, found in foreign.items()]
     if shapes is None and any(is_flat(name) for name in unmatched):
-        problems.append(f"{path}: its names have underscores for dots and need the backbone's list of linears")
+        problems.append(f"{where}: its names have underscores for dots and need the backbone's list of linears")
     entries: dict[str, Entry] = {}
     for module, found in parts.items():
         entry, faults = _entry(header, module, found, keys, None if shapes is None else sizes_of(shapes, module))
@@ -69,38 +83,48 @@ def understand(
             changed = () if entry is None else tuple(spread(module, entry, originals_of(shapes)))
         except ValueError as error:
             changed = ()
-            faults.append(f"{module}: {error}")
+            faults.append(f"{brief(module)}: {error}")
         for linear, part in changed:
             if linear in entries:
-                two = " and ".join(repr(next(iter(each.parts.values()))) for each in (entries[linear], part))
-                faults.append(f"{linear} is changed under two names, {two}")
+                two = " and ".join(named(next(iter(each.parts.values()))) for each in (entries[linear], part))
+                faults.append(f"{brief(linear)} is changed under two names, {two}")
             entries[linear] = part
-        problems += [f"{path}: {fault}" for fault in faults]
+        problems += [f"{where}: {fault}" for fault in faults]
     if not entries and not problems and not unmatched:
-        problems.append(f"{path}: holds no LoRA weights")
-    return Contents(entries, _layout(entries, keys), tuple(unmatched), tuple(problems), len(keys))
+        problems.append(f"{where}: holds no LoRA weights")
+    sizes = {name: tensor.shape for name, tensor in header.tensors.items()}
+    return Contents(entries, _layout(entries, keys), tuple(unmatched), tuple(problems), len(keys), sizes)
 
 
 def unmatched_problem(path: Path, contents: Contents, shapes: Mapping[str, tuple[int, int]] | None) -> Iterator[str]:
-    """A sentence on the keys that name no linear, with the nearest one; nothing where every key is used."""
+    """A sentence on the keys that name no linear, with the prefix too many, or the nearest linear.
+
+    Nothing where every key is used.
+    """
     if not contents.unmatched:
         return
-    nearest = get_close_matches(contents.unmatched[0], [*(shapes or ()), *originals_of(shapes)], n=1, cutoff=0.3)
-    hint = f"; the nearest is {nearest[0]}" if nearest else ""
+    first = contents.unmatched[0]
+    left = Names(shapes).leftover(first)
+    if left is not None:
+        hint = f"; {named(left[0])} before {left[1]} is no prefix that is known: take it off the names in a copy"
+    else:
+        known = [*(shapes or ()), *originals_of(shapes)] if len(first) <= MOST_COMPARED else []
+        nearest = get_close_matches(first, known, n=1, cutoff=0.3)
+        hint = f"; the nearest is {nearest[0]}" if nearest else ""
     total = len(contents.unmatched) + contents.matched
     many = f"{len(contents.unmatched)} of {total} keys name no" if contents.matched else "no key names"
     target = "linear that carries adapters" if contents.matched else "a linear that carries adapters"
-    yield f"{path}: {many} {target}: {some(contents.unmatched)}{hint}"
+    yield f"{shown(path)}: {many} {target}: {some(contents.unmatched)}{hint}"
 
 
 def _entry(
     header: Header, module: str, parts: Mapping[str, str], keys: Mapping[str, Key], fits: tuple[int, int] | None
 ) -> tuple[Entry | None, list[str]]:
     """One linear's adapter, and what is wrong with it; `fits` is the linear's own (in, out)."""
-    faults = list(faults_of_types(header, parts))
+    faults, module = list(faults_of_types(header, parts)), brief(module)
     kinds: dict[Kind, str] = {kind: name for name in parts.values() if (kind := keys[name].kind) is not None}
     if len(kinds) > 1:
-        two = " and ".join(f"{name!r} ({TITLES[kind]})" for kind, name in kinds.items())
+        two = " and ".join(f"{named(name)} ({TITLES[kind]})" for kind, name in kinds.items())
         return None, [*faults, f"{module} has adapters of two kinds, {two}: which one is meant?"]
     kind = next(iter(kinds), None)
     if kind is None:
@@ -132,5 +156,5 @@ def _layout(entries: Mapping[str, Entry], keys: Mapping[str, Key]) -> str:
 
 def some(names: tuple[str, ...] | list[str]) -> str:
     """A few names, quoted, and how many more there are."""
-    shown = ", ".join(repr(name) for name in names[:QUOTED])
-    return shown if len(names) <= QUOTED else f"{shown} and {len(names) - QUOTED} more"
+    told = ", ".join(named(name) for name in names[:QUOTED])
+    return told if len(names) <= QUOTED else f"{told} and {len(names) - QUOTED} more"

@@ -14,6 +14,7 @@ import torch
 from attrs import frozen
 
 from clora.lora_files.kinds import MAX_RANK, Entry
+from clora.lora_files.norms import peak
 
 #: relative Frobenius error that is small beside bfloat16's rounding of the factors, 2^-9
 TOLERANCE = 1e-3
@@ -60,17 +61,31 @@ class Spectrum:
 def converted(
     entry: Entry, tensors: Tensors, scale: float, limits: Limits, weight: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, Conversion]:
-    """A [r, in] and B [out, r] in float32 on the CPU, scale included; `weight` [out, in] is the base's, for DoRA."""
+    """A [r, in] and B [out, r] in float32 on the CPU, scale included; `weight` [out, in] is the base's, for DoRA.
+
+    Raises OverflowError where the delta is beyond float32.
+    """
     parts = {part: tensors[name] for part, name in entry.parts.items() if part != "alpha"}
     if entry.magnitude is not None:
         floats = {part: tensor.float() for part, tensor in parts.items()}
         assert weight is not None  # the reader refuses before
-        spectrum = _of_matrix(dora_delta(parts, delta(entry.kind, floats) * scale, weight), limits.rank)
-    elif entry.kind == "lokr":
-        spectrum = _of_kron(parts, scale, limits.rank)
-    else:
-        spectrum = _of_hadamard(parts, scale, entry.most, limits.rank)
-    return _cut(spectrum, limits)
+        change = dora_delta(parts, delta(entry.kind, floats) * scale, weight)
+        if not bool(change.isfinite().all()):
+            raise OverflowError("its delta is beyond the range of float32")
+        return _cut(_of_matrix(change, limits.rank), 1.0, limits)
+    parts, scale = _unit(parts, scale)
+    if entry.kind == "lokr":
+        return _cut(_of_kron(parts, limits.rank), scale, limits)
+    return _cut(_of_hadamard(parts, entry.most, limits.rank), scale, limits)
+
+
+def _unit(parts: Tensors, scale: float) -> tuple[Tensors, float]:
+    """Factors in float64 with a largest number of 1, and the scale that makes up for it: no square overflows."""
+    found: dict[str, torch.Tensor] = {}
+    for part, tensor in parts.items():
+        top = peak(tensor) or 1.0
+        found[part], scale = tensor.double() / top, scale * top
+    return found, scale
 
 
 def delta(kind: str, parts: Tensors) -> torch.Tensor:
@@ -104,36 +119,35 @@ def factor(parts: Tensors, name: str, core: str | None) -> torch.Tensor:
     return a.T @ parts[core] @ b if core is not None and core in parts else a @ b
 
 
-def _of_kron(parts: Tensors, scale: float, rank: int) -> Spectrum:
+def _of_kron(parts: Tensors, rank: int) -> Spectrum:
     """The largest singular values of a Kronecker product: the largest products of its factors' ones."""
-    parts = {part: tensor.double() for part, tensor in parts.items()}
     u1, s1, v1 = torch.linalg.svd(factor(parts, "lokr_w1", None), full_matrices=False)
     u2, s2, v2 = torch.linalg.svd(factor(parts, "lokr_w2", "lokr_t2"), full_matrices=False)
-    products = torch.outer(s1, s2).flatten() * abs(scale)
+    products = torch.outer(s1, s2).flatten()
     s, order = products.sort(descending=True)
     first, second = order[:rank] // len(s2), order[:rank] % len(s2)
-    u = torch.einsum("ak,bk->abk", u1[:, first], u2[:, second]).flatten(0, 1) * (-1 if scale < 0 else 1)
+    u = torch.einsum("ak,bk->abk", u1[:, first], u2[:, second]).flatten(0, 1)
     v = torch.einsum("ka,kb->kab", v1[first], v2[second]).flatten(1)
     return Spectrum(u, s[:rank], v, float(s[rank:].norm()))
 
 
-def _of_hadamard(parts: Tensors, scale: float, most: int, rank: int) -> Spectrum:
+def _of_hadamard(parts: Tensors, most: int, rank: int) -> Spectrum:
     """(x y) * (z w) is the product of the columns' products [out, r r'] and the rows' ones [r r', in]."""
     left1, right1 = _halves(parts, "hada_w1", "hada_t1")
     left2, right2 = _halves(parts, "hada_w2", "hada_t2")
     if left1.shape[1] * left2.shape[1] > most:  # no saving any more
-        return _of_matrix(scale * (left1 @ right1) * (left2 @ right2), rank)
+        return _of_matrix((left1 @ right1) * (left2 @ right2), rank)
     left = torch.einsum("or,os->ors", left1, left2).flatten(1)
     right = torch.einsum("ri,si->rsi", right1, right2).flatten(0, 1)
     q, r = torch.linalg.qr(left)
     p, t = torch.linalg.qr(right.T)
-    u, s, v = torch.linalg.svd(scale * (r @ t.T), full_matrices=False)
+    u, s, v = torch.linalg.svd(r @ t.T, full_matrices=False)
     return Spectrum(q @ u, s, v @ p.T)
 
 
 def _halves(parts: Tensors, name: str, core: str) -> tuple[torch.Tensor, torch.Tensor]:
-    a, b = parts[f"{name}_a"].double(), parts[f"{name}_b"].double()
-    return (a.T, parts[core].double() @ b) if core in parts else (a, b)
+    a, b = parts[f"{name}_a"], parts[f"{name}_b"]
+    return (a.T, parts[core] @ b) if core in parts else (a, b)
 
 
 def _of_matrix(matrix: torch.Tensor, rank: int) -> Spectrum:
@@ -151,8 +165,8 @@ def _of_matrix(matrix: torch.Tensor, rank: int) -> Spectrum:
     return Spectrum(u, s, v, float((matrix - (u * s) @ v).double().norm()))
 
 
-def _cut(spectrum: Spectrum, limits: Limits) -> tuple[torch.Tensor, torch.Tensor, Conversion]:
-    """The smallest rank, at least 1, whose error is within the tolerance or that is the highest allowed."""
+def _cut(spectrum: Spectrum, scale: float, limits: Limits) -> tuple[torch.Tensor, torch.Tensor, Conversion]:
+    """`scale` times the smallest rank, at least 1, whose error is within the tolerance, or the highest allowed."""
     s = spectrum.s.double()
     # what is left behind at rank k, summed from the small end: a difference of large sums would drown it
     tail = torch.cat([s.square().flip(0).cumsum(0).flip(0), s.new_zeros(1)]) + spectrum.outside**2
@@ -160,8 +174,10 @@ def _cut(spectrum: Spectrum, limits: Limits) -> tuple[torch.Tensor, torch.Tensor
     within = (tail.sqrt() <= limits.tolerance * norm).nonzero()
     rank = int(within[0]) if len(within) else len(s)
     rank = max(1, min(rank, limits.rank, len(s)))
-    root = s[:rank].sqrt()
-    a = root[:, None] * spectrum.v[:rank].double()
-    b = spectrum.u[:, :rank].double() * root
-    cost = Conversion(rank, norm, sqrt(float(tail[rank])))
-    return a.float().cpu().contiguous(), b.float().cpu().contiguous(), cost
+    root = s[:rank].sqrt() * sqrt(abs(scale))
+    a = (root[:, None] * spectrum.v[:rank].double()).float()
+    b = (spectrum.u[:, :rank].double() * root * (-1 if scale < 0 else 1)).float()
+    if not bool(a.isfinite().all() & b.isfinite().all()):
+        raise OverflowError("its delta is beyond the range of float32")
+    cost = Conversion(rank, norm * abs(scale), sqrt(float(tail[rank])) * abs(scale))
+    return a.cpu().contiguous(), b.cpu().contiguous(), cost

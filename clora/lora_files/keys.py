@@ -6,11 +6,12 @@
 | comfyui | diffusion_model.M.lora_A.weight, and M.alpha in some |
 | kohya | lora_unet_M-with-underscores.lora_down.weight and .alpha |
 | lightx2v | M.lora_down.weight and M.alpha |
-| diffsynth | M.lora_A.default.weight |
+| diffsynth | M.lora_A.default.weight, or an adapter's name of one's own; pipe.dit.M in some |
 | peft | base_model.model.M.lora_A.weight, alpha in adapter_config.json |
 | old diffusers | transformer.M.lora.down.weight |
 | lycoris | lycoris_M-with-underscores.lokr_w1, .hada_w1_a and .alpha; LoKr and LoHa stand in the other layouts too |
 
+Before M may stand what a program wraps a model in: model., generator., pipe., dit., module., _orig_mod., ...
 A linear may also have its name in the model's original code, such as double_blocks.0.img_attn.qkv: "original names".
 
 DoRA adds one magnitude to a linear: M.dora_scale, M.lora_magnitude_vector[.default][.weight] or M.magnitude.
@@ -28,16 +29,20 @@ from clora.lora_files.linears import originals_of
 
 Kind = Literal["lora", "lokr", "loha"]
 
-_PREFIXES = ("generator.", "model.", "base_model.model.", "transformer.", "diffusion_model.")
+_PREFIXES = (
+    "generator.", "pipe.", "dit.", "model.", "module.", "base_model.model.", "transformer.", "diffusion_model.",
+)  # fmt: skip
+#: what torch.compile, FSDP and checkpointing put into a module's name, wherever they wrapped something
+_WRAPPERS = re.compile(r"(?:^|(?<=[._]))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)[._]")
 _FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 _PART = re.compile(
     r"(?P<module>.+)\."
     r"(?:lora_(?P<ab>[AB])(?:\.(?P<adapter>[^.]+))?\.weight"
-    r"|lora_(?P<wide>down|up)(?:\.[^.]+)?\.weight"
+    r"|lora_(?P<wide>down|up)(?:\.(?P<wide_adapter>[^.]+))?\.weight"
     r"|lora\.(?P<old>down|up)\.weight"
     r"|(?P<lokr>lokr_(?:w[12](?:_[ab])?|t2))"
     r"|(?P<loha>hada_(?:w[12]_[ab]|t[12]))"
-    r"|(?P<magnitude>dora_scale|magnitude|lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?)"
+    r"|(?P<magnitude>dora_scale|magnitude|lora_magnitude_vector(?:\.(?!weight$)(?P<its_adapter>[^.]+))?(?:\.weight)?)"
     r"|(?P<alpha>alpha))"
 )
 _PARTS = {"A": "a", "down": "a", "B": "b", "up": "b"}
@@ -62,6 +67,7 @@ class Key:
     kind: Kind | None  # None for alpha and magnitude, which go with any
     layout: str
     peft: bool  # its alpha is in PEFT's adapter_config.json
+    adapter: str | None = None  # the adapter's name, where the tensor's name has one
 
 
 def _flattened(shapes: Mapping[str, tuple[int, int]] | None) -> dict[str, str | None]:
@@ -96,12 +102,31 @@ class Names:
         layout = _layout(said, kind, match)
         if layout == "diffusers" and module in originals_of(self.shapes):
             layout = "original names"
-        return Key(module, part, kind, layout, "base_model.model." in said)
+        adapter = match["adapter"] or match["wide_adapter"] or match["its_adapter"]
+        return Key(module, part, kind, layout, "base_model.model." in said, adapter)
+
+    def leftover(self, key: str) -> tuple[str, str] | None:
+        """(what stands before it, linear) where a name ends like a known linear's; None where it does not.
+
+        A block's number in what stands before makes it the name of another model's linear.
+        """
+        match = _PART.fullmatch(key)
+        if match is None or self.shapes is None:
+            return None
+        said = match["module"]
+        known = {**dict.fromkeys(self.shapes), **dict.fromkeys(originals_of(self.shapes))}
+        flat = {name: module for name, module in self.flat.items() if module is not None and "." in module}
+        for at in range(1, len(said)):
+            if said[at - 1] in "._" and not re.search(r"\d", said[:at]):
+                linear = said[at:] if said[at:] in known and said[at - 1] == "." else flat.get(said[at:])
+                if linear is not None:
+                    return said[:at], linear
+        return None
 
     def _module(self, said: str) -> str | None:
         for prefix in _FLAT_PREFIXES:
             if said.startswith(prefix):
-                name = said[len(prefix) :]
+                name = _WRAPPERS.sub("", said[len(prefix) :])
                 return self.guess(name) if self.shapes is None and self.guess else self.flat.get(name)
         stripped = list(_stripped(said))
         if self.shapes is None:
@@ -123,6 +148,8 @@ def unsupported(key: str) -> str | None:
 def _stripped(name: str) -> Iterator[str]:
     """The name as it is, then without its first known prefix, and so on."""
     yield name
+    if (bare := _WRAPPERS.sub("", name)) != name:
+        yield (name := bare)
     while prefix := next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None):
         name = name[len(prefix) :]
         yield name
@@ -153,6 +180,6 @@ def _layout(said: str, kind: Kind | None, match: re.Match[str]) -> str:
         return "peft"
     if match["wide"]:
         return "lightx2v"
-    if match["adapter"]:
+    if match["adapter"] or said.startswith("pipe."):
         return "diffsynth"
     return "comfyui" if said.startswith("diffusion_model.") else "diffusers"

@@ -12,11 +12,12 @@ A magnitude m makes any of them DoRA (Liu et al., arXiv:2402.09353): the new wei
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from clora.lora_files.header import FLOATS, Header
+from clora.lora_files.header import FLOATS, Header, named
 from clora.lora_files.keys import Kind
 from clora.lora_files.linears import LinearRows
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 #: what a LoKr, LoHa or DoRA is cut to; a LoRA of this rank on all of Qwen-Image's linears has 1.2 G numbers already
 MAX_RANK = 128
-#: the most numbers of a linear whose LoKr, LoHa or DoRA is converted: small factors could ask for any amount of memory
+#: the most numbers of one factor, and of a linear whose LoKr, LoHa or DoRA is converted: small factors could ask for
+#: any amount of memory, and so could a file that is large and empty on the disk
 MOST_NUMBERS = 1 << 28
 
 
@@ -52,6 +54,11 @@ class Entry:
     def magnitude(self) -> str | None:
         """The name of DoRA's magnitude."""
         return self.parts.get("magnitude")
+
+    @property
+    def factor_names(self) -> list[str]:
+        """The names of all tensors but alpha."""
+        return [name for part, name in self.parts.items() if part != "alpha"]
 
     def factors(self, tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """A and B of a LoRA among a file's tensors."""
@@ -80,14 +87,16 @@ def entry_of(header: Header, kind: Kind, parts: Mapping[str, str], peft: bool) -
 
 
 def faults_of_types(header: Header, parts: Mapping[str, str]) -> Iterator[str]:
-    """Factors that are whole numbers, and an alpha that is more than one number."""
+    """Factors that are whole numbers or larger than any, and an alpha that is more than one number."""
     for part, name in parts.items():
         tensor = header.tensors[name]
         if part == "alpha":
             if tensor.shape not in ((), (1,)):
-                yield f"{name!r} is not one number but {list(tensor.shape)}"
+                yield f"{named(name)} is not one number but {list(tensor.shape)}"
         elif tensor.dtype not in FLOATS:
-            yield f"{name!r} is {tensor.dtype}; factors must be floating point"
+            yield f"{named(name)} is {tensor.dtype}; factors must be floating point"
+        elif prod(tensor.shape) > MOST_NUMBERS:
+            yield f"{named(name)} {list(tensor.shape)} is larger than any factor that is known"
 
 
 def _lora(shapes: Mapping[str, Shape]) -> tuple[tuple[int, int], int, int]:

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from math import sqrt
+from math import hypot
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
+from clora.errors import reason, shown
 from clora.lora_files.contents import TITLES, Contents, some, understand, unmatched_problem
-from clora.lora_files.header import Header, LoraFileError, inspect_header
+from clora.lora_files.header import Header, LoraFileError, brief, inspect_header, named
 from clora.lora_files.kinds import Entry
 from clora.lora_files.norms import product_norm
-from clora.lora_files.scales import Strength, strengths
+from clora.lora_files.scales import Strength, StrengthFrom, strengths
 
 if TYPE_CHECKING:
     import torch
 
     from clora.lora_files.convert import Conversion, Limits
 
+#: how many problems of one file an error tells
+MOST_PROBLEMS = 20
 #: a linear's name -> the base's weight [out, in]
 Weights = Callable[[str], "torch.Tensor"]
 
@@ -56,15 +59,17 @@ class LoraFile:
     @property
     def loss(self) -> float:
         """What converting lost of the file's whole change, relative, in the Frobenius norm over all its linears."""
-        whole = sum(
-            (d.scale * product_norm(d.a, d.b)) ** 2 for m, d in self.deltas.items() if m not in self.conversions
-        )
-        whole += sum(cost.norm**2 for cost in self.conversions.values())
-        return sqrt(sum(cost.error**2 for cost in self.conversions.values()) / whole) if whole else 0.0
+        plain = (d.scale * product_norm(d.a, d.b) for m, d in self.deltas.items() if m not in self.conversions)
+        return lost_share(self.conversions.values(), hypot(*plain, *(c.norm for c in self.conversions.values())))
 
     def notes(self) -> list[str]:
         """A sentence on what converting cost; none for a plain LoRA."""
         return conversion_notes(self.conversions, self.kinds, self.loss)
+
+
+def lost_share(costs: Iterable[Conversion], whole: float) -> float:
+    """What converting lost of a change of norm `whole`, relative; 0 of a change that is zero."""
+    return hypot(*(cost.error for cost in costs)) / whole if whole else 0.0
 
 
 def conversion_notes(costs: Mapping[str, Conversion], kinds: Mapping[str, str], loss: float) -> list[str]:
@@ -76,7 +81,7 @@ def conversion_notes(costs: Mapping[str, Conversion], kinds: Mapping[str, str], 
     module, worst = max(costs.items(), key=lambda item: item[1].relative)
     return [
         f"made into LoRA of rank up to {top}: {counts}; this loses {loss:.2%} of the change, "
-        f"at most {worst.relative:.2%} ({module})"
+        f"at most {worst.relative:.2%} ({brief(module)})"
     ]
 
 
@@ -88,13 +93,14 @@ def read_lora(
     allow_unused: bool = False,
     weights: Weights | None = None,
     limits: Limits | None = None,
+    strength: StrengthFrom = None,
 ) -> LoraFile:
     """Read a LoRA in any layout of `keys`, for a backbone whose linears are `shapes` {module: (in, out)}.
 
     Factors keep the file's type (8-bit floats become float32) unless `dtype` is given; they are on the CPU. LoKr, LoHa
     and DoRA become LoRA in float32, cut at `limits`; DoRA needs `weights`, the base's. Without `shapes` every dotted
-    name is taken as it stands. Raises LoraFileError for whatever cannot be used, NaN and infinity included, and for
-    keys that name no linear unless `allow_unused`.
+    name is taken as it stands. `strength` says whose word on the strength counts. Raises LoraFileError for whatever
+    cannot be used, NaN and infinity included, and for keys that name no linear unless `allow_unused`.
     """
     header = inspect_header(path)
     contents = understand(path, header, shapes)
@@ -103,20 +109,27 @@ def read_lora(
         problems += unmatched_problem(path, contents, shapes)
     dora = [module for module, entry in contents.entries.items() if entry.magnitude is not None]
     if dora and weights is None:
-        problems.append(f"{path}: is DoRA ({some(dora)}), which can only be read together with the base's weights")
+        problems.append(
+            f"{shown(path)}: is DoRA ({some(dora)}), which can only be read together with the base's weights"
+        )
     if problems:
-        raise LoraFileError("\n".join(problems))
-    strength = file_strengths(path, header, contents)
+        raise LoraFileError("\n".join(few(path, problems)))
+    scales = file_strengths(path, header, contents, strength)
     deltas: dict[str, LoraDelta] = {}
     costs: dict[str, Conversion] = {}
     for module, tensors in finite_tensors(path, contents):
         entry = contents.entries[module]
         if entry.plain:
             a, b = (_typed(factor, dtype) for factor in entry.factors(tensors))
-            deltas[module] = LoraDelta(a, b, strength[module].scale)
+            deltas[module] = LoraDelta(a, b, scales[module].scale)
         else:
             weight = _base_weight(path, module, entry, weights)
-            deltas[module], costs[module] = _converted(entry, tensors, strength[module].scale, weight, dtype, limits)
+            try:
+                made = _converted(entry, tensors, scales[module].scale, weight, dtype, limits)
+            except (OverflowError, RuntimeError) as error:  # beyond float32; a decomposition that finds no end
+                told = f"{brief(module)} cannot be made a LoRA: {reason(error)}"
+                raise LoraFileError(f"{shown(path)}: {told}") from error
+            deltas[module], costs[module] = made
     kinds = {m: TITLES[e.kind] if e.magnitude is None else "DoRA" for m, e in contents.entries.items() if m in costs}
     return LoraFile(deltas, contents.layout, contents.unmatched, header.metadata, costs, kinds)
 
@@ -142,7 +155,7 @@ def _base_weight(path: Path, module: str, entry: Entry, weights: Weights | None)
     weight = weights(module)
     if tuple(weight.shape) != entry.shape:
         sizes = f"{list(entry.shape)}, but the base's weight is {list(weight.shape)}"
-        raise LoraFileError(f"{path}: {module} is DoRA of {sizes}")
+        raise LoraFileError(f"{shown(path)}: {brief(module)} is DoRA of {sizes}")
     return weight
 
 
@@ -160,13 +173,28 @@ def finite_tensors(path: Path, contents: Contents) -> Iterator[tuple[str, dict[s
     broken: list[str] = []
     with opened(path) as file:
         for module, entry in contents.entries.items():
-            tensors = {name: file.get_tensor(name) for part, name in entry.parts.items() if part != "alpha"}
+            tensors = {name: _tensor(path, file, name, contents) for name in entry.factor_names}
             bad = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
             broken += [name for name in bad if name not in broken]
             if not bad:
                 yield module, tensors
     if broken:
-        raise LoraFileError(f"{path}: NaN or infinity in {some(broken)}")
+        raise LoraFileError(f"{shown(path)}: NaN or infinity in {some(broken)}")
+
+
+def few(path: Path, problems: list[str]) -> list[str]:
+    """The problems of a file, of very many the first ones and how many more there are."""
+    if len(problems) <= MOST_PROBLEMS:
+        return problems
+    return [*problems[:MOST_PROBLEMS], f"{shown(path)}: {len(problems) - MOST_PROBLEMS:,} more"]
+
+
+def _tensor(path: Path, file: Any, name: str, contents: Contents) -> torch.Tensor:
+    """One tensor. Raises LoraFileError where it is not what the header said when the file was checked."""
+    tensor = file.get_tensor(name)
+    if tuple(tensor.shape) != contents.shapes[name]:
+        raise LoraFileError(f"{shown(path)}: {named(name)} has changed while the file was read")
+    return tensor
 
 
 def check_finite(path: Path, contents: Contents) -> None:
@@ -175,15 +203,18 @@ def check_finite(path: Path, contents: Contents) -> None:
         pass
 
 
-def file_strengths(path: Path, header: Header, contents: Contents) -> dict[str, Strength]:
+def file_strengths(
+    path: Path, header: Header, contents: Contents, strength: StrengthFrom = None
+) -> dict[str, Strength]:
     """The strength of every linear, reading nothing but the alphas."""
-    return strengths(path, header, contents, read_alphas(path, contents.entries.values()))
+    return strengths(path, header, contents, read_alphas(path, contents), strength)
 
 
-def read_alphas(path: Path, entries: Iterable[Entry]) -> dict[str, float]:
+def read_alphas(path: Path, contents: Contents) -> dict[str, float]:
     """The alpha tensors' values by name."""
+    names = dict.fromkeys(entry.alpha for entry in contents.entries.values() if entry.alpha is not None)
     with opened(path) as file:
-        return {e.alpha: float(file.get_tensor(e.alpha).reshape(())) for e in entries if e.alpha is not None}
+        return {name: float(_tensor(path, file, name, contents).reshape(())) for name in names}
 
 
 @contextmanager
@@ -195,7 +226,7 @@ def opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise LoraFileError(f"{path}: cannot be read: {error}") from error
+        raise LoraFileError(f"{shown(path)}: cannot be read: {reason(error)}") from error
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:

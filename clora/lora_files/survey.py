@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from math import sqrt
+from math import hypot
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,13 @@ from attrs import frozen
 
 from clora.lora_files.blocks import by_block, unflattened
 from clora.lora_files.contents import TITLES, Contents, understand, unmatched_problem
+from clora.lora_files.doubts import strength_doubts
 from clora.lora_files.header import Header, LoraFileError, inspect_header
 from clora.lora_files.kinds import Entry
 from clora.lora_files.norms import entry_norm
 from clora.lora_files.pitfalls import Pitfall, Trait, pitfalls
-from clora.lora_files.reader import conversion_notes, file_strengths, finite_tensors
-from clora.lora_files.scales import Strength
+from clora.lora_files.reader import conversion_notes, finite_tensors, lost_share, read_alphas
+from clora.lora_files.scales import Strength, strengths
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +56,7 @@ class Survey:
     missing: tuple[str, ...] | None  # None where no backbone was given
     unmatched: tuple[str, ...]
     problems: tuple[str, ...]
+    doubts: tuple[str, ...]  # sentences on a strength that two programs take for two numbers
     metadata: Mapping[str, str]
     traits: frozenset[Trait]
 
@@ -62,7 +64,7 @@ class Survey:
     def norm(self) -> float | None:
         """|delta| over all linears; None where one of them is not known."""
         norms = [linear.norm for linear in self.linears.values()]
-        return sqrt(sum(n**2 for n in norms if n is not None)) if norms and None not in norms else None
+        return hypot(*(n for n in norms if n is not None)) if norms and None not in norms else None
 
     def pitfalls(self) -> list[Pitfall]:
         """The programs that would get it wrong; of a file that is unusable, only those that would not say so."""
@@ -72,9 +74,8 @@ class Survey:
         """A sentence on what making it a plain LoRA costs, where that can be known without the base."""
         costs = {module: linear.cost for module, linear in self.linears.items() if linear.cost is not None}
         kinds = {module: self.linears[module].kind for module in costs}
-        whole = sum(linear.norm**2 for linear in self.linears.values() if linear.norm is not None)
-        lost = sum(cost.error**2 for cost in costs.values())
-        return conversion_notes(costs, kinds, sqrt(lost / whole) if whole else 0.0)
+        whole = hypot(*(linear.norm for linear in self.linears.values() if linear.norm is not None))
+        return conversion_notes(costs, kinds, lost_share(costs.values(), whole))
 
 
 def survey(path: Path, shapes: Mapping[str, tuple[int, int]] | None) -> Survey:
@@ -85,30 +86,34 @@ def survey(path: Path, shapes: Mapping[str, tuple[int, int]] | None) -> Survey:
     try:
         header = inspect_header(path)
     except LoraFileError as error:
-        return Survey(path, 0, "", {}, {}, None, (), tuple(str(error).splitlines()), {}, frozenset())
+        return Survey(path, 0, "", {}, {}, None, (), tuple(str(error).splitlines()), (), {}, frozenset())
     contents = understand(path, header, shapes, guess=unflattened)
     problems = [*contents.problems, *unmatched_problem(path, contents, shapes)]
-    strengths: dict[str, Strength] = {}
+    found: dict[str, Strength] = {}
+    doubts: list[str] = []
     sizes: dict[str, tuple[float | None, Conversion | None]] = {}
     if not contents.problems:
         try:
-            strengths = file_strengths(path, header, contents)
+            alphas = read_alphas(path, contents)
+            found = strengths(path, header, contents, alphas)
+            doubts = strength_doubts(path, header, contents, alphas, found)
             for module, tensors in finite_tensors(path, contents):
-                sizes[module] = _sizes(contents.entries[module], tensors, strengths[module].scale)
+                sizes[module] = _sizes(contents.entries[module], tensors, found[module].scale)
         except LoraFileError as error:
             problems += str(error).splitlines()
     unknown = (None, None)
-    linears = {m: Surveyed(e, strengths.get(m), *sizes.get(m, unknown)) for m, e in contents.entries.items()}
+    linears = {m: Surveyed(e, found.get(m), *sizes.get(m, unknown)) for m, e in contents.entries.items()}
     missing = None if shapes is None else tuple(module for module in shapes if module not in linears)
     return Survey(
         path,
-        path.stat().st_size,
+        header.bytes,
         contents.layout,
         _types(header, contents),
         linears,
         missing,
         contents.unmatched,
         tuple(problems),
+        tuple(doubts),
         header.metadata,
         frozenset(_traits(contents, linears, missing)),
     )
@@ -116,12 +121,15 @@ def survey(path: Path, shapes: Mapping[str, tuple[int, int]] | None) -> Survey:
 
 def _sizes(entry: Entry, tensors: Mapping[str, torch.Tensor], scale: float) -> tuple[float | None, Conversion | None]:
     """|delta|, and what a LoRA of it would lose; None where that takes the base, or where there is nothing to lose."""
-    if entry.kind == "lora" or entry.magnitude is not None:
-        return entry_norm(entry, tensors, scale), None
+    whole = entry_norm(entry, tensors, scale)
+    if entry.plain or whole is None:
+        return whole, None
     from clora.lora_files.convert import Limits, converted
 
-    cost = converted(entry, tensors, scale, Limits(), None)[2]
-    return cost.norm, cost
+    try:
+        return whole, converted(entry, tensors, scale, Limits(), None)[2]
+    except (OverflowError, RuntimeError):  # beyond float32, which `whole` tells
+        return whole, None
 
 
 def _types(header: Header, contents: Contents) -> dict[str, int]:

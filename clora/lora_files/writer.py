@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from clora.errors import quoted, shown
 from clora.files import write_atomic_with
-from clora.lora_files.header import LoraFileError
+from clora.lora_files.configs import METADATA_KEY
+from clora.lora_files.header import LoraFileError, named
 from clora.lora_files.reader import LoraDelta
-from clora.lora_files.scales import METADATA_KEY
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,7 @@ def write_lora(
     not text, and CloraError where the disk refuses.
     """
     if not deltas:
-        raise LoraFileError(f"{path}: there are no LoRA weights to write")
+        raise LoraFileError(f"{shown(path)}: there are no LoRA weights to write")
     tensors: dict[str, torch.Tensor] = {}
     for module, delta in deltas.items():
         into = dtype or delta.a.dtype
@@ -43,7 +44,9 @@ def write_lora(
         tensors[f"{_PREFIX[layout]}{module}.lora_B.weight"] = _stored(delta.b.float() * delta.scale, into)
     broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if broken:
-        raise LoraFileError(f"{path}: not written: {len(broken)} tensors, first {broken[0]!r}, hold NaN or infinity")
+        raise LoraFileError(
+            f"{shown(path)}: not written: {len(broken)} tensors, first {named(broken[0])}, hold NaN or infinity"
+        )
     header = _header(path, deltas, metadata or {}, layout)
     write_atomic_with(path, lambda temporary: _save(tensors, temporary, header))
 
@@ -79,7 +82,7 @@ def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def _header(path: Path, deltas: Mapping[str, LoraDelta], metadata: Mapping[str, str], layout: Layout) -> dict[str, str]:
     wrong = [key for key, value in metadata.items() if not isinstance(key, str) or not isinstance(value, str)]
     if wrong:
-        raise LoraFileError(f"{path}: not written: metadata {wrong[0]!r} is not text")
+        raise LoraFileError(f"{shown(path)}: not written: metadata {quoted(wrong[0])} is not text")
     header = {"format": "pt", **metadata}
     if layout == "diffusers":
         header[METADATA_KEY] = json.dumps(_adapter_metadata(deltas), sort_keys=True)

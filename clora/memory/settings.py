@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from attrs.validators import ge
 
+from clora.bounds import between
 from clora.memory.quantizers import Quantizer, misfits
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ class NetworkMemory:
     weights: Weights = "bf16"
     #: keep only every block's input for the backward pass and compute the block again there: a third more compute
     gradient_checkpointing: bool = False
-    #: how many transformer blocks wait in CPU memory and are copied to the GPU just before they run
-    offload_blocks: int = field(default=0, validator=ge(0))
+    #: how many transformer blocks wait in CPU memory and are copied to the GPU just before they run; 0 to 1000, and
+    #: no more than the network has
+    offload_blocks: int = field(default=0, validator=between(0, 1000))
     #: how attention is computed; flash and flash_3 take no mask: the rows of a pass must have texts of one length
     attention: Attention = "sdpa"
     #: who makes fp8, int8 or nf4; never chosen by what is installed, for the same recipe must give the same weights

@@ -10,6 +10,7 @@ from clora.protocols.backbones import (
     Backbone,
     FitsMemory,
     Footprint,
+    HasLocalWeights,
     HasWeightFiles,
     KnowsFootprint,
     Publication,
@@ -25,7 +26,9 @@ from clora.protocols.data import (
     CountsTokens,
     Dataset,
     HasPairs,
+    ListsPictures,
     Metric,
+    PictureRow,
     TokensUsed,
     Truth,
 )
@@ -55,7 +58,7 @@ from clora.protocols.method import (
     UsesSimulation,
     WeighsOverTime,
 )
-from clora.protocols.parts import Checked, Component, RunInfo
+from clora.protocols.parts import Checked, Component, RunInfo, Warns
 
 __all__ = [
     "Backbone",
@@ -72,6 +75,7 @@ __all__ = [
     "Footprint",
     "GroupsLinears",
     "Guides",
+    "HasLocalWeights",
     "HasPairs",
     "HasWeightFiles",
     "JoinsMlp",
@@ -79,12 +83,14 @@ __all__ = [
     "KnowsFootprint",
     "KnowsSchedule",
     "ListsLoraFiles",
+    "ListsPictures",
     "LoadedBackbone",
     "LoadsInParts",
     "LoraKernel",
     "Loss",
     "Metric",
     "Part",
+    "PictureRow",
     "PromptStrategy",
     "Publication",
     "Publishes",
@@ -99,6 +105,7 @@ __all__ = [
     "Truth",
     "UsesCritic",
     "UsesSimulation",
+    "Warns",
     "WeighsOverTime",
     "Workflow",
     "trained_shapes",

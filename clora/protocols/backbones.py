@@ -62,6 +62,15 @@ class HasWeightFiles(Protocol):
         ...
 
 
+@runtime_checkable
+class HasLocalWeights(Protocol):
+    """A backbone that can say where its transformer's weights lie, so that teachers are measured against them."""
+
+    def local_weights(self) -> Path | None:
+        """The folder of safetensors files with `LINEAR.weight`; None where it is not on this disk."""
+        ...
+
+
 @frozen
 class Footprint:
     """What a backbone takes in memory, in bytes; 0 where it does not tell."""

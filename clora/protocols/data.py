@@ -40,6 +40,27 @@ class HasPairs(Protocol):
         ...
 
 
+@frozen
+class PictureRow:
+    """One line of a list, or one picture of a folder: its files, and what they are for."""
+
+    place: str  # the list with the line, or the folder, as a message names it
+    source: Path
+    target: Path | None = None
+    effect: str = ""  # none in the general stream
+    instruction: str = ""
+    split: Split | None = None  # none where neither training nor tests read it, such as a captioner's example
+
+
+@runtime_checkable
+class ListsPictures(Protocol):
+    """A dataset or bank whose pictures are files: `clora validate --data` decodes every one of them."""
+
+    def pictures(self) -> Iterable[PictureRow]:
+        """All rows in the order of their lists, of all effects and the general stream; ValueError as `sources`."""
+        ...
+
+
 @runtime_checkable
 class Truth(Protocol):
     """A dataset that knows the right answer (an embedded world)."""

@@ -26,6 +26,15 @@ class Checked(Protocol):
         ...
 
 
+@runtime_checkable
+class Warns(Protocol):
+    """A component that knows of something doubtful which is no mistake: it is told, and refuses nothing."""
+
+    def warnings(self) -> Iterable[str]:
+        """Every doubt as one sentence that names the file and the offending word; asked where nothing is wrong."""
+        ...
+
+
 @frozen
 class RunInfo:
     """What a lifecycle hook is told of a run."""

@@ -5,17 +5,20 @@ They are looked for among the parts that could be made, so that a misspelt key e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from itertools import islice
 from typing import Any
 
 from attrs import frozen
 
-from clora.errors import hint
+from clora.errors import quoted, reason
 from clora.flow import Schedule
 from clora.protocols import UsesCritic, UsesSimulation
-from clora.recipe.problems import Problem
+from clora.recipe.problems import MOST_KNOWN, Problem, UnknownWord
 from clora.recipe.schema import Student
 from clora.recipe.tree import Keypath, Keys, is_null, mark_at
+from clora.recipe.words import dotted
 
 
 @frozen
@@ -29,24 +32,35 @@ class Parts:
 
 def cross_checks(parts: Parts) -> Iterator[Problem]:
     """Every contradiction between parts that are each right."""
+    simulations = _simulations(parts.tree)
+    student = parts.student
+
+    @cache  # one for all simulations, of which there may be thousands
+    def schedule() -> Schedule:
+        assert student is not None
+        return Schedule.shifted(student.steps, student.shift)
+
     for path, component in parts.components.items():
         if path[-2:-1] == ("losses",):
-            yield from _simulation_is_there(parts.tree, path, component)
+            yield from _simulation_is_there(parts.tree, path, component, simulations)
             yield from _critic_is_there(parts.tree, path, component)
-        elif path[0] == "simulations" and parts.student is not None:
-            yield from _schedule_fits(parts.tree, path, component, parts.student)
+        elif path[0] == "simulations" and student is not None:
+            yield from _schedule_fits(parts.tree, path, component, schedule)
 
 
-def _simulation_is_there(tree: Keys, path: Keypath, loss: Any) -> Iterator[Problem]:
-    if not isinstance(loss, UsesSimulation):
-        return
+def _simulations(tree: Keys) -> dict[str, None]:
+    """The names below `simulations`, in their order."""
     section = tree.get("simulations")
     entries = section.entries if isinstance(section, Keys) else {}
-    known = [name for name, entry in entries.items() if not is_null(entry.value)]
-    if loss.simulation not in known:
-        missing = f"{'.'.join(path)} asks for simulation {loss.simulation!r}, not in `simulations`"
-        advice = hint(loss.simulation, known) or "; there is none"
-        yield Problem(mark_at(tree, (*path, "simulation")), missing + advice)
+    return {name: None for name, entry in entries.items() if not is_null(entry.value)}
+
+
+def _simulation_is_there(tree: Keys, path: Keypath, loss: Any, known: Mapping[str, None]) -> Iterator[Problem]:
+    if isinstance(loss, UsesSimulation) and loss.simulation not in known:
+        missing = f"{dotted(path)} asks for simulation {quoted(loss.simulation)}, not in `simulations`"
+        words = tuple(islice(known, MOST_KNOWN))
+        unknown = UnknownWord(missing, loss.simulation, words, "; there is none")
+        yield Problem(mark_at(tree, (*path, "simulation")), unknown)
 
 
 def _critic_is_there(tree: Keys, path: Keypath, loss: Any) -> Iterator[Problem]:
@@ -54,15 +68,15 @@ def _critic_is_there(tree: Keys, path: Keypath, loss: Any) -> Iterator[Problem]:
     if not (isinstance(loss, UsesCritic) and loss.needs_critic()):
         return
     if path[0] == "warm_start":
-        yield Problem(mark_at(tree, path), f"{'.'.join(path)} asks for the critic, which the warm start has not yet")
+        yield Problem(mark_at(tree, path), f"{dotted(path)} asks for the critic, which the warm start has not yet")
     elif section is None or is_null(section):
-        yield Problem(mark_at(tree, path), f"{'.'.join(path)} asks for the critic, but there is no `critic` section")
+        yield Problem(mark_at(tree, path), f"{dotted(path)} asks for the critic, but there is no `critic` section")
 
 
-def _schedule_fits(tree: Keys, path: Keypath, simulation: Any, student: Student) -> Iterator[Problem]:
+def _schedule_fits(tree: Keys, path: Keypath, simulation: Any, made: Callable[[], Schedule]) -> Iterator[Problem]:
     mark = mark_at(tree, path)
     try:
-        for message in simulation.check_schedule(Schedule.shifted(student.steps, student.shift)):
-            yield Problem(mark, f"{'.'.join(path)}: {message}")
+        for message in simulation.check_schedule(made()):
+            yield Problem(mark, f"{dotted(path)}: {message}")
     except Exception as error:  # a plugin's own code, which may raise anything
-        yield Problem(mark, f"{'.'.join(path)}: its check_schedule raised {type(error).__name__}: {error}")
+        yield Problem(mark, f"{dotted(path)}: its check_schedule raised {type(error).__name__}: {reason(error)}")

@@ -6,6 +6,7 @@ A field with an alias has that for a key, so that a key may be called as one of 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, get_type_hints
 
 import attrs
@@ -26,6 +27,7 @@ class Key:
         return self.attribute.default is attrs.NOTHING
 
 
+@lru_cache(maxsize=256)  # a recipe may name one class ten thousand times, and reading its types takes long
 def keys_of(cls: type) -> tuple[Key, ...]:
     """The keys in the order of the fields; a field whose name starts with an underscore is none.
 

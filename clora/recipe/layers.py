@@ -6,18 +6,24 @@ changes its `use:` starts afresh, for the keys of another component would not fi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from attrs import frozen
 
-from clora.recipe.marks import parse, parse_file
+from clora.errors import quoted, shown
+from clora.recipe.marks import MAX_BYTES, MAX_DEPTH, parse, parse_file
+from clora.recipe.names import MAX_KEY, path_problem, text_problem
 from clora.recipe.problems import Problem, RecipeError
 from clora.recipe.scalars import as_text, found
 from clora.recipe.sections import component_kind
 from clora.recipe.tree import Entry, Keypath, Keys, Mark, Node, Text, is_null
 
 MAX_PARENTS = 16
+MAX_WITH, MAX_SETS = 16, 1_000  # files and values laid on top, each merged into the whole
+MAX_ALL_BYTES = 2 * MAX_BYTES  # of a recipe, its parents and all that is laid on top
+MAX_NAME = 60  # characters of a file's name where several are listed
 
 
 @frozen
@@ -28,21 +34,28 @@ class Layered:
     problems: tuple[Problem, ...]
 
 
-def layered(file: Path, with_files: Sequence[Path] = (), sets: Sequence[str] = ()) -> Layered:
-    """The whole tree of a recipe.
+def layered(
+    file: Path, with_files: Sequence[Path] = (), sets: Sequence[str] = (), named_by: Mark | None = None
+) -> Layered:
+    """The whole tree of a recipe; `named_by` is the place of another recipe that names this one.
 
     Raises RecipeError where a text cannot be read to its end: what it lacks would only be reported as missing.
     """
     reading = _Reading()
-    tree = reading.chain(file)
-    for other in with_files:
+    tree = reading.chain(file, named_by)
+    top = Mark.of_file(file, 1, 1, named_by)
+    with_mark = Mark(f"{top.source} --with", top.folder)
+    for other in with_files[:MAX_WITH]:
         # A world or a patch laid on top must not rename the recipe it is laid on.
-        tree = merge(tree, reading.chain(other).without("name", "title"))
-    for assignment in sets:
+        tree = merge(tree, reading.chain(other, with_mark).without("name", "title"))
+    for assignment in sets[:MAX_SETS]:
         tree = merge(tree, reading.assignment(assignment))
+    for option, given, most in (("--with", with_files, MAX_WITH), ("--set", sets, MAX_SETS)):
+        if len(given) > most:
+            reading.give_up(Problem(Mark(option, top.folder), f"{len(given):,} are given; at most {most:,} are read"))
     if reading.unreadable:
         raise RecipeError(reading.problems)
-    return Layered(Keys(tree.entries, Mark.of_file(file, 1, 1)), tuple(reading.problems))
+    return Layered(Keys(tree.entries, top), tuple(reading.problems))
 
 
 class _Reading:
@@ -51,18 +64,23 @@ class _Reading:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.unreadable = False
+        self.size = 0
 
     def give_up(self, *problems: Problem) -> Keys:
         self.problems.extend(problems)
         self.unreadable = True
         return Keys({}, problems[0].mark)
 
-    def chain(self, file: Path, below: tuple[Path, ...] = (), blame: Mark | None = None) -> Keys:
-        """A file laid on its parents; `below` are the files that lead here, `blame` the `extends` that named it."""
-        parsed = parse_file(file, blame)
+    def chain(self, file: Path, named_by: Mark | None, below: tuple[Path, ...] = ()) -> Keys:
+        """A file laid on its parents; `below` are the files that lead here, `named_by` the place that names it."""
+        parsed = parse_file(file, named_by)
         if parsed.tree is None:
             return self.give_up(*parsed.problems)
         self.problems.extend(parsed.problems)
+        self.size += parsed.size
+        if self.size > MAX_ALL_BYTES:
+            message = f"the files of this recipe are together larger than {MAX_ALL_BYTES:,} bytes"
+            return self.give_up(Problem(parsed.tree.mark, message))
         if is_null(parsed.tree):
             return Keys({}, parsed.tree.mark)
         if not isinstance(parsed.tree, Keys):
@@ -80,14 +98,18 @@ class _Reading:
         name = as_text(node)
         if name is None:
             return self.give_up(Problem(node.mark, f"expected one recipe file under `extends`, {found(node)}"))
-        lineage = (*below, file.resolve())
+        problem = path_problem(name)
+        if problem is not None:
+            return self.give_up(Problem(node.mark, f"extends: the path {quoted(name)} {problem}"))
+        lineage = (*below, real(file))
         parent = node.mark.folder / name
-        if parent.resolve() in lineage:
-            way = " -> ".join(step.name for step in (*lineage[lineage.index(parent.resolve()) :], parent))
-            return self.give_up(Problem(node.mark, f"recipes extend one another in a circle: {way}"))
+        if real(parent) in lineage:
+            circle = (*lineage[lineage.index(real(parent)) :], parent)
+            message = f"recipes extend one another in a circle: {names_of(circle)}"
+            return self.give_up(Problem(node.mark, message))
         if len(lineage) > MAX_PARENTS:
             return self.give_up(Problem(node.mark, f"more than {MAX_PARENTS} recipes extend one another"))
-        return self.chain(parent, lineage, node.mark)
+        return self.chain(parent, node.mark, lineage)
 
     def assignment(self, text: str) -> Keys:
         """The tree of one `--set a.b=value`."""
@@ -96,6 +118,9 @@ class _Reading:
         mark = Mark.of_set(dotted.strip())
         if not equals or not all(path):
             return self.give_up(Problem(Mark.of_set(text), "expected key=value, such as train.steps=200"))
+        problem = _key_problem(path) or (f"is larger than {MAX_BYTES:,} bytes" if len(value) > MAX_BYTES else None)
+        if problem is not None:
+            return self.give_up(Problem(mark, problem))
         parsed = parse(value, lambda line, column: mark)
         if parsed.tree is None:
             return self.give_up(*parsed.problems)
@@ -106,6 +131,27 @@ class _Reading:
         tree = _spelt_out(node, ())
         assert isinstance(tree, Keys)
         return tree
+
+
+def real(file: Path) -> Path:
+    """The file itself, symbolic links followed as far as they lead somewhere."""
+    return Path(os.path.realpath(file))
+
+
+def names_of(files: Sequence[Path]) -> str:
+    """Files that lead to one another: `a.yaml -> b.yaml -> a.yaml`; of many the two ends."""
+    names = [shown(file.name, MAX_NAME) for file in files]
+    if len(names) > 6:
+        names[3:-3] = [f"... ({len(names) - 6} files)"]
+    return " -> ".join(names)
+
+
+def _key_problem(path: Keypath) -> str | None:
+    """What is wrong with the key of a `--set`, which no YAML parser has seen."""
+    if len(path) > MAX_DEPTH:
+        return f"names {len(path):,} keys inside one another; a recipe is at most {MAX_DEPTH} deep"
+    told = ((key, text_problem(key, MAX_KEY)) for key in path)
+    return next((f"the key {quoted(key)} {problem}" for key, problem in told if problem), None)
 
 
 def _spelt_out(node: Node, path: Keypath) -> Node:

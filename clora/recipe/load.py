@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import attrs
 from attrs import frozen
 
-from clora.errors import CloraError
-from clora.recipe.checks import Parts, cross_checks
-from clora.recipe.fields import Key
-from clora.recipe.layers import layered
+from clora.errors import quoted
+from clora.recipe.checks import cross_checks
+from clora.recipe.layers import layered, names_of, real
+from clora.recipe.marks import MAX_BYTES, MAX_VALUES
+from clora.recipe.names import folder_name_problem
 from clora.recipe.problems import Problem, RecipeError
-from clora.recipe.resolved import Branch, as_annotated_yaml, as_yaml, digest, resolve
-from clora.recipe.scalars import as_text, found
-from clora.recipe.schema import Recipe, Student
-from clora.recipe.sections import component_kind, names_components
-from clora.recipe.structure import Failed, Structurer, dotted
-from clora.recipe.tree import Keypath, Keys, Mark, Node, is_null, mark_at
+from clora.recipe.recipe_structure import Finds, OtherRecipe, Provides, RecipeStructurer
+from clora.recipe.resolved import Branch, as_annotated_yaml, as_yaml, digest, resolve, values_in
+from clora.recipe.schema import Recipe
+from clora.recipe.tree import Keys, Mark, mark_at
 
-_NAME = re.compile(r"[A-Za-z0-9_-]+")
+__all__ = ["Finds", "LoadedRecipe", "Provides", "load_recipe"]
 
-
-class Provides(Protocol):
-    """A registered component, as far as recipes need it."""
-
-    @property
-    def cls(self) -> type:
-        """The attrs class whose fields are the component's YAML keys."""
-        ...
-
-
-class Finds(Protocol):
-    """The catalogue of components, as far as recipes need it."""
-
-    def find(self, kind: str, name: str) -> Provides:
-        """The component of this kind and name; raises CloraError with the nearest name where there is none."""
-        ...
+#: recipes that add one another at serving time, the first one included
+MAX_PLUS = 4
 
 
 @frozen
@@ -51,11 +34,13 @@ class LoadedRecipe:
     tree: Branch
     digest: str
     written: Keys
+    #: the recipe that `serve.plus` names, with this one's seed; None where it names none or was not to be read
+    plus: LoadedRecipe | None = None
 
     @property
     def origins(self) -> Mapping[str, Mark | None]:
         """Every value's dotted path with the place that gave it; None where it is the default."""
-        return {dotted(path): leaf.origin for path, leaf in self.tree.leaves()}
+        return {".".join(path): leaf.origin for path, leaf in self.tree.leaves()}
 
     def mark_of(self, path: str) -> Mark:
         """The place of the value at a dotted path, or of the innermost section around it that was written."""
@@ -72,102 +57,95 @@ class LoadedRecipe:
 
 
 def load_recipe(
-    path: str | Path, with_files: Sequence[str | Path] = (), sets: Sequence[str] = (), catalogue: Finds | None = None
+    path: str | Path,
+    with_files: Sequence[str | Path] = (),
+    sets: Sequence[str] = (),
+    catalogue: Finds | None = None,
+    *,
+    named_by: Mark | None = None,
+    plus: bool = True,
 ) -> LoadedRecipe:
     """The recipe of a file with other files and `key=value` texts laid on top; the installed plugins by default.
 
-    Raises RecipeError with every mistake.
+    `named_by` is the place that names the file, where that is not a person; unless `plus` the recipe that it adds at
+    serving time is not read. Raises RecipeError with every mistake, those of the recipe that it adds too.
     """
     if catalogue is None:
         from clora.plugins import discover
 
         catalogue = discover()
-    file = Path(path)
-    layers = layered(file, [Path(other) for other in with_files], sets)
-    structurer = _RecipeStructurer(catalogue)
-    structurer.problems.extend(layers.problems)
-    recipe = structurer.recipe(layers.tree)
-    structurer.problems.extend(cross_checks(structurer.parts(layers.tree)))
-    if recipe is None or structurer.problems:
-        raise RecipeError(structurer.problems)
-    if not recipe.name:
-        recipe = attrs.evolve(recipe, name=file.stem)
-    tree = resolve(recipe, layers.tree)
-    assert isinstance(tree, Branch)
-    return LoadedRecipe(recipe, file.absolute(), tree, digest(tree), layers.tree)
+    reader = _Reader(catalogue, follows=plus)
+    loaded = reader.load(Path(path), [Path(other) for other in with_files], sets, named_by, ())
+    if loaded is None:
+        raise RecipeError(reader.problems)
+    return loaded
 
 
-class _RecipeStructurer(Structurer):
-    """The structurer of recipes: knows where components stand and asks the catalogue for their classes."""
+class _Reader:
+    """Loads a recipe and those that it adds at serving time, and collects the mistakes of all of them."""
 
-    def __init__(self, catalogue: Finds) -> None:
-        super().__init__()
+    def __init__(self, catalogue: Finds, follows: bool) -> None:
         self.catalogue = catalogue
-        self.components: dict[Keypath, Any] = {}
-        self.student: Student | None = None
+        self.follows = follows
+        self.problems: list[Problem] = []
 
-    def recipe(self, tree: Keys) -> Recipe | None:
-        if tree.get("student") is None or is_null(tree.entries["student"].value):
-            self.student = Student()
+    def load(
+        self,
+        file: Path,
+        with_files: Sequence[Path],
+        sets: Sequence[str],
+        named_by: Mark | None,
+        above: tuple[Path, ...],
+    ) -> LoadedRecipe | None:
+        """The recipe, or None once its problems are recorded; `above` are the recipes that add this one."""
         try:
-            return self.value(Recipe, tree, ())
-        except Failed:
+            layers = layered(file, with_files, sets, named_by)
+        except RecipeError as error:
+            self.problems.extend(error.problems)
             return None
-
-    def parts(self, tree: Keys) -> Parts:
-        return Parts(tree, self.components, self.student)
-
-    def value(self, expected: Any, node: Node, path: Keypath) -> Any:
-        kind = component_kind(path)
-        if kind is not None and is_null(node):
+        before = len(self.problems)
+        structurer = RecipeStructurer(self.catalogue)
+        recipe = structurer.recipe(layers.tree)
+        self.problems += [*layers.problems, *structurer.problems, *cross_checks(structurer.parts(layers.tree))]
+        plus = None
+        if structurer.plus is not None and self.follows:
+            seed = () if recipe is None else (f"seed={recipe.seed}",)
+            plus = self.added(structurer.plus, seed, (*above, real(file)))
+        if recipe is None or len(self.problems) > before:
             return None
-        if kind is not None:
-            self.components[path] = component = self.component(kind, node, path)
-            return component
-        if names_components(path):
-            return self.named_components(expected, node, path)
-        if path == ("serve", "plus") and not is_null(node):
-            return self.other_recipe(node, path)
-        value = super().value(expected, node, path)
-        if isinstance(value, Student):
-            self.student = value
-        return value
+        if not recipe.name:
+            problem = folder_name_problem(file.stem)
+            if problem is not None:
+                message = f"the run is named by the file, but {quoted(file.stem)} {problem}; give it another by `name:`"
+                self.problems.append(Problem(layers.tree.mark, message))
+                return None
+            recipe = attrs.evolve(recipe, name=file.stem)
+        tree = resolve(recipe, layers.tree)
+        assert isinstance(tree, Branch)
+        self.problems += _too_much(tree, layers.tree.mark)
+        if len(self.problems) > before:
+            return None
+        return LoadedRecipe(recipe, file.absolute(), tree, digest(tree), layers.tree, plus)
 
-    def takes_null(self, key: Key) -> bool:
-        # A component that is required cannot be removed: its null is a missing section.
-        return super().takes_null(key) and not (key.type is Any and key.required)
+    def added(self, other: OtherRecipe, sets: Sequence[str], above: tuple[Path, ...]) -> LoadedRecipe | None:
+        """The recipe that `serve.plus` names."""
+        if real(other.file) in above:
+            way = names_of((*above[above.index(real(other.file)) :], other.file))
+            self.problems.append(Problem(other.mark, f"serve.plus: recipes add one another in a circle: {way}"))
+            return None
+        if len(above) >= MAX_PLUS:
+            way = names_of((*above, other.file))
+            message = f"serve.plus: more than {MAX_PLUS} recipes add one another: {way}"
+            self.problems.append(Problem(other.mark, message))
+            return None
+        return self.load(other.file, (), sets, other.mark, above)
 
-    def missing(self, key: Key, path: Keypath) -> str:
-        kind = component_kind((*path, key.name))
-        if kind is None:
-            return super().missing(key, path)
-        return f"section {key.name!r} is missing; write `{key.name}: {{use: NAME}}`"
 
-    def named_components(self, expected: Any, node: Node, path: Keypath) -> Any:
-        if not isinstance(node, Keys):
-            self.fail(node.mark, f"{dotted(path)}: expected a mapping of name -> {{use: NAME}}, {found(node)}")
-        for name, entry in node.entries.items():
-            if not _NAME.fullmatch(name):
-                message = f"{name!r} in {dotted(path)} is no name; letters, digits, - and _ make one"
-                self.problems.append(Problem(entry.key, message))
-        return self.mapping(Any, node, path)
-
-    def component(self, kind: str, node: Node, path: Keypath) -> Any:
-        keys = self.keys(node, path, "a component's name or {use: NAME, ...}")
-        use = keys.get("use")
-        if use is None:
-            self.fail(keys.mark, f"'use' is missing in {dotted(path)}: which component is it?")
-        name = as_text(use)
-        if name is None:
-            self.fail(use.mark, f"expected a component's name under `use`, {found(use)}")
-        try:
-            cls = self.catalogue.find(kind, name).cls
-        except CloraError as error:
-            self.fail(use.mark, str(error))
-        return self.made(cls, keys.without("use"), path)
-
-    def other_recipe(self, node: Node, path: Keypath) -> str:
-        other: Path = super().value(Path, node, path)
-        if not other.is_file():
-            self.fail(node.mark, f"{dotted(path)}: no recipe at {other}")
-        return str(other)
+def _too_much(tree: Branch, mark: Mark) -> list[Problem]:
+    """A recipe that could not be read again once every value is written down, as each run does."""
+    size, values = len(as_yaml(tree).encode()), values_in(tree)
+    if size > MAX_BYTES:
+        return [Problem(mark, f"has {size:,} bytes with every value written out; at most {MAX_BYTES:,} are read again")]
+    if values > MAX_VALUES:
+        return [Problem(mark, f"has {values:,} values with every default; at most {MAX_VALUES:,} are read again")]
+    return []

@@ -5,19 +5,24 @@ The parser's events are read rather than composed nodes: only they tell a writte
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
-from attrs import frozen
+from attrs import evolve, frozen
 
-from clora.errors import nearest
+from clora.errors import nearest, quoted, reason
+from clora.recipe.names import MAX_KEY, MAX_TEXT, path_problem, text_problem
 from clora.recipe.problems import Problem
 from clora.recipe.tree import Entry, Items, Keys, Mark, Node, Text
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 40
+MOST_OF_PYYAML = 85  # characters of PyYAML's own sentence, which may repeat some of the text
+MAX_NEIGHBOURS = 1_000  # files of a folder that a misspelt name is compared with
 MAX_VALUES = 20_000  # aliases counted as often as they are used, so that a few lines cannot become a million values
 
 Place = Callable[[int, int], Mark]
@@ -29,61 +34,84 @@ class Parsed:
 
     tree: Node | None
     problems: tuple[Problem, ...]
+    size: int = 0  # bytes of the file
 
 
 class _Unreadable(Exception):  # noqa: N818 - it signals that the error is recorded already
     """Reading must stop here; the problem is recorded already."""
 
 
-def parse_file(file: Path, blame: Mark | None = None) -> Parsed:
-    """The tree of a YAML file; `blame` is the place that names the file, where that is not the command line."""
-    whole = Mark.of_file(file)
+def parse_file(file: Path, named_by: Mark | None = None) -> Parsed:
+    """The tree of a YAML file; `named_by` is the place that names it, where that is not the command line's RECIPE."""
+    blame = named_by if named_by is not None and named_by.line else None  # a line of a file, not a `--with`
+    absolute = os.path.abspath(os.fspath(file).replace("\0", ""))
+    whole = Mark.of_file(Path(absolute), named_by=named_by)
+    problem = path_problem(file) or path_problem(absolute)
+    if problem is not None:
+        sentence = f"cannot read {whole.source}: its path {problem}" if blame else f"cannot be read: its path {problem}"
+        return Parsed(None, (Problem(blame or whole, sentence),))
     try:
-        content = file.read_bytes()
+        content = _content(file, pipes=blame is None)
     except OSError as error:
-        reason = f"cannot read {whole.source}: {error.strerror}" if blame else f"cannot be read: {error.strerror}"
-        return Parsed(None, (Problem(blame or whole, reason + _neighbour(file)),))
+        why = f"{reason(error.strerror or error)}{_neighbour(file)}"
+        sentence = f"cannot read {whole.source}: {why}" if blame else f"cannot be read: {why}"
+        return Parsed(None, (Problem(blame or whole, sentence),))
     if len(content) > MAX_BYTES:
         return Parsed(None, (Problem(whole, f"is larger than {MAX_BYTES} bytes, which no recipe is"),))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        return Parsed(None, (Problem(Mark.of_file(file, line, 1), "is not UTF-8 text"),))
-    return parse(text, lambda line, column: Mark.of_file(file, line, column))
+        return Parsed(None, (Problem(whole.at(line, 1), "is not UTF-8 text"),))
+    return evolve(parse(text, whole.at), size=len(content))
+
+
+def _content(file: Path, pipes: bool) -> bytes:
+    """At most a byte more than a recipe has. A recipe may be a pipe where a person's shell names it, not a file."""
+    if not pipes and file.exists() and not file.is_file() and not file.is_dir():
+        raise OSError("it is no file but a device or a pipe")
+    with file.open("rb") as stream:
+        return stream.read(MAX_BYTES + 1)
 
 
 def _neighbour(file: Path) -> str:
-    if not file.parent.is_dir():
+    if not os.path.isdir(file.parent):
         return ""
-    close = nearest(file.name, [other.name for other in file.parent.glob("*.yaml")])
-    return f"; did you mean {close!r}?" if close and close != file.name else ""
+    close = nearest(file.name, [other.name for other in islice(file.parent.glob("*.yaml"), MAX_NEIGHBOURS)])
+    return f"; did you mean {quoted(close)}?" if close and close != file.name else ""
 
 
 def parse(text: str, place: Place) -> Parsed:
-    """The tree of a YAML text whose marks `place` makes from line and column (from 1)."""
-    builder = _Builder(text, place)
+    """The tree of a YAML text whose marks `place` makes from line and column (from 1).
+
+    PyYAML's scanner and parser climb no stack and do work that grows with the text alone; a test counts it.
+    """
+    problems: list[Problem] = []
+    loader = None
     try:
-        tree = builder.document()
+        loader = yaml.SafeLoader(text)
+        return Parsed(_Builder(loader, place, problems).document(), tuple(problems))
     except _Unreadable:
-        tree = None
+        pass  # the problem is recorded already
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         mark = place(at.line + 1, at.column + 1) if at else place(1, 1)
-        builder.problems.append(Problem(mark, f"not YAML: {error.problem or error.context}"))
-        tree = None
+        problems.append(Problem(mark, f"not YAML: {reason(error.problem or error.context or error, MOST_OF_PYYAML)}"))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        builder.problems.append(Problem(place(line, 1), f"not YAML: {error.reason} (character {error.character})"))
-        tree = None
-    return Parsed(tree, tuple(builder.problems))
+        problems.append(Problem(place(line, 1), f"not YAML: {error.reason} (character {error.character})"))
+    except (ValueError, OverflowError):  # a character beyond Unicode, or a version of 5,000 digits
+        assert loader is not None
+        mark = place(loader.line + 1, loader.column + 1)
+        problems.append(Problem(mark, "not YAML: a number here is larger than YAML knows"))
+    return Parsed(None, tuple(problems))
 
 
 class _Builder:
-    def __init__(self, text: str, place: Place) -> None:
-        self.problems: list[Problem] = []
+    def __init__(self, loader: yaml.SafeLoader, place: Place, problems: list[Problem]) -> None:
+        self.problems = problems
         self.place = place
-        self.events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.SafeLoader))
+        self.events: Iterator[Any] = iter(loader.get_event, None)
         self.anchors: dict[str, tuple[Node, int] | None] = {}
         self.values = 0
 
@@ -98,6 +126,12 @@ class _Builder:
         self.values += values
         if self.values > MAX_VALUES:
             raise self.stop(mark, f"more than {MAX_VALUES} values, counting aliases as often as they are used")
+
+    def check_text(self, mark: Mark, what: str, text: str, most: int) -> None:
+        """Record what no file, path or other program would take."""
+        problem = text_problem(text, most)
+        if problem is not None:
+            self.problems.append(Problem(mark, f"{what} {quoted(text)} {problem}"))
 
     def document(self) -> Node:
         next(self.events)  # the stream's start
@@ -118,12 +152,13 @@ class _Builder:
             return self.alias(event, mark)
         self.count(mark, 1)
         if event.tag is not None:
-            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            self.problems.append(Problem(mark, f"tag {tag!r} is not allowed; the recipe's types say what a value is"))
+            tag = quoted(event.tag.replace("tag:yaml.org,2002:", "!!"))
+            self.problems.append(Problem(mark, f"tag {tag} is not allowed; the recipe's types say what a value is"))
         before = self.values - 1
         if event.anchor is not None:
             self.anchors[event.anchor] = None  # known but not finished
         if isinstance(event, yaml.ScalarEvent):
+            self.check_text(mark, "the text", event.value, MAX_TEXT)
             node: Node = Text(event.value, event.style is None, mark)
         elif isinstance(event, yaml.SequenceStartEvent):
             node = self.items(mark, depth)
@@ -135,10 +170,10 @@ class _Builder:
 
     def alias(self, event: Any, mark: Mark) -> Node:
         if event.anchor not in self.anchors:
-            raise self.stop(mark, f"alias {event.anchor!r} names no anchor above it")
+            raise self.stop(mark, f"alias {quoted(event.anchor)} names no anchor above it")
         target = self.anchors[event.anchor]
         if target is None:
-            raise self.stop(mark, f"alias {event.anchor!r} stands inside its own anchor")
+            raise self.stop(mark, f"alias {quoted(event.anchor)} stands inside its own anchor")
         node, size = target
         self.count(mark, size)
         return node
@@ -156,15 +191,16 @@ class _Builder:
             if not isinstance(event, yaml.ScalarEvent):
                 raise self.stop(key_mark, "a key must be one word")
             name = event.value
+            self.check_text(key_mark, "the key", name, MAX_KEY)
             value = self.node(next(self.events), depth + 1, key_mark)
             if event.tag is not None:
-                self.problems.append(Problem(key_mark, f"a tag on key {name!r} is not allowed"))
+                self.problems.append(Problem(key_mark, f"a tag on key {quoted(name)} is not allowed"))
             elif name == "<<" and event.style is None:
                 self.problems.append(Problem(key_mark, "merge keys (<<) are not supported; use `extends`"))
             elif name in entries:
                 first = entries[name].key
                 again = f"line {first.line}" if first.line else "before"
-                self.problems.append(Problem(key_mark, f"key {name!r} is already given at {again}"))
+                self.problems.append(Problem(key_mark, f"key {quoted(name)} is already given at {again}"))
             else:
                 entries[name] = Entry(key_mark, value)
         return Keys(entries, mark)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import yaml
 from attrs import frozen
 
+from clora.errors import escaped
 from clora.recipe.fields import keys_of
 from clora.recipe.scalars import FOREIGN_BOOLS, natural
 from clora.recipe.tree import Keypath, Keys, Mark, Node, Text, is_null
@@ -119,6 +119,18 @@ def digest(tree: Branch) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def values_in(entry: Branch | Leaf) -> int:
+    """How many values the entry is when it is read again."""
+    if isinstance(entry, Branch):
+        return 1 + sum(values_in(member) for member in entry.entries.values())
+    return _count(entry.value)
+
+
+def _count(value: Plain) -> int:
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(_count(member) for member in members)
+
+
 def as_yaml(tree: Branch) -> str:
     """The tree as YAML that loads again to the same digest."""
     return "".join(f"{text}\n" for text, leaf in _lines(tree, "") if leaf is None or not leaf.stays_default)
@@ -160,4 +172,5 @@ def _scalar(value: bool | int | float | str | None) -> str:
     is_word = _PLAIN_WORD.fullmatch(value) is not None and value.lower() not in FOREIGN_BOOLS
     if is_word and isinstance(natural(Text(value, True, _NOWHERE)), str):
         return value
-    return yaml.safe_dump(value, default_style='"', width=1_000_000, allow_unicode=True).rstrip("\n")
+    # The escapes are YAML's and Python's alike; what steers a terminal is never written as it is.
+    return '"' + escaped(value.replace("\\", "\\\\").replace('"', '\\"')) + '"'

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 
+from clora.errors import escaped, quoted
 from clora.recipe.tree import Items, Keys, Node, Text
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
@@ -18,16 +19,21 @@ _BOOLS = {"true": True, "false": False}
 FOREIGN_BOOLS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false"})
 
 
+#: digits of an integer and characters of any number: beyond them nothing is meant, and reading takes its time
+MAX_DIGITS, MAX_NUMBER = 20, 64
+
+
 def as_int(node: Node) -> int | None:
-    """The integer that is written here, or None."""
-    if isinstance(node, Text) and node.plain and _INT.fullmatch(node.text):
-        return int(node.text.replace("_", ""))
+    """The integer that is written here, or None; it has at most MAX_DIGITS digits."""
+    if isinstance(node, Text) and node.plain and len(node.text) <= MAX_NUMBER and _INT.fullmatch(node.text):
+        digits = node.text.replace("_", "")
+        return int(digits) if len(digits.lstrip("+-")) <= MAX_DIGITS else None
     return None
 
 
 def as_float(node: Node) -> float | None:
     """The finite number that is written here, or None; an integer is a number too."""
-    if isinstance(node, Text) and node.plain and _FLOAT.fullmatch(node.text):
+    if isinstance(node, Text) and _is_number(node) and not _digits_beyond(node):
         number = float(node.text.replace("_", ""))
         return number if math.isfinite(number) else None
     return None
@@ -42,13 +48,28 @@ def as_text(node: Node) -> str | None:
     """The text that is written here, or None if it would be read as a number, a boolean or null."""
     if not isinstance(node, Text):
         return None
-    if node.plain and (node.is_null or as_bool(node) is not None or _FLOAT.fullmatch(node.text)):
+    if node.is_null or as_bool(node) is not None or _is_number(node):
         return None
     return node.text
 
 
+def _is_number(node: Text) -> bool:
+    """True for a number of any size."""
+    return node.plain and _FLOAT.fullmatch(node.text) is not None
+
+
+def _digits_beyond(node: Text) -> bool:
+    """True for more digits than MAX_DIGITS in an integer, or a number of more than MAX_NUMBER characters."""
+    return len(node.text) > MAX_NUMBER or (_INT.fullmatch(node.text) is not None and as_int(node) is None)
+
+
+def is_beyond(node: Node) -> bool:
+    """True for a number that is written as one and that nothing here can hold."""
+    return isinstance(node, Text) and _is_number(node) and as_float(node) is None
+
+
 def natural(node: Text) -> str | int | float | bool | None:
-    """What a scalar means where no type is expected."""
+    """What a scalar means where no type is expected; a number beyond all bounds is its text (see `is_beyond`)."""
     if node.is_null:
         return None
     for read in (as_bool, as_int, as_float):
@@ -66,6 +87,8 @@ def found(node: Node) -> str:
         return "found a mapping"
     if node.is_null:
         return "found nothing" if not node.text else "found null"
+    if is_beyond(node) and _digits_beyond(node):
+        return f"found a number of {len(node.text):,} digits, of which at most {MAX_DIGITS} are read"
     if not node.plain and natural(Text(node.text, True, node.mark)) != node.text:
-        return f'found the text "{node.text}"'
-    return f"found {node.text!r}" if natural(node) == node.text else f"found {node.text}"
+        return f'found the text "{escaped(node.text)}"'
+    return f"found {quoted(node.text)}" if natural(node) == node.text else f"found {node.text}"

@@ -1,5 +1,7 @@
 """The typed recipe: one attrs class a section, whose fields are the YAML keys and whose validators are the bounds.
 
+Every number has two bounds. A bound that is no limit of the method keeps out what nobody means: counts that no machine
+sees the end of, and factors whose product with a weight float32 cannot hold.
 Sections that hold a component (`{use: NAME, ...}`) are typed by the component's own class, found through the plugins.
 """
 
@@ -9,23 +11,44 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attrs import asdict, field, frozen
-from attrs.validators import and_, ge, gt, le, optional
+from attrs.validators import deep_iterable, optional
+
+from clora.bounds import MOST_SEED, Between, between
+from clora.flow import MOST_STEPS
+from clora.recipe.names import is_folder_name, is_one_line
+
+#: no linear of the model families is wider; the plan refuses a rank above all linears of the recipe's own backbone
+RANK = between(1, 16_384)
+#: levels of a schedule: a thousand is what base models are trained with
+STEPS = between(1, MOST_STEPS)
+#: beyond these the levels of a schedule crowd at one end, until float32 cannot tell them apart
+SHIFT = between(0.01, 100.0)
+#: AdamW moves every weight by about the rate: above 1 nothing is left of a weight, below 1e-10 float32 rounds it away
+RATE = between(1e-10, 1.0)
+#: rows of one pass through a network
+ROWS = between(1, 4096)
+#: pictures of one kind
+PICTURES = 1_000_000
+#: student updates
+UPDATES = 1_000_000
 
 
-def _unit():
-    return and_(ge(0.0), le(1.0))
+def _share() -> Between:
+    return between(0.0, 1.0)
 
 
 @frozen
 class Student:
     """The adapter that is trained, and the few-step sampler it is trained for (paper: rank 128, 8 steps, shift 3)."""
 
-    rank: int = field(default=128, validator=ge(1))
-    alpha: float = field(default=128.0, validator=gt(0.0))
-    steps: int = field(default=8, validator=ge(1))
-    shift: float = field(default=3.0, validator=gt(0.0))
-    #: decay of the moving average that is exported instead of the last weights; null turns it off, as in the paper
-    ema: float | None = field(default=None, validator=optional(_unit()))
+    rank: int = field(default=128, validator=RANK)  # 1 to 16,384
+    #: 0.001 to 16,384; the LoRA's strength is alpha / rank, which the plan keeps between 0.001 and 1000
+    alpha: float = field(default=128.0, validator=between(0.001, 16_384.0))
+    steps: int = field(default=8, validator=STEPS)  # 1 to 1000
+    shift: float = field(default=3.0, validator=SHIFT)  # 0.01 to 100; 1 leaves the levels evenly spaced
+    #: decay of the moving average that is exported instead of the last weights; null turns it off, as in the paper.
+    #: Up to 0.999999, the average of a million updates; one of 1 would not move
+    ema: float | None = field(default=None, validator=optional(between(0.0, 0.999999)))
 
 
 @frozen
@@ -33,9 +56,9 @@ class Critic:
     """The adapter that follows the student's distribution; absent where no loss asks for it."""
 
     #: null: the student's rank, as in the paper; the strength alpha / rank is the student's always
-    rank: int | None = field(default=None, validator=optional(ge(1)))
-    updates: int = field(default=5, validator=ge(1))
-    lr: float = field(default=1e-4, validator=gt(0.0))
+    rank: int | None = field(default=None, validator=optional(RANK))
+    updates: int = field(default=5, validator=between(1, 1000))  # for each update of the student
+    lr: float = field(default=1e-4, validator=RATE)  # 1e-10 to 1
     #: the student's x_g, made before its update, serves the critic's first update too; false: a fresh rollout of the
     #: updated student, as the public code makes (independent schedule)
     reuse_rollout: bool = True
@@ -46,12 +69,13 @@ class Critic:
 class Teacher:
     """How teachers and the base are sampled when their outputs are made (paper: 40 steps, guidance 4)."""
 
-    steps: int = field(default=40, validator=ge(1))
-    guidance_scale: float = field(default=4.0, validator=ge(0.0))
-    #: null: the noise levels of the model's own scheduler
-    shift: float | None = field(default=3.0, validator=optional(gt(0.0)))
+    steps: int = field(default=40, validator=STEPS)  # 1 to 1000
+    #: 0 to 100: 1 asks for no unguided evaluation; beyond 100 latents leave the range that a VAE decodes
+    guidance_scale: float = field(default=4.0, validator=between(0.0, 100.0))
+    #: 0.01 to 100; null: the noise levels of the model's own scheduler
+    shift: float | None = field(default=3.0, validator=optional(SHIFT))
     #: how many teachers are on the device at once, the next ones loaded while a step runs; null: all of them
-    slots: int | None = field(default=None, validator=optional(ge(1)))
+    slots: int | None = field(default=None, validator=optional(between(1, 10_000)))
 
     def sampling(self) -> dict[str, Any]:
         """What decides a teacher's pictures: every key but where its weights wait."""
@@ -62,33 +86,38 @@ class Teacher:
 class Prepare:
     """What is made before training: the teachers' outputs, and pictures of them to look at."""
 
-    batch_size: int = field(default=8, validator=ge(1))  # pictures at a time; what is made is kept after each batch
-    previews: int = field(default=8, validator=ge(0))  # pictures per effect below RUN/prepare; 0 for none
-    train_images: int | None = field(default=None, validator=optional(ge(1)))  # at most so many per effect; null: all
-    general_images: int | None = field(default=None, validator=optional(ge(1)))  # of the general stream; null: all
+    batch_size: int = field(default=8, validator=ROWS)  # pictures at a time; what is made is kept after each batch
+    previews: int = field(default=8, validator=between(0, 1000))  # pictures per effect below RUN/prepare; 0 for none
+    #: at most so many per effect, up to a million; null: all
+    train_images: int | None = field(default=None, validator=optional(between(1, PICTURES)))
+    #: at most so many of the general stream, up to a million; null: all
+    general_images: int | None = field(default=None, validator=optional(between(1, PICTURES)))
 
 
 @frozen
 class Train:
     """The training loop (paper: 5,000 student updates, lr 1e-4, clip 10; its code: AdamW as torch has it)."""
 
-    steps: int = field(default=5000, validator=ge(0))
-    batch_size: int = field(default=1, validator=ge(1))
-    lr: float = field(default=1e-4, validator=gt(0.0))
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = field(default=0.01, validator=ge(0.0))
-    grad_clip: float = field(default=10.0, validator=gt(0.0))
-    warmup_steps: int = field(default=0, validator=ge(0))
+    steps: int = field(default=5000, validator=between(0, UPDATES))  # up to a million; 0 exports what it starts from
+    batch_size: int = field(default=1, validator=ROWS)  # 1 to 4096 rows of a process
+    lr: float = field(default=1e-4, validator=RATE)  # 1e-10 to 1
+    #: from 0 on and less than 1: a mean that forgets nothing never settles, and AdamW divides by 1 - beta
+    betas: tuple[float, float] = field(default=(0.9, 0.999), validator=deep_iterable(between(0.0, 1.0, below=True)))
+    #: the share that an update takes off a weight is lr times this, so neither may be more than 1
+    weight_decay: float = field(default=0.01, validator=between(0.0, 1.0))
+    #: the largest norm that a gradient keeps; a million is as good as no clipping
+    grad_clip: float = field(default=10.0, validator=between(1e-6, 1e6))
+    warmup_steps: int = field(default=0, validator=between(0, UPDATES))
     #: share of the run, at its end, over which both learning rates fall to zero along a cosine; 0 keeps them constant
-    decay: float = field(default=0.0, validator=_unit())
+    decay: float = field(default=0.0, validator=_share())
     schedule: Literal["independent", "shared"] = "independent"
     pack: bool = True
     #: AdamW's moments wait in CPU memory and it works there: half of the adapters' memory, a copy to and fro an update
     offload_optimizer: bool = False
     #: several processes share one base instead of holding one each: less memory, a gather before every block
     shard_base: bool = False
-    checkpoint_every: int = field(default=100, validator=ge(1))
-    keep_checkpoints: int = field(default=2, validator=ge(1))
+    checkpoint_every: int = field(default=100, validator=between(1, UPDATES))  # the last update is always saved
+    keep_checkpoints: int = field(default=2, validator=between(1, 1000))
 
 
 @frozen
@@ -101,10 +130,10 @@ class WarmStart:
 
     losses: dict[str, Any] = field(factory=dict)
     router: Any = None  # null: the recipe's own
-    updates: int = field(default=120, validator=ge(1))  # of train.batch_size rows each
-    lr: float | None = field(default=None, validator=optional(gt(0.0)))  # null: train.lr
+    updates: int = field(default=120, validator=between(1, UPDATES))  # of train.batch_size rows each
+    lr: float | None = field(default=None, validator=optional(RATE))  # null: train.lr
     #: share of these updates, at their end, over which the rate falls to zero
-    decay: float = field(default=0.5, validator=_unit())
+    decay: float = field(default=0.5, validator=_share())
     critic: bool = True  # false: the critic begins as the bare base
 
 
@@ -113,9 +142,11 @@ class Merge:
     """Teachers merged without training, through PEFT's add_weighted_adapter."""
 
     method: Literal["svd", "ties_svd", "dare_ties_svd", "linear", "cat"] = "svd"
-    rank: int = field(default=128, validator=ge(1))
-    density: float = field(default=0.2, validator=_unit())
-    weight: float = field(default=1.0, validator=gt(0.0))
+    rank: int = field(default=128, validator=RANK)  # 1 to 16,384
+    density: float = field(
+        default=0.2, validator=between(0.001, 1.0)
+    )  # the share of numbers that is kept; of 0 none is
+    weight: float = field(default=1.0, validator=between(0.001, 1000.0))  # of every teacher
 
 
 @frozen
@@ -141,9 +172,9 @@ class Export:
 class Evaluate:
     """How many test pictures are made."""
 
-    images: int = field(default=100, validator=ge(1))  # per effect
-    general_images: int = field(default=100, validator=ge(0))
-    batch_size: int = field(default=64, validator=ge(1))
+    images: int = field(default=100, validator=between(1, PICTURES))  # per effect, or all that there are
+    general_images: int = field(default=100, validator=between(0, PICTURES))
+    batch_size: int = field(default=64, validator=ROWS)  # 1 to 4096
     teacher: bool = True  # also sample each effect's own teacher, for the report's grid and the reference row
 
 
@@ -154,7 +185,7 @@ class Start:
     run: Path
     teachers: dict[str, Any] = field(factory=dict)  # banks beside the recipe's own, with the added effects
     #: share of the effect stream's rows that go to the effects the finished LoRA has
-    replay: float = field(default=0.5, validator=_unit())
+    replay: float = field(default=0.5, validator=_share())
 
 
 @frozen
@@ -166,9 +197,9 @@ class Recipe:
     teachers: Any
     router: Any
     prompts: Any
-    name: str = ""
-    title: str = ""
-    seed: int = field(default=0, validator=ge(0))
+    name: str = field(default="", validator=is_folder_name)  # the run's folder is NAME-HASH; if empty, the file's name
+    title: str = field(default="", validator=is_one_line)  # of at most 200 characters
+    seed: int = field(default=0, validator=between(0, MOST_SEED))  # below 2^32, as NumPy takes it
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: this process's own GPU where there is one
     effects: tuple[str, ...] | None = None  # which of the bank's effects; null means all
     simulations: dict[str, Any] = field(factory=dict)

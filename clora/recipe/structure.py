@@ -13,12 +13,13 @@ import attrs
 from attrs import frozen
 
 from clora.diffusers_folder import ModelPlace, placed
-from clora.errors import hint, nearest
+from clora.errors import QUOTED, CloraError, escaped, nearest, quoted, reason
 from clora.recipe.fields import Key, draft, keys_of
-from clora.recipe.problems import Problem
-from clora.recipe.scalars import as_bool, as_float, as_int, as_text, found, natural
+from clora.recipe.names import path_problem
+from clora.recipe.problems import Problem, UnknownWord
+from clora.recipe.scalars import as_bool, as_float, as_int, as_text, found, is_beyond, natural
 from clora.recipe.tree import Items, Keypath, Keys, Mark, Node, Text, is_null
-from clora.recipe.words import advice, bound, described
+from clora.recipe.words import advice, bound, described, dotted
 
 _SCALARS = {int: as_int, float: as_float, bool: as_bool, str: as_text}
 
@@ -34,6 +35,13 @@ class _Section:
     node: Keys
     path: Keypath
     keys: Mapping[str, Key]
+    words: tuple[str, ...]  # the keys' names
+
+    @classmethod
+    def of(cls, made: type, node: Keys, path: Keypath) -> _Section:
+        """The section of a class. Raises NameError or TypeError as `keys_of` does."""
+        keys = {key.name: key for key in keys_of(made)}
+        return cls(node, path, keys, tuple(keys))
 
 
 class Structurer:
@@ -42,7 +50,7 @@ class Structurer:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
 
-    def fail(self, mark: Mark, message: str) -> NoReturn:
+    def fail(self, mark: Mark, message: str | UnknownWord | CloraError) -> NoReturn:
         """Record a problem and give this value up."""
         self.problems.append(Problem(mark, message))
         raise Failed
@@ -51,7 +59,7 @@ class Structurer:
         """The node as a value of the expected type; raises Failed once its problems are recorded."""
         origin = get_origin(expected)
         if expected is Any:
-            return anything(node)
+            return self.anything(node, path)
         if origin in (Union, types.UnionType):
             return self.union(expected, node, path)
         if origin is Literal:
@@ -73,16 +81,37 @@ class Structurer:
     def scalar(self, expected: Any, node: Node, path: Keypath) -> Any:
         """An int, float, bool, str or Path; a path is relative to the file that it stands in."""
         text = as_text(node)
-        if expected is Path and text:
-            return Path(os.path.normpath(node.mark.folder / Path(text).expanduser()))
-        if expected is ModelPlace and text:
-            return placed(text, node.mark.folder)
+        if expected in (Path, ModelPlace) and text:
+            return self.path(expected, text, node.mark, path)
         value = _SCALARS[expected](node) if expected in _SCALARS else None
         if value is not None:
             return value
         if expected not in (Path, ModelPlace) and expected not in _SCALARS:
             self.fail(node.mark, f"{dotted(path)}: a recipe cannot give a value of type {described(expected)}")
         self.fail(node.mark, f"{dotted(path)}: expected {described(expected)}, {found(node)}{advice(expected, node)}")
+
+    def path(self, expected: Any, text: str, mark: Mark, path: Keypath) -> Any:
+        """A path, or a model's folder or Hub id."""
+        problem = path_problem(text)
+        if problem is None:
+            try:
+                value = placed(text, mark.folder) if expected is ModelPlace else _absolute(text, mark.folder)
+            except (RuntimeError, OSError) as error:  # no such home folder; a folder that may not be looked into
+                self.fail(mark, f"{dotted(path)}: {quoted(text)} cannot be looked up: {_why(error)}")
+            problem = path_problem(value)
+            if problem is None:
+                return value
+        self.fail(mark, f"{dotted(path)}: the path {quoted(text)} {problem}")
+
+    def anything(self, node: Node, path: Keypath) -> Any:
+        """A value where no type is expected: lists as tuples, mappings as dicts."""
+        if isinstance(node, Items):
+            return tuple(self.anything(item, (*path, str(i))) for i, item in enumerate(node.values))
+        if isinstance(node, Keys):
+            return {key: self.anything(entry.value, (*path, key)) for key, entry in node.entries.items()}
+        if is_beyond(node):
+            self.fail(node.mark, f"{dotted(path)}: expected a value, {found(node)}, which no number here can be")
+        return natural(node)
 
     def union(self, expected: Any, node: Node, path: Keypath) -> Any:
         """The first member that the node fits; null is None where None is a member."""
@@ -110,13 +139,14 @@ class Structurer:
             if type(option) is type(value) and option == value:
                 return option
         close = nearest(value, [o for o in options if isinstance(o, str)]) if isinstance(value, str) else None
-        meant = f"; did you mean {close!r}?" if close else ""
+        meant = f"; did you mean {quoted(close)}?" if close else ""
         self.fail(node.mark, f"{dotted(path)}: expected {described(expected)}, {found(node)}{meant}")
 
     def items(self, expected: Any, node: Node, path: Keypath) -> Any:
         """A tuple or a list; a fixed length is checked."""
         if not isinstance(node, Items):
-            instead = f"; write [{node.text}]" if isinstance(node, Text) and not node.is_null else ""
+            short = isinstance(node, Text) and not node.is_null and len(node.text) <= QUOTED
+            instead = f"; write [{escaped(node.text)}]" if isinstance(node, Text) and short else ""
             self.fail(node.mark, f"{dotted(path)}: expected {described(expected)}, {found(node)}{instead}")
         members = get_args(expected)
         if get_origin(expected) is not tuple or members[1:] == (...,):
@@ -148,15 +178,15 @@ class Structurer:
     def made(self, cls: type, node: Keys, path: Keypath) -> Any:
         """An instance of an attrs class from its keys."""
         try:
-            section = _Section(node, path, {key.name: key for key in keys_of(cls)})
+            section = _Section.of(cls, node, path)
         except (NameError, TypeError) as error:
-            self.fail(node.mark, f"{dotted(path)}: the types of class {cls.__name__} cannot be read: {error}")
+            why = f"the types of class {cls.__name__} cannot be read: {reason(error)}"
+            self.fail(node.mark, f"{dotted(path)}: {why}")
         before = len(self.problems)
         for name, entry in node.entries.items():
             if name not in section.keys:
-                self.problems.append(
-                    Problem(entry.key, f"unknown key {name!r}{_under(path)}{hint(name, section.keys)}")
-                )
+                sentence = f"unknown key {quoted(name)}{_under(path)}"
+                self.problems.append(Problem(entry.key, UnknownWord(sentence, name, section.words)))
         values: dict[str, Any] = {}
         for name, key in section.keys.items():
             given = node.get(name)
@@ -189,9 +219,10 @@ class Structurer:
                 attribute.validator(instance, attribute, value)
             except (ValueError, TypeError) as error:
                 self.problems.append(Problem(given.mark, bound(error, attribute.name, dotted((*section.path, name)))))
-            except AttributeError:
-                if complete:  # otherwise the validator looks at a field that could not be made
-                    raise
+            except Exception as error:  # a component's own code, which may raise anything
+                if complete or not isinstance(error, AttributeError):  # else it looks at a field that was not made
+                    why = f"its validator raised {_why(error)}"
+                    self.problems.append(Problem(given.mark, f"{dotted((*section.path, name))}: {why}"))
 
     def build(self, cls: type, arguments: Mapping[str, Any], section: _Section) -> Any:
         """The instance itself; what its constructor refuses is a problem at its section."""
@@ -199,11 +230,6 @@ class Structurer:
             return cls(**arguments)
         except Exception as error:  # a component's own code, which may raise anything
             self.fail(section.node.mark, bound(error, "", dotted(section.path)))
-
-
-def dotted(path: Keypath) -> str:
-    """The path as one word: train.steps."""
-    return ".".join(path) or "the recipe"
 
 
 def _is_mapping(expected: Any) -> bool:
@@ -214,10 +240,9 @@ def _under(path: Keypath) -> str:
     return f" in {dotted(path)}" if path else ""
 
 
-def anything(node: Node) -> Any:
-    """A value where no type is expected: lists as tuples, mappings as dicts."""
-    if isinstance(node, Items):
-        return tuple(anything(item) for item in node.values)
-    if isinstance(node, Keys):
-        return {key: anything(entry.value) for key, entry in node.entries.items()}
-    return natural(node)
+def _absolute(text: str, folder: Path) -> Path:
+    return Path(os.path.normpath(folder / Path(text).expanduser()))
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {reason(getattr(error, 'strerror', None) or error)}"

@@ -6,7 +6,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, field, frozen
+
+from clora.errors import escaped, shown
+
+#: characters that a place shows of its file's path, of a `--set`'s key, and of a path in a chain of files
+SOURCE, SET_KEY, STEP = 200, 60, 60
 
 #: the spellings of "nothing" in YAML
 NULLS = frozenset({"", "~", "null", "Null", "NULL"})
@@ -19,33 +24,55 @@ Keypath = tuple[str, ...]
 class Mark:
     """Where a value stands: a file with line and column (from 1), or the `--set` that gave it."""
 
-    source: str
+    source: str  # as it is shown: escaped, of a long path its end
     folder: Path  # what a relative path at this place is relative to
     file: Path | None = None
     line: int = 0
     column: int = 0
+    #: the place that names the file (an `extends`, a `--with`, a `serve.plus`); a mistake is the same by any way
+    named_by: Mark | None = field(default=None, eq=False)
 
     @classmethod
-    def of_file(cls, file: Path, line: int = 0, column: int = 0) -> Mark:
+    def of_file(cls, file: Path, line: int = 0, column: int = 0, named_by: Mark | None = None) -> Mark:
         """A place in a file, shown relative to the working directory where the file is below it."""
         file = Path(os.path.abspath(file))
         here = Path.cwd()
-        shown = file.relative_to(here) if file.is_relative_to(here) else file
-        return cls(str(shown), file.parent, file, line, column)
+        path = file.relative_to(here) if file.is_relative_to(here) else file
+        return cls(shown(path, SOURCE), file.parent, file, line, column, named_by)
 
     @classmethod
     def of_set(cls, key: str) -> Mark:
         """The `--set` of the command line that names this key."""
-        return cls(f"--set {key}", Path.cwd())
+        more = "..." if len(key) > SET_KEY else ""
+        return cls(f"--set {escaped(key[:SET_KEY])}{more}", Path.cwd())
+
+    def at(self, line: int, column: int) -> Mark:
+        """Another place in the same file."""
+        return evolve(self, line=line, column=column)
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+    def way(self) -> str:
+        """The places through which the file was reached, the naming recipe first, and an arrow; of many the two ends.
+
+        Empty where the command line names the file as the recipe.
+        """
+        steps: list[Mark] = []
+        step = self.named_by
+        while step is not None:
+            steps.insert(0, step)
+            step = step.named_by
+        words = [str(evolve(step, source=step.source[-STEP:])) for step in steps]
+        if len(words) > 3:
+            words[1:-1] = [f"... ({len(words) - 2} files)"]
+        return "".join(f"{word} -> " for word in words)
 
     def shown_from(self, folder: Path) -> str:
         """The place without its column, its file relative to `folder`."""
         if self.file is None:
             return self.source
-        return f"{Path(os.path.relpath(self.file, folder)).as_posix()}:{self.line}"
+        return f"{shown(Path(os.path.relpath(self.file, folder)).as_posix(), SOURCE)}:{self.line}"
 
 
 @frozen

@@ -11,8 +11,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 import attrs
 
 from clora.diffusers_folder import ModelPlace
-from clora.recipe.scalars import FOREIGN_BOOLS, as_int, as_text, natural
-from clora.recipe.tree import Node, Text
+from clora.errors import QUOTED, escaped, quoted, reason
+from clora.recipe.scalars import FOREIGN_BOOLS, as_int, as_text, is_beyond, natural
+from clora.recipe.tree import Keypath, Node, Text
 
 _NAMES = {
     int: "an integer",
@@ -23,6 +24,8 @@ _NAMES = {
     ModelPlace: "a folder or a Hub id",
     type(None): "null",
 }
+#: keys of a path and characters of a component's own sentence that a message repeats
+MOST_KEYS, SENTENCE = 40, 400
 _PLURALS = {int: "integers", float: "numbers", str: "texts", Path: "paths"}
 _BOUNDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than"}
 #: how attrs words the failure of its number validators
@@ -62,19 +65,30 @@ def advice(expected: Any, node: Node) -> str:
         return "; only true and false, unquoted and in small letters, are booleans here"
     if expected in (int, float) and not node.plain and natural(Text(node.text, True, node.mark)) != node.text:
         return "; leave the quotes out"
-    if expected is int and as_int(node) is None and node.plain and node.text.lstrip("+-").isdigit():
+    if expected is int and as_int(node) is None and not is_beyond(node) and node.plain and _is_digits(node):
         return "; leave the leading zeros out"
-    if expected in (str, Path) and node.plain and as_text(node) is None:
+    if expected in (str, Path) and node.plain and as_text(node) is None and len(node.text) <= QUOTED:
         return f'; as text it is written "{node.text}"'
     return ""
+
+
+def _is_digits(node: Text) -> bool:
+    return node.text.lstrip("+-").isdigit()
+
+
+def dotted(path: Keypath) -> str:
+    """The path as one word of a message: train.steps; of a long one the two ends."""
+    text = escaped(".".join(path[:MOST_KEYS]))
+    return (f"{text[:QUOTED]}...{text[-QUOTED:]}" if len(text) > 2 * QUOTED + 3 else text) or "the recipe"
 
 
 def bound(error: Exception, name: str, path: str) -> str:
     """A validator's failure in words: `train.steps must be at least 1, found 0`."""
     message = str(error.args[0]) if error.args else type(error).__name__
-    match = _ATTRS_BOUND.fullmatch(message)
+    match = _ATTRS_BOUND.fullmatch(message) if len(message) <= SENTENCE else None
     if match is not None:
-        return f"{path} must be {_BOUNDS[match['sign']]} {match['bound']}, found {match['value']}"
+        value = match["value"] if len(match["value"]) <= QUOTED else quoted(match["value"])
+        return f"{path} must be {_BOUNDS[match['sign']]} {match['bound']}, found {escaped(value)}"
     if name and message.startswith(f"'{name}' "):
-        return path + message[len(name) + 2 :]
-    return f"{path}: {message}"
+        return f"{path} {reason(message[len(name) + 3 :], SENTENCE)}"
+    return f"{path}: {reason(message, SENTENCE)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from attrs import asdict, frozen
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from attrs import frozen
 
 from clora.adapters.adapter import stack
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures
-from clora.files import write_atomic, write_atomic_with
 from clora.protocols import Truth
+from clora.run_files.results import Results
+from clora.run_files.tensors import kept_tensors, write_tensors
 from clora.runs import RunFolder, digest_file, digest_of, digest_once, digest_tensor
 from clora.seeding import Draws
 from clora.serving import Server
+from clora.stopping import during
 from clora.world import World, read_adapter
 
 if TYPE_CHECKING:
@@ -50,9 +49,10 @@ def load_served(plan: Plan, world: World, folder: RunFolder, plus: Path | None) 
     return Served({card.name: "served" for card in plan.cards}, "served")
 
 
+@during("while evaluating", "everything up to the export is kept, and the pictures made so far")
 def evaluate(
     plan: Plan, world: World, folder: RunFolder, plus: Path | None, tell: Callable[[str], None]
-) -> tuple[Evaluation, dict]:
+) -> tuple[Evaluation, Results]:
     """Make the pictures, measure, write `evaluate/`; returns both."""
     recipe = plan.recipe
     served = load_served(plan, world, folder, plus)
@@ -64,20 +64,11 @@ def evaluate(
         effects.append(maker.effect(card))
     general = maker.general() if recipe.evaluate.general_images else None
     evaluation = Evaluation(effects, general)
-    # before a metric has a chance to fail
-    write_atomic_with(folder.pictures, lambda path: save_file(to_tensors(evaluation), path))
-    results: dict = {"values": {}, "lower_is_better": [], "per_effect": {}, "matrices": {}, "nfe": nfe(plan)}
-    results |= {"per_picture": {}, "pictures": {effect.effect: list(effect.names) for effect in effects}}
+    write_tensors(folder.pictures, to_tensors(evaluation))  # before a metric has a chance to fail
+    results = Results(nfe=nfe(plan), pictures={effect.effect: effect.names for effect in effects})
     for metric in recipe.metrics.values():
-        measured = metric.measure(evaluation)
-        results["values"] |= dict(measured.values)
-        results["lower_is_better"] += sorted(measured.lower_is_better)
-        for name, values in measured.per_effect.items():
-            results["per_effect"].setdefault(name, {}).update(values)
-        for name, scores in measured.per_picture.items():
-            results["per_picture"].setdefault(name, {}).update({key: list(column) for key, column in scores.items()})
-        results["matrices"] |= {name: asdict(matrix) for name, matrix in measured.matrices.items()}
-    write_atomic(folder.results, json.dumps(results, indent=2) + "\n")
+        results = results.with_measured(metric.measure(evaluation))
+    folder.write_results(results)
     shutil.rmtree(maker.parts, ignore_errors=True)
     return evaluation, results
 
@@ -220,17 +211,11 @@ class Maker:
 
 
 def _kept(path: Path, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """The pictures of a file, made and written where it is not there or damaged.
+    """The pictures of a file, made and written where it is not there or damaged, which is told.
 
     They stay in the file, mapped: fifty effects at 1024 x 1024 are more than many a machine's memory.
     """
-    if path.exists():
-        try:
-            return load_file(path)["pictures"]
-        except (SafetensorError, KeyError, OSError):
-            pass
-    write_atomic_with(path, lambda temporary: save_file({"pictures": make().contiguous()}, temporary))
-    return load_file(path)["pictures"]
+    return kept_tensors(path, lambda: {"pictures": make().contiguous()})["pictures"]
 
 
 def general_items(plan: Plan) -> list[GeneralItem]:

@@ -5,36 +5,61 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file
 
 from clora.adapters.adapter import Adapter
 from clora.bundle.bundle import add_pictures, write_bundle
-from clora.lora_files.reader import LoraDelta
+from clora.errors import shown
+from clora.lora_files.reader import LoraDelta, read_lora
 from clora.merging import merge
+from clora.run_files.checksums import Tell, make_way, warn
+from clora.run_files.tensors import read_tensors
 from clora.runs import RunFolder
+from clora.stopping import during
 from clora.world import read_adapter
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from clora.plan import Plan
     from clora.world import World
 
 
-def export(plan: Plan, world: World, folder: RunFolder, student: Adapter | None) -> None:
-    """Write the bundle; with `serve.adapter: teachers` there is nothing to write.
+@during("while exporting", "everything up to the last checkpoint is kept")
+def export(plan: Plan, world: World, folder: RunFolder, student: Adapter | None) -> tuple[Path, ...]:
+    """Write the bundle and return its files; with `serve.adapter: teachers` there is nothing to write.
 
     Raises CloraError where the folder cannot be written.
     """
     adapter = student
     if plan.recipe.serve.adapter == "merge":
-        teachers = [read_adapter(world, card.lora, card.scale) for card in plan.cards]
+        teachers = [read_adapter(world, card.lora, card.scale, card.strength) for card in plan.cards]
         adapter = merge(teachers, world.shapes, plan.recipe.serve.merge, plan.recipe.seed)
     if adapter is None:
-        return
+        return ()
     deltas = {name: LoraDelta(a.detach(), b.detach(), scale) for name, (a, b, scale) in adapter.factors.items()}
-    write_bundle(plan, folder.lora.parent, deltas, getattr(torch, plan.recipe.export.dtype))
+    return write_bundle(plan, folder.lora.parent, deltas, getattr(torch, plan.recipe.export.dtype))
 
 
-def illustrate(plan: Plan, folder: RunFolder) -> None:
-    """Add to the bundle what the evaluation made: sample pictures and numbers."""
-    if folder.lora.exists():
-        add_pictures(plan, folder.lora.parent, load_file(folder.pictures), folder.read_results())
+def export_again(plan: Plan, folder: RunFolder, tell: Tell = warn) -> None:
+    """Make what is damaged or missing of a finished bundle again from its LoRA, where that is as it was written."""
+    marks = folder.marks()
+    stage = marks.stages.get("export")
+    if stage is None or stage.inputs != plan.digest or marks.problem(folder.path, folder.name(folder.lora)) is not None:
+        return
+    wrong = marks.damaged(folder.path, "export")
+    if not wrong:
+        return
+    for name, problem in wrong.items():
+        tell(f"{shown(folder.path / name)} {problem}; it is made again from {folder.lora.name}")
+        make_way(folder.path / name, tell)
+    deltas = read_lora(folder.lora, plan.recipe.backbone.shapes()).deltas
+    lost = frozenset(folder.path / name for name in wrong)
+    write_bundle(plan, folder.lora.parent, deltas, getattr(torch, plan.recipe.export.dtype), only=lost)
+    folder.mark_done("export", plan.digest, tuple(folder.path / name for name in stage.outputs))
+
+
+def illustrate(plan: Plan, folder: RunFolder) -> tuple[Path, ...]:
+    """Add to the bundle what the evaluation made, sample pictures and numbers; returns the files."""
+    if not folder.lora.exists():
+        return ()
+    return add_pictures(plan, folder.lora.parent, read_tensors(folder.pictures), folder.read_results())

@@ -17,6 +17,7 @@ from clora.stages.evaluate import conditions_of_evaluation
 from clora.stages.previews import write_previews
 from clora.stages.report import conditions_of_report
 from clora.stages.targets import make_targets
+from clora.stopping import during
 from clora.training.batches import Targets
 from clora.training.ranks import Ranks
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from clora.world import World
 
 
+@during("while preparing", "what is encoded and what the teachers have made is kept")
 def prepare(
     plan: Plan, world: World, folder: RunFolder, ranks: Ranks | None = None, progress: Progress | None = None
 ) -> Targets:

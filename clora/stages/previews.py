@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from clora.training.batches import Targets
     from clora.world import World
 
+PREVIEWS = "previews of "  # how the stages of single effects begin
 _LEAST = 128  # pixels: smaller pictures are enlarged, so that they can be seen
 _TILE = 256  # pixels: the height of a pair on the contact sheet, at most
 _COLUMNS = 4
@@ -30,7 +31,7 @@ def write_previews(plan: Plan, world: World, folder: RunFolder, targets: Targets
     written = 0
     for card in plan.cards:
         names = targets.names[card.name][: plan.recipe.prepare.previews]
-        stage = f"previews of {card.name}"
+        stage = f"{PREVIEWS}{card.name}"
         pictures = [[name, world.conditioning.digest(name)] for name in names]
         inputs = digest_of([pictures, [digest_tensor(targets.latents(card.name, name)) for name in names]])
         sheet = folder.prepare / f"{file_name(card.name)}.png"

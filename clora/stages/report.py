@@ -8,18 +8,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_file
-
 from clora.composition import chain
-from clora.evaluation import Matrix, Measured
+from clora.evaluation import Measured
 from clora.protocols import Truth
 from clora.report.data import Chart, Composition, Cost, EffectEntry, Grid, ReportData
 from clora.report.page import write_report
+from clora.run_files.record import RunRecord
+from clora.run_files.results import Results
+from clora.run_files.steps import read_steps
+from clora.run_files.tensors import read_tensors
 from clora.runs import RunFolder
 from clora.seeding import Draws
 from clora.serving import Server
 from clora.stages.evaluate import general_items, load_served
-from clora.training.loop import read_steps
+from clora.stopping import during
 from clora.training.warm_start import warm_folder
 from clora.values import StepReport
 
@@ -39,21 +41,23 @@ _INSTRUCTIONS = 12
 _COMPOSITIONS = 3
 
 
+@during("while the report was made", "everything up to the evaluation is kept")
 def report(plan: Plan, world: Callable[[], World], folder: RunFolder, plus: Path | None) -> None:
     """Write `report.html`. `world` is called only where samples must be made."""
     results = folder.read_results()
-    pictures = load_file(folder.pictures)
-    steps = read_steps(folder.steps)
-    warm = read_steps(warm_folder(folder.path) / folder.steps.name)
+    pictures = read_tensors(folder.pictures)
+    log = read_steps(folder.steps)
+    steps = log.reports
+    warm = read_steps(warm_folder(folder.path) / folder.steps.name).reports
     info = folder.info()
-    measured = _measured(results)
+    measured = results.measured()
     write_report(
         folder.report,
         ReportData(
             title=plan.recipe.title or plan.recipe.name,
             verdict=_verdict(plan, measured),
             facts=_facts(plan, results),
-            recipe=folder.recipe.read_text(),
+            recipe=plan.text,
             headline=_headline(measured),
             effects=tuple(_entry(plan, name) for name in plan.prompts),
             effect_grids={card.name: _grid(plan, card.name, pictures) for card in plan.cards},
@@ -62,17 +66,18 @@ def report(plan: Plan, world: Callable[[], World], folder: RunFolder, plus: Path
             charts=(*_warm_chart(warm), *_charts(steps)),
             measured=measured,
             cost=_cost(info, steps, warm),
-            versions=info["versions"],
+            versions=info.versions,
+            warnings=_warnings(plan, steps),
         ),
     )
 
 
-def _measured(results: Mapping[str, Any]) -> Measured:
-    matrices = {
-        name: Matrix(tuple(m["rows"]), tuple(m["columns"]), tuple(tuple(row) for row in m["values"]))
-        for name, m in results["matrices"].items()
-    }
-    return Measured(results["values"], frozenset(results["lower_is_better"]), results["per_effect"], matrices=matrices)
+def _warnings(plan: Plan, steps: Sequence[StepReport]) -> tuple[str, ...]:
+    """What of the curves is lost: the log was damaged, and the updates are not made again for its sake."""
+    wanted = plan.recipe.train.steps if plan.recipe.losses and plan.recipe.serve.adapter == "student" else 0
+    if len(steps) >= wanted:
+        return ()
+    return (f"The log of the updates was damaged: it has {len(steps)} of {wanted}, and the curves lack the others.",)
 
 
 def _verdict(plan: Plan, measured: Measured) -> str:
@@ -93,9 +98,9 @@ def _headline(measured: Measured) -> tuple[str, ...]:
     return next((names for names in found if names), ())
 
 
-def _facts(plan: Plan, results: Mapping[str, Any]) -> dict[str, str]:
+def _facts(plan: Plan, results: Results) -> dict[str, str]:
     recipe = plan.recipe
-    facts = {"effects": str(len(plan.cards)), "network evaluations a picture": results["nfe"], "seed": str(recipe.seed)}
+    facts = {"effects": str(len(plan.cards)), "network evaluations a picture": results.nfe, "seed": str(recipe.seed)}
     if recipe.losses:
         facts |= {
             "student updates": f"{recipe.train.steps:,} of {recipe.train.batch_size} rows",
@@ -213,11 +218,11 @@ def _series(
     return series
 
 
-def _cost(info: Mapping[str, Any], steps: Sequence[StepReport], warm: Sequence[StepReport]) -> Cost:
+def _cost(info: RunRecord, steps: Sequence[StepReport], warm: Sequence[StepReport]) -> Cost:
     mean = sum(step.forward_equivalents for step in steps) / len(steps) if steps else 0.0
     stages = {"warm start": sum(step.seconds for step in warm)} if warm else {}
     stages["train"] = sum(step.seconds for step in steps)
-    return Cost(info["seconds"], len(steps), mean, _peak_memory(), stages)
+    return Cost(info.seconds, len(steps), mean, _peak_memory(), stages)
 
 
 def _peak_memory() -> int | None:

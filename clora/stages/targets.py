@@ -147,7 +147,7 @@ def _digest(plan: Plan, card: EffectCard, cache: Path) -> str:
         {
             "backbone": plan.recipe.backbone.digest(),
             "lora": digest_once(card.lora, cache),
-            "scale": card.scale,
+            "scale": card.scale if len(card.strengths()) == 1 else card.strengths(),
             "prompt": card.teacher_prompt,
             "teacher": plan.recipe.teacher.sampling(),
         }

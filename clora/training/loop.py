@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import asdict, evolve, field, frozen
+from attrs import evolve, field, frozen
 
 from clora.adapters.adapter import Adapter
+from clora.errors import CloraError, shown
 from clora.extension import begin
-from clora.files import write_atomic
 from clora.protocols import trained_shapes
+from clora.run_files.steps import StepLog
 from clora.runs import RunFolder
 from clora.seeding import Draws
-from clora.training.checkpoint import Checkpoints, State
+from clora.stopping import GO_ON, Place, during, held
+from clora.training.checkpoint import Checkpoints, State, newest_good
 from clora.training.cycle import Cycle
 from clora.training.lookahead import LookAhead
 from clora.training.optimizer import MovingAverage, Trained, learning_rate
@@ -41,10 +40,6 @@ class Watchers:
     saved: Callable[[int, Path], None] = field(default=lambda step, path: None)
 
 
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C or a termination signal, after a checkpoint was saved."""
-
-
 def make_state(plan: Plan, world: World, ranks: Ranks) -> State:
     """Fresh student, critic and moving average on the world's base; the same on every rank."""
     recipe = plan.recipe
@@ -64,6 +59,7 @@ def make_state(plan: Plan, world: World, ranks: Ranks) -> State:
     return State(student, critic, None if decay is None else MovingAverage(student.adapter, decay))
 
 
+@during("while training", "everything up to the last checkpoint is kept")
 def train(
     plan: Plan,
     world: World,
@@ -75,23 +71,24 @@ def train(
 ) -> Adapter:
     """Train to the recipe's last update and return what is served: the moving average, or the student without one.
 
-    `warm` gives the adapter of the warm start; it is asked only where there is no checkpoint to go on from.
-    Raises NonFiniteLossError, and Stopped after Ctrl-C with a checkpoint saved; the same call then goes on exactly.
+    `warm` gives the adapter of the warm start; it is asked only where there is no good checkpoint to go on from. A signal is
+    noted and acted on after the cycle. Raises NonFiniteLossError, and clora.stopping.Stopped after a signal to any rank
+    with a checkpoint saved; the same call then goes on exactly.
     """
     recipe = plan.recipe
     checkpoints = Checkpoints(folder / "checkpoints", plan.digest, recipe.train.keep_checkpoints)
-    learnt = None if checkpoints.steps() else warm()
+    learnt = None if newest_good(checkpoints.folder) is not None else warm()
     state = make_state(plan, world, ranks)
     if recipe.start is not None:
-        begin(state, read_adapter(world, RunFolder(recipe.start.run).lora), recipe.start)
+        begin(state, read_adapter(world, RunFolder(recipe.start.run).check_lora()), recipe.start)
     if learnt is not None and recipe.warm_start is not None:
         hand_over(state, learnt, recipe.warm_start)
-    done = checkpoints.resume(state)
+    done = _resumed(checkpoints, state, ranks)
     log = StepLog(folder / "steps.jsonl", done) if ranks.first else None
     cycle = Cycle(recipe, batches, world.evaluator, state.student, state.critic, world.pace)
     draws = Draws(recipe.seed, rank=ranks.rank)
     ahead = LookAhead(plan, world.teachers, draws)
-    with _signals_noted() as stop, world.teachers.session():
+    with held() as stop, world.teachers.session():
         for update in range(done, recipe.train.steps):
             ahead.begin(update)
             report = _one_cycle(cycle, state, update, draws, plan)
@@ -100,13 +97,25 @@ def train(
                 log.add(report)
                 watchers.step(report)
             last = update + 1 == recipe.train.steps
-            stopping = ranks.any(stop())
+            stopping = ranks.any(stop.asked())
             if ranks.first and (last or stopping or (update + 1) % recipe.train.checkpoint_every == 0):
                 watchers.saved(update + 1, checkpoints.save(update + 1, state))
-            if stopping and not last:
-                raise Stopped
+            if stopping:
+                ranks.wait()  # a launcher ends all as soon as one has ended: the first is still saving
+                raise stop.stopped(Place("while training", f"the checkpoint of update {update + 1} is saved", GO_ON))
     ranks.wait()
     return state.student.adapter if state.average is None else state.average.adapter
+
+
+def _resumed(checkpoints: Checkpoints, state: State, ranks: Ranks) -> int:
+    """The updates done: the first rank puts damaged checkpoints aside, then all take the same one."""
+    done = checkpoints.resume(state) if ranks.first else 0
+    ranks.wait()
+    if not ranks.first:
+        done = checkpoints.resume(state)
+    if not ranks.agree(done):
+        raise CloraError(f"{shown(checkpoints.folder)}: not every process sees the same newest checkpoint; try again")
+    return done
 
 
 def _one_cycle(cycle: Cycle, state: State, update: int, draws: Draws, plan: Plan) -> StepReport:
@@ -129,53 +138,3 @@ def _is_loss(key: str) -> bool:
     """True for a term's own value (`bs_dmd`, `critic.flow_matching`), False for what it logs and for gradient norms."""
     name = key.removeprefix("critic.")
     return "." not in name and name != "grad_norm"
-
-
-class StepLog:
-    """One JSON line per student update; on resume the lines past the checkpoint are dropped."""
-
-    def __init__(self, path: Path, done: int) -> None:
-        self.path = path
-        kept = [line for line in read_steps(path) if line.step <= done]
-        write_atomic(path, "".join(json.dumps(asdict(report)) + "\n" for report in kept))
-
-    def add(self, report: StepReport) -> None:
-        """Append one line."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(asdict(report)) + "\n")
-
-
-def read_steps(path: Path) -> list[StepReport]:
-    """The step reports of a log; a torn last line (a kill while writing) is left out."""
-    reports: list[StepReport] = []
-    if not path.exists():
-        return reports
-    for line in path.read_text().splitlines():
-        try:
-            reports.append(StepReport(**json.loads(line)))
-        except (json.JSONDecodeError, TypeError):
-            break
-    return reports
-
-
-@contextmanager
-def _signals_noted() -> Iterator[Callable[[], bool]]:
-    """Within it, Ctrl-C and SIGTERM are noted and acted on after the current cycle; a second Ctrl-C acts at once."""
-    noted: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if noted:
-            raise KeyboardInterrupt
-        noted.append(number)
-
-    handled = (signal.SIGINT, signal.SIGTERM)
-    try:
-        before = [signal.signal(number, note) for number in handled]
-    except ValueError:  # not the main thread: whoever called owns the signals
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(noted)
-    finally:
-        for number, handler in zip(handled, before, strict=True):
-            signal.signal(number, handler)

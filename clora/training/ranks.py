@@ -65,15 +65,27 @@ class Ranks:
         """True on every rank if it is true on one; so that all stop after the same update."""
         if self.world == 1:
             return flag
-        on = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-        shared = torch.tensor([float(flag)], device=on)
+        shared = torch.tensor([float(flag)], device=self._on())
         torch.distributed.all_reduce(shared)
         return bool(shared.item())
+
+    def agree(self, number: int) -> bool:
+        """True on every rank if all have the same number."""
+        if self.world == 1:
+            return True
+        mean = torch.tensor([number], dtype=torch.float64, device=self._on())
+        self.average(mean)
+        return not self.any(float(mean) != number)
 
     def wait(self) -> None:
         """Return once every rank has come here."""
         if self.world > 1:
             torch.distributed.barrier()
+
+    def _on(self) -> str:
+        """Where the ranks exchange numbers."""
+        initialized = torch.distributed.is_initialized()
+        return "cuda" if initialized and torch.distributed.get_backend() == "nccl" else "cpu"
 
     def close(self) -> None:
         """Leave the process group, so that the launcher sees a clean end."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import field, frozen
 
-from clora.api import EffectCard, GeneralItem, Prompts
+from clora.api import MOST_SEED, EffectCard, GeneralItem, Prompts, between
 from clora_aop.captions import caption_request
 from clora_aop.triggers import Read, collisions, made_trigger
 
@@ -16,12 +16,13 @@ class Aop:
     """Asymmetric Orthogonal Prompting (CollectionLoRA): student `[trigger][caption]`, teacher its own prompt.
 
     `trigger: false` and `caption: false` take one half away: without its caption the student reads the trigger before
-    the teacher's prompt, and with neither it reads what `shared` gives. `seed` changes the made triggers.
+    the teacher's prompt, and with neither it reads what `shared` gives. `seed` (0 to 2^32 - 1) changes the made
+    triggers.
     """
 
     trigger: bool = True
     caption: bool = True
-    seed: int = field(default=0)
+    seed: int = field(default=0, validator=between(0, MOST_SEED))
 
     def trigger_of(self, card: EffectCard) -> str:
         """The card's own trigger or, where it has none, one made from seed and name."""

@@ -3,152 +3,141 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPResponse
+from random import uniform
 from time import sleep
-from typing import Any
-from urllib.error import HTTPError, URLError
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from attrs import field, frozen
 
-from clora.api import CloraError
+from clora.api import CloraError, parse_json, quoted, reason, shown
+from clora_captions.secret import Secrets
 
-MAX_ANSWER = 4 << 20
+if TYPE_CHECKING:
+    from clora_captions.transport import Answer, Failure
+
 #: answers that another try may change: too many requests, and servers in trouble
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 LONGEST_WAIT = 120.0  # seconds
 
 
 @frozen
+class Refusal:
+    """Why a try gave no answer, whether another may, and how many seconds the server asks to wait before it."""
+
+    sentence: str
+    again: bool = False
+    wait: float | None = None
+
+
+@frozen
 class Endpoint:
-    """Where to ask, with which headers; `secret` is never in what is told."""
+    """Where to ask, with which headers; what is in `secrets` is never told."""
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
-    timeout: float  # seconds for one answer
+    timeout: float  # seconds for one try, from the look-up of the name to the last byte
     retries: int
-    secret: str | None = field(default=None, repr=False)
+    secrets: Secrets = field(factory=Secrets, repr=False)
 
     @property
     def host(self) -> str:
         """The endpoint in messages: a path may hold what is nobody's business."""
-        return urlsplit(self.url).netloc
+        return shown(urlsplit(self.url).netloc, 100)
 
     def ask(self, question: Mapping[str, Any]) -> Any:
-        """The answer's JSON. Raises CloraError with the reason once no try is left, or where none would help."""
+        """The answer's JSON. Raises CloraError once no try is left, or where none would help.
+
+        Every message has the host, which attempt of how many it was, and the reason.
+        """
+        from clora_captions.transport import Answer, post
+
         data = json.dumps(question).encode()
         for tried in range(self.retries + 1):
-            try:
-                raw = self._post(data)
-            except _PassingError as error:
-                wait = error.wait if error.wait is not None else min(2.0**tried, LONGEST_WAIT)
-                if tried == self.retries or wait > LONGEST_WAIT:
-                    asks = f"; it asks to wait {wait:.0f} s" if error.wait is not None else ""
-                    tries = "1 try" if tried == 0 else f"{tried + 1} tries"
-                    raise CloraError(f"{self.host}: {error} after {tries}{asks}") from None
-                sleep(wait)
-                continue
-            try:
-                return json.loads(raw)
-            except (ValueError, RecursionError):
-                raise CloraError(f"{self.host} answers what is no JSON: {self._shown(raw)}") from None
+            attempt = f"{self.host}, attempt {tried + 1} of {self.retries + 1}"
+            # nothing is raised in there: an exception of requests has the key in the request that it carries along
+            outcome = post(self.url, self.headers, data, self.timeout, self.secrets)
+            if isinstance(outcome, Answer) and 200 <= outcome.status < 300:
+                return self._value(outcome.body, attempt)
+            refusal = self._refusal(outcome)
+            # half of it by chance: many that failed together do not come back together
+            wait = min(2.0**tried, LONGEST_WAIT) * uniform(0.5, 1.0) if refusal.wait is None else refusal.wait
+            if not refusal.again or tried == self.retries or wait > LONGEST_WAIT:
+                asks = f"; it asks to wait at least {wait:.0f} s" if refusal.again and refusal.wait is not None else ""
+                raise CloraError(f"{attempt}: {refusal.sentence}{asks}")
+            sleep(wait)
         raise AssertionError("the last try returns or raises")
 
-    def _post(self, data: bytes) -> bytes:
-        request = Request(self.url, data, {"Content-Type": "application/json", **self.headers}, method="POST")
-        deadline = time.monotonic() + self.timeout
+    def _value(self, body: bytes, attempt: str) -> Any:
+        wrong = ""
         try:
-            with build_opener(_NoRedirects).open(request, timeout=self.timeout) as response:
-                return self._body(response, deadline)
-        except HTTPError as error:
-            with error:
-                self._refused(error)
-        except TimeoutError:
-            raise _PassingError(f"no answer within {self.timeout:g} s") from None
-        except URLError as error:
-            if isinstance(error.reason, TimeoutError):
-                raise _PassingError(f"no answer within {self.timeout:g} s") from None
-            raise _PassingError(f"cannot be reached: {error.reason}") from None
-        except (HTTPException, OSError) as error:
-            raise _PassingError(f"the connection broke: {type(error).__name__}") from None
-        raise AssertionError("a refusal raises")
+            return parse_json(body.decode("utf-8-sig"), f"{attempt}: its answer")
+        except UnicodeDecodeError:
+            wrong = f"{attempt}: its answer is no text in UTF-8"
+        except CloraError as error:
+            wrong = str(error)
+        raise CloraError(f"{wrong}; it begins {quoted(self.secrets.hidden(_text(body[:4096])))}")
 
-    def _body(self, response: HTTPResponse, deadline: float) -> bytes:
-        """The whole answer, given up where it is too long in either sense."""
-        read = bytearray()
-        while chunk := response.read1(1 << 16):
-            read += chunk
-            if len(read) > MAX_ANSWER:
-                raise CloraError(f"{self.host}: its answer is larger than {MAX_ANSWER >> 20} MB")
-            if time.monotonic() > deadline:
-                raise _PassingError(f"no whole answer within {self.timeout:g} s")
-        if response.length:  # what the header promised and did not come
-            raise _PassingError("the connection broke in the middle of an answer")
-        return bytes(read)
+    def _refusal(self, outcome: Answer | Failure) -> Refusal:
+        """What a failure, or an answer that is no success, means."""
+        from clora_captions.transport import Failure
 
-    def _refused(self, error: HTTPError) -> None:
-        """Raise what an answer that is no success means."""
-        if 300 <= error.code < 400:
-            where = urlsplit(error.headers.get("Location", "")).netloc or "another address"
-            raise CloraError(f"{self.host} sends us on to {where}, where no key is taken; give that address as url")
-        if error.code in (401, 403):
-            raise CloraError(f"{self.host} refuses the key, or what it was asked for with it ({error.code})")
-        said = _message(error.read(1 << 16))
-        sentence = f"it answers {error.code}" + (f": {self._shown(said)}" if said else "")
-        if error.code in PASSING and b"insufficient_quota" not in said:
-            raise _PassingError(sentence, _retry_after(error.headers.get("Retry-After")))
-        raise CloraError(f"{self.host}: {sentence}")
+        if isinstance(outcome, Failure):
+            return Refusal(outcome.sentence + self._told(outcome.detail), outcome.again)
+        if 300 <= outcome.status < 400:
+            return Refusal(f"it sends us on to {self._elsewhere(outcome)}, where no key is taken; see `url`")
+        if outcome.status in (401, 403):
+            return Refusal(f"it refuses the key, or what it was asked for with it ({outcome.status})")
+        said = _message(outcome.body)
+        broken = f" (the rest did not come: {outcome.broken})" if outcome.broken else ""
+        again = outcome.status in PASSING and "insufficient_quota" not in said
+        return Refusal(f"it answers {outcome.status}{self._told(said)}{broken}", again, _retry_after(outcome))
 
-    def _shown(self, raw: bytes) -> str:
-        """The beginning of an answer on one line, without what is secret."""
-        text = " ".join(raw[:4096].decode("utf-8", "replace").split())
-        if self.secret:
-            text = text.replace(self.secret, "...")
-        text = "".join(letter for letter in text if letter.isprintable())
-        return text[:300] + ("..." if len(text) > 300 else "")
+    def _told(self, said: str) -> str:
+        """What a server or a library said, as the end of a sentence: on one line, cut, without what is secret."""
+        said = " ".join(said.split())
+        return f": {reason(self.secrets.hidden(said))}" if said else ""
+
+    def _elsewhere(self, answer: Answer) -> str:
+        """The host that a redirect names."""
+        try:
+            host = urlsplit(_header(answer, "location")).netloc.rpartition("@")[2]
+        except ValueError:
+            return "an address that cannot be read"
+        return quoted(self.secrets.hidden(host)) if host else "another address"
 
 
-class _PassingError(Exception):
-    """A failure that another try may not meet; `wait` is how many seconds the server asks for."""
-
-    def __init__(self, sentence: str, wait: float | None = None) -> None:
-        super().__init__(sentence)
-        self.wait = wait
+def _header(answer: Answer, name: str) -> str:
+    return next((value for key, value in answer.headers.items() if key.lower() == name), "")
 
 
-class _NoRedirects(HTTPRedirectHandler):
-    """A redirect is an answer like any other: following it would carry the key to whoever is named there."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
 
 
-def _message(raw: bytes) -> bytes:
+def _message(raw: bytes) -> str:
     """The sentence in an error's body, in the places where servers put it; else the body as it is."""
+    text = _text(raw)
     try:
-        told = json.loads(raw)
-        error = told.get("error", told)
-        found = (
-            error if isinstance(error, str) else " ".join(str(error[k]) for k in ("message", "code") if error.get(k))
-        )
-        return found.encode("utf-8", "replace") or raw
-    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
-        return raw
+        told = parse_json(text, "")
+    except CloraError:
+        return text
+    error = told.get("error", told) if isinstance(told, dict) else told
+    if isinstance(error, str):
+        return error
+    if not isinstance(error, dict):
+        return text
+    return " ".join(str(error[key]) for key in ("message", "code") if error.get(key)) or text
 
 
-def _retry_after(header: str | None) -> float | None:
+def _retry_after(answer: Answer) -> float | None:
     """Seconds to wait, from a number or a date; None where the header says neither."""
-    if header is None:
-        return None
+    from urllib3.exceptions import InvalidHeader
+    from urllib3.util import Retry
+
+    header = _header(answer, "retry-after")
     try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(header).timestamp() - time.time()
-        except (TypeError, ValueError, OverflowError):
-            return None
-    return max(seconds, 0.0) if seconds == seconds else None  # "nan" is a float too
+        return Retry().parse_retry_after(header) if header else None
+    except (InvalidHeader, ValueError, OverflowError, TypeError):  # dates of the year 10^9, and thousands of digits
+        return None

@@ -5,19 +5,28 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies
 
 from attrs import define, field, frozen
-from attrs.validators import ge, gt, optional
+from attrs.validators import optional
 
-from clora.api import CloraError, TokensUsed
+from clora.api import CloraError, TokensUsed, between, shown
 from clora_captions.http import Endpoint
 from clora_captions.parts import data_url, parts
+from clora_captions.secret import Secrets
 
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _KEY = re.compile(r"((sk|pk|gsk|xai|hf|key)[-_]|AIza)[A-Za-z0-9_-]{20,}")
+
+
+#: characters of a model's name, of an address, and of a key
+LONGEST_NAME, LONGEST_URL, LONGEST_KEY = 200, 2000, 4000
+#: tokens that one answer can count: what is more is no count
+MOST_TOKENS = 10**9
 
 
 @define
@@ -36,13 +45,15 @@ def _variable(instance: object, attribute: Any, value: str | None) -> None:
 
 
 def _no_key(instance: object, attribute: Any, value: str) -> None:
+    if not value.strip() or len(value) > LONGEST_NAME or not value.isprintable():
+        raise ValueError(f"'{attribute.name}' must be one line of at most {LONGEST_NAME} characters")
     if _KEY.fullmatch(value):
         raise ValueError(f"'{attribute.name}' looks like a key, which never stands in a recipe; see key_from")
 
 
 def _address(instance: object, attribute: Any, value: str) -> None:
     try:
-        parts = urlsplit(value)
+        parts = urlsplit(value if len(value) <= LONGEST_URL and value.isprintable() else "")
         host, secret = parts.hostname, parts.password or parts.username or parts.query or parts.fragment
         _ = parts.port
     except ValueError:
@@ -59,24 +70,25 @@ def _address(instance: object, attribute: Any, value: str) -> None:
 class OpenAi:
     """Asks `model` at `url` (OpenAI's, vLLM's, Ollama's ...) with the key in the environment variable `key_from`.
 
-    `key_from: null` sends no key. Pictures go out as JPEG, their longer side at most `size` pixels. An answer may take
-    `timeout` seconds; servers in trouble are asked `retries` times more. `max_tokens` and `temperature` are sent where
+    `key_from: null` sends no key. Pictures go out as JPEG, their longer side at most `size` pixels (64 to 8192). A try
+    may take `timeout` seconds (at most an hour) from the look-up of the name to the last byte; servers in trouble are
+    asked `retries` times more (at most 20). `max_tokens` (16 to a million) and `temperature` (0 to 2) are sent where
     they are given.
     """
 
     model: str = field(validator=_no_key)
     url: str = field(default="https://api.openai.com/v1", validator=_address)
     key_from: str | None = field(default="OPENAI_API_KEY", validator=_variable)
-    size: int = field(default=768, validator=ge(64))
-    timeout: float = field(default=120.0, validator=gt(0.0))
-    retries: int = field(default=4, validator=ge(0))
-    max_tokens: int | None = field(default=None, validator=optional(ge(16)))
-    temperature: float | None = field(default=None, validator=optional(ge(0.0)))
+    size: int = field(default=768, validator=between(64, 8192))
+    timeout: float = field(default=120.0, validator=between(0.01, 3600.0))
+    retries: int = field(default=4, validator=between(0, 20))
+    max_tokens: int | None = field(default=None, validator=optional(between(16, 1_000_000)))
+    temperature: float | None = field(default=None, validator=optional(between(0.0, 2.0)))
     _used: _Used = field(factory=_Used, init=False, repr=False, eq=False)
 
     def name(self) -> str:
         """The model and whose it is."""
-        return f"{self.model} at {urlsplit(self.url).netloc}"
+        return f"{self.model} at {shown(urlsplit(self.url).netloc, 100)}"
 
     def ready(self) -> Iterable[str]:
         """A key that is not set, or no key."""
@@ -92,16 +104,21 @@ class OpenAi:
         question = {"model": self.model, "messages": [{"role": "user", "content": content}]}
         options = {"max_tokens": self.max_tokens, "temperature": self.temperature}
         url = self.url.rstrip("/")
+        secrets = Secrets((*(() if key is None else (key,)), *_proxy_passwords()))
         endpoint = Endpoint(
             url if url.endswith("/chat/completions") else f"{url}/chat/completions",
-            {"User-Agent": "clora"} | ({} if key is None else {"Authorization": f"Bearer {key}"}),
+            {"User-Agent": "clora", "Content-Type": "application/json"}
+            | ({} if key is None else {"Authorization": f"Bearer {key}"}),
             self.timeout,
             self.retries,
-            key,
+            secrets,
         )
         answer = endpoint.ask(question | {name: value for name, value in options.items() if value is not None})
         self._count(answer)
-        return self._text(answer)
+        text = self._text(answer)
+        if secrets.inside(text):
+            raise CloraError(f"{self.name()}: its answer holds the key and is not kept")
+        return text
 
     def tokens_used(self) -> TokensUsed:
         """The sums of what the endpoint said; zero where it says nothing."""
@@ -113,8 +130,12 @@ class OpenAi:
         key = os.environ.get(self.key_from, "").strip()
         if not key:
             raise CloraError(f"the environment variable {self.key_from} is not set; `export {self.key_from}=...`")
-        if not (key.isascii() and key.isprintable() and " " not in key):
+        if not (key.isascii() and key.isprintable() and " " not in key and len(key) <= LONGEST_KEY):
             raise CloraError(f"what the environment variable {self.key_from} holds is no key")
+        if Secrets((key,)).inside(f"{self.model} {self.url}"):
+            raise CloraError(
+                f"`model` or `url` holds the key that {self.key_from} names; a key never stands in a recipe"
+            )
         return key
 
     def _part(self, part: str | Path) -> dict[str, Any]:
@@ -126,19 +147,21 @@ class OpenAi:
         usage = answer.get("usage") if isinstance(answer, dict) else None
         for name, key in (("asked", "prompt_tokens"), ("answered", "completion_tokens")):
             count = usage.get(key) if isinstance(usage, dict) else None
-            if isinstance(count, int) and count > 0:
+            if isinstance(count, int) and not isinstance(count, bool) and 0 < count <= MOST_TOKENS:
                 setattr(self._used, name, getattr(self._used, name) + count)
 
     def _text(self, answer: Any) -> str:
         """The words of the first choice; a refusal in a field of its own is an answer too."""
-        try:
-            choice = answer["choices"][0]
-            message = choice["message"]
-            text = message.get("content") or message.get("refusal") or ""
-            if isinstance(text, list):
-                text = "".join(part.get("text", "") for part in text)
-        except (KeyError, IndexError, TypeError, AttributeError):
-            raise CloraError(f"{self.name()}: its answer holds no choices[0].message.content") from None
+        choices = answer.get("choices") if isinstance(answer, dict) else None
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if not isinstance(choice, dict) or not isinstance(message, dict):
+            raise CloraError(f"{self.name()}: its answer holds no choices[0].message.content")
+        text = message.get("content") or message.get("refusal") or ""
+        if isinstance(text, list):
+            pieces = [part.get("text", "") if isinstance(part, dict) else None for part in text]
+            words = [piece for piece in pieces if isinstance(piece, str)]
+            text = "".join(words) if len(words) == len(pieces) else None
         if not isinstance(text, str):
             raise CloraError(f"{self.name()}: the content of its answer is no text")
         if choice.get("finish_reason") == "length":
@@ -146,3 +169,11 @@ class OpenAi:
         if choice.get("finish_reason") == "content_filter":
             raise CloraError(f"{self.name()}: its content filter kept the answer back")
         return text
+
+
+def _proxy_passwords() -> Iterable[str]:
+    """What the environment's proxies are told, and may send back, as the server may the key."""
+    for proxy in getproxies().values():
+        with suppress(ValueError):  # no address; the transport tells
+            if password := urlsplit(proxy).password:
+                yield unquote(password)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
@@ -9,20 +10,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import define, field, frozen
-from attrs.validators import ge
 
-from clora.api import CloraError
+from clora.api import CloraError, between, quoted, read_map, reason, shown
 from clora_captions.parts import parts, shrunk
 
 if TYPE_CHECKING:
     import torch
 
 PLACE = "<|image_pad|>"
+#: the settings in a model's folder that only Python reads
+SETTINGS = ("config.json", "generation_config.json", "preprocessor_config.json")
 #: how Qwen's own chat template lays one question out
 OPENING = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
 CLOSING = "<|im_end|>\n<|im_start|>assistant\n"
 #: words that look like the model's own signs, such as a placeholder of a picture that nobody gave
 _PLAIN = re.compile(r"<\|(\w+)\|>")
+
+
+LONGEST_NAME = 1000
+
+
+def _one_line(instance: object, attribute: Any, value: str | None) -> None:
+    if value is not None and not (value.strip() and len(value) <= LONGEST_NAME and value.isprintable()):
+        raise ValueError(f"'{attribute.name}' must be one line of at most {LONGEST_NAME} characters")
 
 
 @define
@@ -38,31 +48,34 @@ class _Loaded:
 class QwenVl:
     """A Qwen2-VL or Qwen2.5-VL: `model` is a folder or a Hub id (with `revision`), read from safetensors alone.
 
-    Pictures are shrunk to `size` pixels on their longer side. Answers are greedy, so the same pictures and words give
-    the same caption; they are at most `max_new_tokens` long.
+    Pictures are shrunk to `size` pixels (64 to 8192) on their longer side. Answers are greedy, so the same pictures and
+    words give the same caption; they are at most `max_new_tokens` long (16 to 32,768, the model's own context).
     """
 
-    model: str = "Qwen/Qwen2.5-VL-7B-Instruct"
-    revision: str | None = None
+    model: str = field(default="Qwen/Qwen2.5-VL-7B-Instruct", validator=_one_line)
+    revision: str | None = field(default=None, validator=_one_line)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    max_new_tokens: int = field(default=384, validator=ge(16))
-    size: int = field(default=768, validator=ge(64))
+    max_new_tokens: int = field(default=384, validator=between(16, 32_768))
+    size: int = field(default=768, validator=between(64, 8192))
     _loaded: _Loaded = field(factory=_Loaded, init=False, repr=False, eq=False)
 
     def name(self) -> str:
         """The folder's name or the Hub id, with its revision."""
         folder = self._folder
-        named = self.model if folder is None else folder.resolve().name
+        named = self.model if folder is None else os.path.basename(os.path.realpath(folder))
         return named if self.revision is None else f"{named}@{self.revision}"
 
     def ready(self) -> Iterable[str]:
         """A folder that is none or holds another kind of model, and a GPU that is not there."""
         folder = self._folder
-        if folder is not None and not (folder / "config.json").is_file():
-            yield f"{self.model!r} is no folder with a config.json; a Hub id looks like Qwen/Qwen2.5-VL-7B-Instruct"
+        if folder is not None and not os.path.isfile(folder / "config.json"):
+            place = quoted(self.model)
+            yield f"{place} is no folder with a config.json; a Hub id looks like Qwen/Qwen2.5-VL-7B-Instruct"
         elif folder is not None and not any(folder.glob("*.safetensors")):
-            yield f"{self.model} holds no .safetensors file, and nothing else is read (a pickle can run code)"
+            yield f"{shown(self.model)} holds no .safetensors file, and nothing else is read (a pickle can run code)"
+        elif folder is not None:
+            yield from _unreadable(folder)
         if self.device == "cuda":
             import torch
 
@@ -73,25 +86,25 @@ class QwenVl:
         """The model's answer. Raises CloraError where the model cannot be loaded, PictureError for a picture."""
         import torch
 
-        shown = parts(request, pairs)
-        images = [shrunk(part, self.size) for part in shown if isinstance(part, Path)]
+        asked = parts(request, pairs)
+        images = [shrunk(part, self.size) for part in asked if isinstance(part, Path)]
         model = self._model()
-        inputs = self._inputs(shown, images)
+        inputs = self._inputs(asked, images)
         length = inputs["input_ids"].shape[1]
         try:
             with torch.inference_mode():
                 made = model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
         except torch.cuda.OutOfMemoryError:
             raise CloraError(
-                f"{self.name()} needs more memory than the GPU has left; a smaller `size` needs less"
+                f"{shown(self.name())} needs more memory than the GPU has left; a smaller `size` needs less"
             ) from None
         if made.shape[1] - length >= self.max_new_tokens:
             raise CloraError(
-                f"{self.name()}: its answer breaks off after {self.max_new_tokens} tokens; raise max_new_tokens"
+                f"{shown(self.name())}: its answer breaks off after {self.max_new_tokens} tokens; raise max_new_tokens"
             )
         return self._loaded.words.decode(made[0, length:], skip_special_tokens=True)
 
-    def _inputs(self, shown: Sequence[str | Path], images: Sequence[Any]) -> Mapping[str, torch.Tensor]:
+    def _inputs(self, asked: Sequence[str | Path], images: Sequence[Any]) -> Mapping[str, torch.Tensor]:
         """What the model reads: in the words, one placeholder for every merged patch of the next picture.
 
         Qwen's own processor does the same, but cannot be made without torchvision, which its videos need.
@@ -105,7 +118,7 @@ class QwenVl:
             _PLAIN.sub(r"<\1>", part)
             if isinstance(part, str)
             else f"<|vision_start|>{PLACE * next(counts)}<|vision_end|>"
-            for part in shown
+            for part in asked
         ]
         inputs = dict(loaded.words(OPENING + "\n".join(read) + CLOSING, return_tensors="pt"))
         if (
@@ -136,15 +149,26 @@ class QwenVl:
         if folder is None:
             how["revision"] = self.revision
         how |= {"trust_remote_code": False, "local_files_only": folder is not None}
+        for problem in () if folder is None else _unreadable(folder):
+            raise CloraError(problem)
         try:
             return cls.from_pretrained(self.model if folder is None else folder, **how)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise CloraError(f"{self.model} cannot be loaded: {reason}") from error
+        except Exception as error:  # whatever transformers makes of a folder that anybody may have written
+            raise CloraError(f"{shown(self.model)} cannot be loaded: {reason(error)}") from error
 
     @property
     def _folder(self) -> Path | None:
         """The folder on this disk; None for a Hub id."""
-        path = Path(self.model).expanduser()
+        path = Path(os.path.expanduser(self.model))
         is_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", self.model) is not None
-        return None if is_id and not path.exists() else path
+        return None if is_id and not os.path.exists(path) else path
+
+
+def _unreadable(folder: Path) -> Iterable[str]:
+    """The folder's settings that are no bounded JSON map: transformers would read them in any length."""
+    for name in SETTINGS:
+        if os.path.lexists(folder / name):
+            try:
+                read_map(folder / name)
+            except CloraError as error:
+                yield str(error)

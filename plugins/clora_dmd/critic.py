@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from attrs import field, frozen
-from attrs.validators import and_, deep_iterable, ge, in_, min_len
+from attrs.validators import and_, deep_iterable, in_, min_len
 
-from clora.api import Asking, Await, LossTerm, Scene, Stream, add_noise, shift, velocity_target
+from clora.api import Asking, Await, LossTerm, Scene, Stream, add_noise, between, shift, velocity_target
 
 
 @frozen
 class CriticFlowMatching:
-    """Flow matching of the critic on the student's x0 in `simulation` (CollectionLoRA, critic; DMD2 Sec. 4.2)."""
+    """Flow matching of the critic on the student's x0 in `simulation` (CollectionLoRA, critic; DMD2 Sec. 4.2).
+
+    `weight` is 0 or 1e-6 to 1e6, whose product with the loss float32 holds.
+    """
 
     simulation: str
     streams: tuple[Stream, ...] = field(
         default=("general", "effect"), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
     )
-    weight: float = field(default=1.0, validator=ge(0.0))
+    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))
 
     def needs_critic(self) -> bool:
         """True: it trains the critic."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from attrs.validators import and_, deep_iterable, ge, gt, in_, le, lt, min_len
+from attrs.validators import and_, deep_iterable, in_, min_len
 
 from clora.api import (
     Asking,
@@ -15,6 +15,7 @@ from clora.api import (
     Scene,
     Stream,
     add_noise,
+    between,
     course,
     guide,
     position,
@@ -34,25 +35,28 @@ class Dmd:
 
     `tau_min` (0..1000) bounds the noise level at which critic and teacher are compared: the shifted level for
     `bound: post_shift` as the paper says, the one before the shift for `pre_shift` as the public code does. The shifted
-    one is a level of the paper's schedule and moves with the shift. `floor` is the least denominator of the gradient,
-    and so is `floor_of_spread` times the standard deviation of the teacher's x0: near the target |x - r| goes to zero,
-    which makes noise in f - r a gradient of constant size. `guidance_scale` 1 asks no unconditional teacher.
+    one is a level of the paper's schedule and moves with the shift. `floor` is the least denominator of the gradient
+    (1e-8 to 1), and so is `floor_of_spread` times the standard deviation of the teacher's x0: near the target |x - r|
+    goes to zero, which makes noise in f - r a gradient of constant size. `guidance_scale` is at most 100; 1 asks no
+    unconditional teacher. `weight` is 0 or 1e-6 to 1e6, whose product with the loss float32 holds; it rises over the
+    first `fade_in` of the run and falls over its last `fade_out`.
     """
 
     simulation: str
     streams: tuple[Stream, ...] = field(
         default=("general", "effect"), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
     )
-    weight: float = field(default=1.0, validator=ge(0.0))
-    fade_in: float = field(default=0.0, validator=and_(ge(0.0), le(1.0)))
-    fade_out: float = field(default=0.0, validator=and_(ge(0.0), le(1.0)))
-    guidance_scale: float = field(default=5.0, validator=ge(0.0))
-    tau_min: float = field(default=0.0, validator=and_(ge(0.0), lt(1000.0)))
+    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))
+    fade_in: float = field(default=0.0, validator=between(0.0, 1.0))
+    fade_out: float = field(default=0.0, validator=between(0.0, 1.0))
+    guidance_scale: float = field(default=5.0, validator=between(0.0, 100.0))
+    tau_min: float = field(default=0.0, validator=between(0.0, 1000.0, below=True))
     bound: Literal["post_shift", "pre_shift"] = field(default="post_shift", validator=in_(("post_shift", "pre_shift")))
     # 1e-3 is the mean rounding error of a unit-variance latent in bfloat16: |x - r| below it is no signal, and the
-    # quotient would be noise of any size. Latents at training's noise levels stand two orders above it.
-    floor: float = field(default=1e-3, validator=gt(0.0))
-    floor_of_spread: float = field(default=0.0, validator=and_(ge(0.0), le(1.0)))
+    # quotient would be noise of any size. Latents at training's noise levels stand two orders above it. At most 1, a
+    # whole standard deviation: beyond it nothing would be normalised.
+    floor: float = field(default=1e-3, validator=between(1e-8, 1.0))
+    floor_of_spread: float = field(default=0.0, validator=between(0.0, 1.0))
     normalise: bool = True
 
     def weight_at(self, progress: float) -> float:

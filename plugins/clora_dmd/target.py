@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from attrs import field, frozen
-from attrs.validators import and_, ge, gt, le, optional
+from attrs.validators import optional
 
-from clora.api import Asking, Scene, Schedule, Simulated, add_noise, position, shift, to_x0, unshift
+from clora.api import Asking, Scene, Schedule, Simulated, add_noise, between, position, shift, to_x0, unshift
 
 #: two positions closer than this are one: schedules are computed, bounds are typed
 SAME_POSITION = 1e-9
+#: levels that a message lists
+MOST_TOLD = 12
 
 
 @frozen
 class Target:
     """Target simulation (CollectionLoRA, TS-DMD).
 
-    The noise level is one of the schedule's strictly below `tau_max` (0..1000; null takes all of them), a level of the
-    paper's schedule that moves with the shift: 750 is half-way through the steps, whatever the shift. `last_steps: 5`
-    takes the schedule's last five levels instead, as the public code does.
+    The noise level is one of the schedule's strictly below `tau_max` (0.1..1000; null takes all of them), a level of
+    the paper's schedule that moves with the shift: 750 is half-way through the steps, whatever the shift.
+    `last_steps: 5` takes the schedule's last five levels instead, as the public code does.
     """
 
-    tau_max: float | None = field(default=750.0, validator=optional(and_(gt(0.0), le(1000.0))))
-    last_steps: int | None = field(default=None, validator=optional(ge(1)))
+    tau_max: float | None = field(default=750.0, validator=optional(between(0.1, 1000.0)))
+    last_steps: int | None = field(default=None, validator=optional(between(1, 1000)))
 
     def levels(self, schedule: Schedule) -> tuple[float, ...]:
         """The sigmas from which t_gen is drawn, falling; may be empty."""
@@ -50,7 +52,8 @@ class Target:
 
     def check_schedule(self, schedule: Schedule) -> Iterable[str]:
         """A sentence where the bounds leave no level of the schedule, or ask for more than it has."""
-        known = ", ".join(f"{1000 * sigma:.4g}" for sigma in schedule.sigmas)
+        known = ", ".join(f"{1000 * sigma:.4g}" for sigma in schedule.sigmas[:MOST_TOLD])
+        known += ", ..." if len(schedule) > MOST_TOLD else ""
         if self.last_steps is not None and self.last_steps > len(schedule):
             yield f"last_steps {self.last_steps} asks for more than the schedule's {len(schedule)} levels: {known}"
         elif not self.levels(schedule):

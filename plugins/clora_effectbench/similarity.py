@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from attrs.validators import ge
 
-from clora.api import Measured, ModelPlace
+from clora.api import Measured, ModelPlace, between
 from clora_effectbench.checks import check_pictures
 from clora_effectbench.encoder import ImageEncoder, encoder_problems
 
@@ -24,13 +23,13 @@ class SimilarityMetric:
     """Cosine of the student's picture to its teacher's (style) and to its source (subject); `model` sees the pictures.
 
     `model` is a folder or a Hub id (with `revision`), read from safetensors alone. `label` begins the columns' names,
-    so that several encoders can stand in one recipe.
+    so that several encoders can stand in one recipe. `batch_size` is 1 to 4096.
     """
 
     model: ModelPlace
     revision: str | None = None
     label: str = ""
-    batch_size: int = field(default=16, validator=ge(1))
+    batch_size: int = field(default=16, validator=between(1, 4096))
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @property

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
-from attrs.validators import ge
 
-from clora.api import CloraError, Matrix, Measured
+from clora.api import CloraError, Matrix, Measured, between
 from clora_effectbench.checks import SOURCE, check_pictures
 from clora_effectbench.distances import judge, shrunk, squared_distance
 
@@ -27,10 +26,10 @@ NO_TEACHER = "the student is compared with its teachers' pictures, which are not
 class ToTeacherMetric:
     """Distance to the teacher's pictures, what was left undone, bleed between teachers, drift of the general stream.
 
-    Pictures are compared with at most `size` pixels on their shorter side.
+    Pictures are compared with at most `size` pixels (8 to 8192) on their shorter side.
     """
 
-    size: int = field(default=256, validator=ge(8))
+    size: int = field(default=256, validator=between(8, 8192))
 
     def check_evaluation(self, teacher: bool, others: Sequence[Metric]) -> Iterable[str]:
         """A sentence where the teachers' pictures will not be made."""

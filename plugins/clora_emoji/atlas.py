@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,8 @@ import attrs
 import numpy
 import torch
 from PIL import Image
+
+from clora.api import quoted, read_json
 
 ASSETS = Path(__file__).parent / "assets"
 ARTISTS = ("noto", "noto-v1", "twemoji", "fluent-emoji-flat", "fluent-emoji-high-contrast")
@@ -31,7 +32,7 @@ class Subject:
 @cache
 def subjects() -> tuple[Subject, ...]:
     """Return every subject, in the order of the atlases."""
-    rows = json.loads((ASSETS / "subjects.json").read_text(encoding="utf-8"))
+    rows = read_json(ASSETS / "subjects.json")
     return tuple(Subject(row["name"], row["category"], row["split"]) for row in rows)
 
 
@@ -52,7 +53,7 @@ def pictures(artist: str) -> torch.Tensor:
     Raises ValueError for an unknown artist or an atlas of the wrong size.
     """
     if artist not in ARTISTS:
-        raise ValueError(f"unknown artist {artist!r}; there are {', '.join(ARTISTS)}")
+        raise ValueError(f"unknown artist {quoted(artist)}; there are {', '.join(ARTISTS)}")
     count = len(subjects())
     rows = -(-count // COLUMNS)
     with Image.open(ASSETS / f"{artist}.webp") as image:
@@ -71,5 +72,5 @@ def picture(artist: str, names: Sequence[str]) -> torch.Tensor:
     """
     unknown = [name for name in names if name not in _index()]
     if unknown:
-        raise ValueError(f"unknown subject {unknown[0]!r}")
+        raise ValueError(f"unknown subject {quoted(unknown[0])}")
     return pictures(artist)[[_index()[name] for name in names]]

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from attrs import frozen
 from torch.nn.functional import interpolate, pad
 
-from clora.api import Conditions, Footprint, Words
+from clora.api import (
+    CloraError,
+    Conditions,
+    Footprint,
+    Words,
+    config_fields,
+    files_problems,
+    read_config,
+    reason,
+    shown,
+    weights_misfits,
+    weights_problems,
+)
 
 from . import codec, network, words
 
@@ -36,12 +49,26 @@ class EmojiBackbone:
 
     def check(self) -> Iterable[str]:
         """Problems with the weights' folder, before anything is loaded."""
-        for name in ("config.json", "diffusion_pytorch_model.safetensors"):
-            if not (self.weights / name).is_file():
-                yield f"backbone emoji: {self.weights / name} is missing"
+        files = [self.weights / name for name in ("config.json", "diffusion_pytorch_model.safetensors")]
+        missing = [f"{shown(file)} is missing" for file in files if not os.path.exists(file)]
+        yield from (f"backbone emoji: {problem}" for problem in missing or self._misfits())
 
-    def _config(self) -> dict:
-        return json.loads((self.weights / "config.json").read_text(encoding="utf-8"))
+    def _misfits(self) -> Iterable[str]:
+        """Small files that cannot be, a configuration of another network, and weights that do not fit it."""
+        try:
+            problems = files_problems(self.weights, self.weights) or weights_problems(self.weights)
+            return problems or weights_misfits(self.weights, self.shapes())
+        except CloraError as error:
+            return [str(error)]
+
+    def _config(self) -> Mapping[str, Any]:
+        """config.json, every field of its type and in its range. Raises CloraError where one is not."""
+        path = self.weights / "config.json"
+        config = read_config(path, self.weights)
+        config_fields.check_fields(config, network.FIELDS, shown(path))
+        for problem in network.misfits(config):
+            raise CloraError(f"{shown(path)}: {problem}")
+        return config
 
     def shapes(self) -> Mapping[str, tuple[int, int]]:
         """(in, out) of the 14 linears of every block, from config.json alone."""
@@ -61,19 +88,26 @@ class EmojiBackbone:
         """The diffusers folder itself."""
         return self.weights
 
+    def local_weights(self) -> Path:
+        """The same folder: it is always here."""
+        return self.weights
+
     def footprint(self, rank: int, size: tuple[int, int]) -> Footprint:
         """Bytes of the weights in float32, and of a row of MAX_TOKENS words with two pictures; no weights are read."""
         config = self._config()
         width = config["num_attention_heads"] * config["attention_head_dim"]
         tokens = words.MAX_TOKENS + 2 * network.GRID**2
-        stored = (self.weights / "diffusion_pytorch_model.safetensors").stat().st_size
+        stored = sum(file.stat().st_size for file in self.weights.glob("*.safetensors") if file.is_file())
         return Footprint(2 * stored, 4 * KEPT * width * config["num_layers"] * tokens)  # stored in bfloat16
 
     def digest(self) -> str:
         """A hash of configuration and weights."""
         hasher = hashlib.blake2b(digest_size=8)
         for name in ("config.json", "diffusion_pytorch_model.safetensors"):
-            hasher.update((self.weights / name).read_bytes())
+            try:
+                hasher.update((self.weights / name).read_bytes())
+            except OSError as error:
+                raise CloraError(f"{shown(self.weights / name)}: cannot be read: {reason(error)}") from None
         return hasher.hexdigest()
 
     def load(self, device: torch.device) -> LoadedEmoji:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
 from typing import overload
 
 import torch
 from attrs import frozen
 
-from clora.api import GeneralItem, Split
+from clora.api import GeneralItem, Split, nearest, quoted
 
 from . import atlas
 from .effects import EFFECTS, training_subjects
@@ -64,9 +63,9 @@ class EmojiDataset:
     def sources(self, effect: str, split: Split) -> Sequence[str]:
         """The subjects of an effect's training pairs, or all test subjects. Raises ValueError for an unknown effect."""
         if effect not in EFFECTS:
-            near = get_close_matches(effect, EFFECTS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"the emoji world knows no effect {effect!r}{hint}")
+            near = nearest(effect, EFFECTS)
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise ValueError(f"the emoji world knows no effect {quoted(effect)}{hint}")
         return training_subjects(effect) if split == "train" else _mixed(atlas.select("test", atlas.TEST_CATEGORIES))
 
     def general(self, split: Split) -> Sequence[GeneralItem]:

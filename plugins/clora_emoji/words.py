@@ -10,11 +10,17 @@ from statistics import NormalDist
 
 import torch
 
+from clora.api import CloraError, quoted
+
 WIDTH = 128
 MAX_TOKENS = 32
 BOS = "<bos>"
 # A trigger such as <sepia_RN8pcKD> is one token and keeps its case; everything else is a lower-cased word.
 _TOKEN = re.compile(r"<[^<>\s]+>|[a-z0-9']+")
+
+
+class PromptError(CloraError, ValueError):
+    """A prompt that the model cannot read whole."""
 
 
 def tokenise(prompt: str) -> list[str]:
@@ -40,14 +46,14 @@ def vector(token: str) -> torch.Tensor:
 def encode(prompts: Sequence[str], length: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Return text float32 [B, L, 128] and mask bool [B, L], L the longest prompt or ``length``.
 
-    Raises ValueError when a prompt has more tokens than ``length`` or than 32.
+    Raises PromptError when a prompt has more tokens than ``length`` or than 32.
     """
     tokens = [tokenise(prompt) for prompt in prompts]
     longest = max((len(row) for row in tokens), default=1)
     limit = MAX_TOKENS if length is None else length
     if longest > limit:
         prompt = next(p for p, row in zip(prompts, tokens, strict=True) if len(row) > limit)
-        raise ValueError(f"prompt has more than {limit} tokens, its start of text included: {prompt!r}")
+        raise PromptError(f"prompt has more than {limit} tokens, its start of text included: {quoted(prompt)}")
     width = longest if length is None else length
     text = torch.zeros(len(tokens), width, WIDTH)
     mask = torch.zeros(len(tokens), width, dtype=torch.bool)

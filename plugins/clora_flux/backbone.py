@@ -7,11 +7,22 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
-from attrs.validators import ge, le, optional
+from attrs.validators import optional
 
-from clora.api import DiffusersFolder, Footprint, ModelPlace, NetworkMemory, Publication
+from clora.api import (
+    DiffusersFolder,
+    Footprint,
+    ModelPlace,
+    NetworkMemory,
+    Publication,
+    between,
+    library_errors,
+    scheduler_misfits,
+    weights_misfits,
+)
 
 from . import linears
+from .fields import FIELDS, clip_misfits, t5_misfits, vae_misfits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,9 +56,9 @@ class FluxKontext:
 
     model: ModelPlace = PUBLISHED
     revision: str | None = None
-    guidance: float | None = field(default=2.5, validator=optional(ge(0.0)))
-    max_sequence_length: int = field(default=512, validator=[ge(1), le(512)])
-    side: int | None = field(default=None, validator=optional([ge(32), le(4096)]))
+    guidance: float | None = field(default=2.5, validator=optional(between(0.0, 100.0)))
+    max_sequence_length: int = field(default=512, validator=between(1, 512))
+    side: int | None = field(default=None, validator=optional(between(32, 4096)))
     memory: NetworkMemory = field(factory=NetworkMemory)
 
     @property
@@ -57,18 +68,18 @@ class FluxKontext:
 
     def check(self) -> Iterable[str]:
         """Problems with the model's files, before a weight is loaded."""
-        problems = list(self.folder.check(PARTS)) or list(self._misfits())
+        problems = list(self.folder.check(PARTS, FIELDS)) or list(self._misfits())
         yield from (f"backbone flux_kontext: {problem}" for problem in problems)
 
     def _misfits(self) -> Iterable[str]:
         """Parts that do not fit one another, and a guidance that the transformer cannot do without."""
-        config, vae = linears.complete(self.folder.config("transformer")), self.folder.config("vae")
-        where = f"{self.model}/transformer/config.json"
-        wrong = [f"{where}: {name} is {value!r}" for name, value in config.items() if not linears.is_size(name, value)]
+        given, vae = self.config("transformer"), self.config("vae")
+        config, where = linears.complete(given), self.folder.where("transformer/config.json")
+        wrong = list(linears.misfits(given))
+        yield from (f"{where}: {problem}" for problem in wrong)
         if wrong:
-            yield from wrong
             return
-        clip, t5 = self.folder.config("text_encoder"), self.folder.config("text_encoder_2")
+        clip, t5 = self.config("text_encoder"), self.config("text_encoder_2")
         for name, needed, by in (
             ("in_channels", 4 * vae.get("latent_channels", 4), "2 x 2 latents of the VAE"),
             ("joint_attention_dim", t5.get("d_model"), "T5's d_model"),
@@ -76,16 +87,26 @@ class FluxKontext:
         ):
             if config[name] != needed:
                 yield f"{where}: {name} is {config[name]}, but {by} is {needed}"
-        for name in ("scaling_factor", "shift_factor"):
-            if not isinstance(vae.get(name), float | int):
-                yield f"{self.model}/vae/config.json: {name} is {vae.get(name)!r}, FLUX's latents need a number"
+        for file, problems in (
+            ("vae/config.json", vae_misfits(vae)),
+            ("text_encoder/config.json", clip_misfits(clip)),
+            ("text_encoder_2/config.json", t5_misfits(t5)),
+            ("scheduler/scheduler_config.json", scheduler_misfits(self.config("scheduler"))),
+        ):
+            yield from (f"{self.folder.where(file)}: {problem}" for problem in problems)
         if self.guidance is None and config["guidance_embeds"]:
             yield "guidance: this transformer was distilled with guidance and needs a number, such as 2.5"
         yield from self.memory.check(config["num_layers"] + config["num_single_layers"])
+        if self.folder.folder is not None:
+            yield from weights_misfits(self.folder.part("transformer"), self.shapes())
+
+    def config(self, part: str) -> Mapping[str, Any]:
+        """A part's configuration, every field of its type and in its range. Raises CloraError where one is not."""
+        return self.folder.config(part, FIELDS[part])
 
     def shapes(self) -> Mapping[str, tuple[int, int]]:
         """(in, out) of every linear of the transformer, from its config.json alone."""
-        return linears.shapes(self.folder.config("transformer"))
+        return linears.shapes(self.config("transformer"))
 
     def targets(self) -> tuple[str, ...]:
         """The linears of the blocks."""
@@ -93,11 +114,13 @@ class FluxKontext:
 
     def tokens(self, prompt: str) -> Sequence[int]:
         """T5's tokens of a prompt's own words, without the end of the text."""
-        return _t5_tokenizer(self.folder)(prompt, add_special_tokens=False).input_ids
+        tokenizer = _t5_tokenizer(self.folder)
+        with library_errors(self.folder.where("tokenizer_2")):
+            return tokenizer(prompt, add_special_tokens=False).input_ids
 
     def multiple(self) -> int:
         """What a picture's sides are multiples of: the VAE's factor times the patch of two latents."""
-        return 2 ** len(self.folder.config("vae")["block_out_channels"])
+        return 2 ** len(self.config("vae").get("block_out_channels", (64,)))
 
     def digest(self) -> str:
         """A hash of the model and the keys that change more of its output than the last bits."""
@@ -121,6 +144,10 @@ class FluxKontext:
     def weight_files(self) -> Path:
         """The transformer's folder; of a Hub id it is downloaded."""
         return self.folder.part("transformer")
+
+    def local_weights(self) -> Path | None:
+        """The transformer's folder; None of a Hub id."""
+        return None if self.folder.folder is None else self.folder.folder / "transformer"
 
     def footprint(self, rank: int, size: tuple[int, int]) -> Footprint:
         """What it takes in memory with a student of a rank and pictures of (height, width); reads no weights."""

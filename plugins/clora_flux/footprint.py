@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from attrs import evolve
 
-from clora.api import Blueprint, Footprint, network_footprint
+from clora.api import Blueprint, Footprint, library_errors, network_footprint
 
 from .linears import complete
 from .loaded import BLOCKS
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def footprint(backbone: FluxKontext, rank: int, size: tuple[int, int]) -> Footprint:
     """The transformer's bytes and a row's; the other parts' as they are stored, where the model is a folder."""
-    config = backbone.folder.config("transformer")
+    config = backbone.config("transformer")
     sizes, dtype = complete(config), backbone.memory.dtype
     tokens = (size[0] // backbone.multiple()) * (size[1] // backbone.multiple())
 
@@ -45,6 +45,7 @@ def footprint(backbone: FluxKontext, rank: int, size: tuple[int, int]) -> Footpr
 
     shapes = backbone.shapes()
     targets = {name: shapes[name] for name in backbone.targets()}
-    told = network_footprint(Blueprint(build, forward, BLOCKS, backbone.memory, targets, rank))
+    with library_errors(backbone.folder.where("transformer/config.json")):
+        told = network_footprint(Blueprint(build, forward, BLOCKS, backbone.memory, targets, rank))
     text = backbone.folder.stored("text_encoder") + backbone.folder.stored("text_encoder_2")
     return evolve(told, text=text, pictures=backbone.folder.stored("vae"))

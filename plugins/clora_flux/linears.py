@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clora.api import LinearRows, Linears
@@ -68,6 +68,10 @@ DEFAULTS: Mapping[str, Any] = {
     "pooled_projection_dim": 768,
     "guidance_embeds": False,
 }
+#: of the axes of the rotary embedding
+AXES = (16, 56, 56)
+#: beyond it the width, heads times their dimension, is a mistake, and would only fill the memory
+WIDEST = 1 << 16
 TIMESTEP_CHANNELS = 256  # the sinusoids of a timestep, fixed in diffusers' code
 
 
@@ -76,11 +80,18 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: config.get(name, default) for name, default in DEFAULTS.items()}
 
 
-def is_size(name: str, value: object) -> bool:
-    """Whether a key of the configuration has a value that it can have."""
-    if name == "guidance_embeds":
-        return isinstance(value, bool)
-    return (type(value) is int and value > 0) or (name == "out_channels" and value is None)
+def misfits(config: Mapping[str, Any]) -> Iterator[str]:
+    """Sizes that contradict one another, each as one sentence."""
+    found = complete(config)
+    width = found["num_attention_heads"] * found["attention_head_dim"]
+    if width > WIDEST:
+        yield f"num_attention_heads x attention_head_dim is {width}; at most {WIDEST} is built"
+    axes = config.get("axes_dims_rope", AXES)
+    if sum(axes) != found["attention_head_dim"] or any(axis % 2 for axis in axes):
+        yield f"axes_dims_rope is {list(axes)}; even numbers that add up to {found['attention_head_dim']} turn a head"
+    outputs = found["patch_size"] ** 2 * (found["out_channels"] or found["in_channels"])
+    if outputs != found["in_channels"]:
+        yield f"it makes {outputs} channels of patch_size and out_channels, but in_channels is {found['in_channels']}"
 
 
 def shapes(config: Mapping[str, Any]) -> Linears:

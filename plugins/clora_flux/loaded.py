@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from clora.api import CloraError, Conditions, Part, Schedule, Words, load_fitted
+from clora.api import CloraError, Conditions, Part, Schedule, Words, library_errors, load_fitted, pipeline_schedule
 
 from .sizes import fit
 from .tokens import pack, positions, unpack
@@ -59,7 +59,10 @@ class LoadedFlux:
                 "transformer": None,
                 "vae": None,
             }
-            self._text = FluxKontextPipeline(**parts)
+            for tokenizer, encoder in (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")):
+                check_tokens(self.folder.where(tokenizer), parts[tokenizer], parts[encoder])
+            with library_errors(self.folder.where("model_index.json")):
+                self._text = FluxKontextPipeline(**parts)
         return self._text
 
     @property
@@ -101,9 +104,11 @@ class LoadedFlux:
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> Words:
         """Words [B] -> T5's [B, L, D], CLIP's pooled [B, P]; FLUX reads T5's padding too, so no token is masked."""
-        text, pooled, _ = self.text.encode_prompt(
-            list(prompts), device=self.device, max_sequence_length=self.backbone.max_sequence_length
-        )
+        pipeline = self.text
+        with library_errors(f"{self.folder.where('text_encoder')} and text_encoder_2"):
+            text, pooled, _ = pipeline.encode_prompt(
+                list(prompts), device=self.device, max_sequence_length=self.backbone.max_sequence_length
+            )
         assert text is not None  # the signature allows None for callers who bring their own
         return Words(text, torch.ones(text.shape[:2], dtype=torch.bool, device=text.device), pooled)
 
@@ -118,7 +123,8 @@ class LoadedFlux:
             )
         vae = self.pictures  # picture by picture, so that neither memory nor roundings depend on the batch
         pictures = (picture.to(self.device, vae.dtype) for picture in images.split(1))
-        modes = torch.cat([vae.encode(picture).latent_dist.mode() for picture in pictures])  # pyright: ignore
+        with library_errors(self.folder.where("vae")):
+            modes = torch.cat([vae.encode(picture).latent_dist.mode() for picture in pictures])  # pyright: ignore
         return ((modes - vae.config["shift_factor"]) * vae.config["scaling_factor"]).float()
 
     @torch.no_grad()
@@ -149,17 +155,11 @@ class LoadedFlux:
 
     def schedule(self, steps: int, latents: torch.Tensor) -> Schedule:
         """The levels of the pipeline's scheduler for latents [B, C, h, w], shifted by their number of tokens."""
-        import numpy as np
         from diffusers.pipelines.flux.pipeline_flux_kontext import calculate_shift
 
-        scheduler = self._scheduler()
-        asked = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
-        mu = calculate_shift(
-            latents.shape[-2] * latents.shape[-1] // 4,
-            *(scheduler.config.get(name, default) for name, default in asked.items()),
-        )
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps).tolist(), mu=mu)
-        return Schedule(tuple(scheduler.sigmas[:-1].tolist()))
+        tokens = latents.shape[-2] * latents.shape[-1] // 4
+        where = self.folder.where("scheduler/scheduler_config.json")
+        return pipeline_schedule(self._scheduler(), calculate_shift, steps, tokens, where)
 
     def _scheduler(self) -> Any:
         from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
@@ -168,3 +168,10 @@ class LoadedFlux:
 
     def _load(self, part: str, cls: type[T]) -> T:
         return self.folder.load(part, cls, dtype=self.dtype, device=self.device)
+
+
+def check_tokens(where: str, tokenizer: Any, encoder: Any) -> None:
+    """Raise CloraError for a tokenizer that gives numbers which its text encoder has no words for."""
+    highest, words = max(tokenizer.get_vocab().values()), encoder.config.vocab_size
+    if highest >= words:
+        raise CloraError(f"{where}: it has a token {highest}, but its text encoder {words} words")

@@ -7,21 +7,21 @@ from random import Random
 from typing import Literal
 
 from attrs import field, frozen
-from attrs.validators import and_, ge, in_, le
+from attrs.validators import in_
 
-from clora.api import Draws, Route, Row
+from clora.api import Draws, Route, Row, between
 
 
 @frozen
 class Pdsr:
     """Probabilistic switching between the general stream and the effects' streams (CollectionLoRA, PDSR).
 
-    `p_switch` is the probability of the effect stream, `hold_steps` the steps that one draw serves, and `per` says
-    whether every row is drawn for itself or the whole batch of a rank at once.
+    `p_switch` is the probability of the effect stream, `hold_steps` the steps that one draw serves (a million at most,
+    a whole run), and `per` says whether every row is drawn for itself or the whole batch of a rank at once.
     """
 
-    p_switch: float = field(default=0.5, validator=and_(ge(0.0), le(1.0)))
-    hold_steps: int = field(default=1, validator=ge(1))
+    p_switch: float = field(default=0.5, validator=between(0.0, 1.0))
+    hold_steps: int = field(default=1, validator=between(1, 1_000_000))
     per: Literal["row", "batch"] = field(default="row", validator=in_(("row", "batch")))
 
     def route(self, draws: Draws, rows: int, effects: Sequence[str]) -> Route:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -10,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from attrs import field, frozen
-from attrs.validators import and_, ge, le, lt
 
-from clora.api import GeneralItem, PictureError, Split
+from clora.api import GeneralItem, PictureRow, Split, between, doubts, quoted, same_bytes, shown
 from clora_pictures.fitting import Fit, Size, load
-from clora_pictures.listings import Effects, Place, folders, places, sheets
-from clora_pictures.pictures import Headers, located
+from clora_pictures.keys import Stream
+from clora_pictures.layout import Layout, layout_state
+from clora_pictures.lines import SIZE_LIMIT
+from clora_pictures.listings import Effects, Place, places, sheets
+from clora_pictures.pictures import Headers
 from clora_pictures.problems import Problems, near, sentences
-from clora_pictures.rows import Asked, Row, Sheet
+from clora_pictures.rows import Asked, Row, Rules, Sheet
 
 if TYPE_CHECKING:
     import torch
@@ -25,23 +26,27 @@ if TYPE_CHECKING:
 
 def _sides(instance: object, attribute: attrs.Attribute[Any], value: int | Size | None) -> None:
     for side in () if value is None else (value,) if isinstance(value, int) else value:
-        and_(ge(1), le(8000))(instance, attribute, side)
+        between(1, 8000)(instance, attribute, side)
 
 
 @frozen
 class PicturesDataset:
     """Pictures in lists and folders: `effects` has the sources of every effect, `general` pictures with instructions.
 
-    Pictures are padded with white to `size` (a side, or [height, width]) or cropped to it; None keeps their own size,
-    in which all must agree. One without a split is for tests with the probability `test_share`, decided by its name;
-    if that leaves none of several for tests, one is.
+    Pictures are padded with white to `size` (a side, or [height, width], 1 to 8000) or cropped to it; None keeps their
+    own size, in which all must agree. One without a split is for tests with the probability `test_share`, decided by
+    its name; if that leaves none of several for tests, one is. `follow_links` lets links lead out of the lists' and
+    folders' own folders; a list has at most `size_limit` megabytes (1 to 8192).
     """
 
     effects: Effects | None = None
     general_: Place | None = field(default=None, alias="general")  # the protocol has a method of that name
     size: int | Size | None = field(default=None, validator=_sides)
     fit: Fit = "pad"
-    test_share: float = field(default=0.2, validator=and_(ge(0.0), lt(1.0)))
+    test_share: float = field(default=0.2, validator=between(0.0, 1.0, below=True))
+    follow_links: bool = False
+    size_limit: int = field(default=SIZE_LIMIT, validator=between(1, 8192))
+    _layouts: list[Layout] = field(factory=list, init=False, eq=False, repr=False)  # none, or the last one
 
     def __attrs_post_init__(self) -> None:
         if not self.effects and self.general_ is None:
@@ -61,7 +66,7 @@ class PicturesDataset:
 
     def general(self, split: Split) -> Sequence[GeneralItem]:
         """Pictures with instructions, in the file's order; raises ValueError for a file with mistakes."""
-        rows = self._of(split, self._good(places(self.general_, Asked("general"))))
+        rows = self._of(split, _rows(_good(places(self.general_, self._asked("general")))))
         items = (GeneralItem(name, row.instruction) for name, row in zip(self._names(rows), rows, strict=True))
         return tuple(dict.fromkeys(items))
 
@@ -70,38 +75,61 @@ class PicturesDataset:
         rows = self._of("train", self._effect(effect))
         return tuple(dict.fromkeys((row.source, row.target) for row in rows if row.target is not None))
 
+    def pictures(self) -> Iterable[PictureRow]:
+        """Every row of every list and folder; raises ValueError for one with mistakes."""
+        for stream in ("effects", "general"):
+            by_effect: dict[str, list[tuple[str, Row]]] = {}
+            for sheet in _good((place, asked) for place, asked in self._places() if asked.stream == stream):
+                for row in sheet.rows:
+                    place = f"{shown(sheet.problems.path)}{f':{row.line}' if row.line else ''}"
+                    by_effect.setdefault(row.effect, []).append((place, row))
+            for effect, rows in by_effect.items():
+                tests = {id(row) for row in self._of("test", [row for _, row in rows])}
+                for place, row in rows:
+                    split: Split = "test" if id(row) in tests else "train"
+                    yield PictureRow(place, row.source, row.target, effect, row.instruction, split)
+
+    def warnings(self) -> Iterable[str]:
+        """Pairs that look swapped or unchanged, and pictures in train and test alike, told apart by their bytes."""
+        rows = list(self.pictures())
+        return doubts(rows, same_bytes(path for row in rows for path in (row.source, row.target) if path is not None))
+
     def images(self, names: Sequence[str]) -> torch.Tensor:
         """Those pictures upright on white, float32 [B, 3, H, W] in [-1, 1]; ValueError names a file that is damaged."""
-        inside = self._folders()
-        base = _common(inside)
+        layout = self._layout()
         size = (self.size, self.size) if isinstance(self.size, int) else self.size
-        return load([_allowed(base, name, inside) for name in names], size, self.fit)
+        return load([layout.allowed(name, self.follow_links) for name in names], size, self.fit)
+
+    def _asked(self, stream: Stream) -> Asked:
+        return Asked(stream, rules=Rules(self.follow_links, self.size_limit))
 
     def _places(self) -> Iterator[tuple[Place, Asked]]:
         """All that is given, with what it is read for."""
-        yield from places(self.effects, Asked("effects"))
-        yield from places(self.general_, Asked("general"))
+        yield from places(self.effects, self._asked("effects"))
+        yield from places(self.general_, self._asked("general"))
 
-    def _effect(self, effect: str) -> list[Row]:
+    def _layout(self) -> Layout:
+        """Where everything lies, looked up again once a folder of all effects has changed."""
+        state = layout_state(self.effects)
+        if not self._layouts or self._layouts[0].state != state:
+            self._layouts[:] = [Layout.of(self._places(), state)]
+        return self._layouts[0]
+
+    def _effect(self, effect: str) -> Sequence[Row]:
         """An effect's rows of both splits."""
-        given = list(places(self.effects, Asked("effects")))
-        own = [(place, asked) for place, asked in given if asked.effect in (None, effect)]
-        rows = self._good(own)
-        found = [row for row in rows if row.effect == effect]
+        layout = self._layout()
+        own = layout.own(effect)
+        read = _good(own)
+        found = layout.rows_of(effect, read)
         if found or (own and own[0][1].effect == effect):
             return found
-        known = sorted({row.effect for row in rows} | {asked.effect for _, asked in given if asked.effect})
-        listed = near(effect, known) or (f"; it has {', '.join(known[:20])}" if known else "")
-        where = "the dataset's `effects`" if isinstance(self.effects, Mapping) else self.effects
+        known = sorted(
+            {row.effect for row in _rows(read)} | {asked.effect for _, asked in layout.effects if asked.effect}
+        )
+        listed = near(effect, known) or (f"; it has {', '.join(quoted(n)[1:-1] for n in known[:20])}" if known else "")
+        where = "the dataset's `effects`" if isinstance(self.effects, Mapping) else self.effects and shown(self.effects)
         where = where or "the dataset, which has no `effects` file,"
-        raise ValueError(f"{where} has no line of the effect {effect!r}{listed}")
-
-    def _good(self, given: Iterable[tuple[Place, Asked]]) -> list[Row]:
-        """The rows of lists and folders; ValueError with their mistakes."""
-        read = [sheet for place, asked in given for sheet in sheets(place, asked)]
-        if any(sheet.problems.count for sheet in read):
-            raise ValueError("\n".join(sentences(sheet.problems for sheet in read)))
-        return [row for sheet in read for row in sheet.rows]
+        raise ValueError(f"{where} has no line of the effect {quoted(effect)}{listed}")
 
     def _split(self, row: Row) -> Split:
         """The line's own split, or one that depends on the source's name: the same in all files and for ever."""
@@ -129,33 +157,29 @@ class PicturesDataset:
             if self._split(row) != self._split(other):
                 problems.at(
                     row.line,
-                    f"{row.below!r} is a {self._split(row)} picture here, a {self._split(other)} one in line "
+                    f"{quoted(row.below)} is a {self._split(row)} picture here, a {self._split(other)} one in line "
                     f"{other.line}; give both lines the same split",
                 )
         return problems
 
-    def _folders(self) -> list[Path]:
-        found = (folder for place, _ in self._places() for folder in folders(place))
-        return list(dict.fromkeys(found))
-
     def _names(self, rows: Iterable[Row]) -> list[str]:
         """The dataset's names of rows' pictures, below what all its folders share; one picture has one name."""
-        base = _common(self._folders())
+        base = self._layout().base
         return [row.source.relative_to(base).as_posix() for row in rows]
+
+
+def _good(given: Iterable[tuple[Place, Asked]]) -> list[Sheet]:
+    """Lists and folders as sheets; ValueError with their mistakes."""
+    read = [sheet for place, asked in given for sheet in sheets(place, asked)]
+    if any(sheet.problems.count for sheet in read):
+        raise ValueError("\n".join(sentences(sheet.problems for sheet in read)))
+    return read
+
+
+def _rows(read: Iterable[Sheet]) -> list[Row]:
+    return [row for sheet in read for row in sheet.rows]
 
 
 def _drawn(row: Row) -> float:
     """A number in [0, 1) that depends on the source's name alone."""
     return int.from_bytes(blake2b(row.below.encode(), digest_size=8).digest(), "big") / 2**64
-
-
-def _common(inside: Sequence[Path]) -> Path:
-    return Path(os.path.commonpath(inside))
-
-
-def _allowed(base: Path, name: str, inside: Sequence[Path]) -> Path:
-    """The file of a name; ValueError where it lies in none of the folders, perhaps by a link made since."""
-    path = located(base, name)
-    if not any(path.is_relative_to(folder) for folder in inside):
-        raise PictureError(f"{name!r} leads out of the dataset's folder")
-    return path

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from clora.api import PictureError, read_picture
+from clora.api import PictureError, read_picture, shown
 from clora_pictures.pictures import by
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def load(paths: Sequence[Path], size: Size | None, fit: Fit) -> torch.Tensor:
         picture = read_picture(path)
         if found and picture.shape != found[0].shape:
             here, first = by((picture.shape[2], picture.shape[3])), by((found[0].shape[2], found[0].shape[3]))
-            raise PictureError(f"{path} is {here}, {paths[0]} is {first}; give the dataset a size")
+            raise PictureError(f"{shown(path)} is {here}, {shown(paths[0])} is {first}; give the dataset a size")
         found.append(picture)
     return torch.cat(found)
 

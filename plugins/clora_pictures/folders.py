@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from attrs import evolve, field, frozen
 
-from clora_pictures.pictures import located
+from clora.api import (
+    MAX_PROMPT,
+    OutsideError,
+    UnusablePathError,
+    located,
+    open_file,
+    quoted,
+    reason,
+    shown,
+    text_problem,
+)
+from clora_pictures.pictures import FOLLOW, picture_at
 from clora_pictures.problems import Problems, nearest_name
 from clora_pictures.rows import SPLITS, Asked, Row, Sheet, read_list
 
@@ -20,6 +31,8 @@ FOREIGN = frozenset({".heic", ".heif", ".jxl", ".psd", ".svg", ".eps", ".dng", "
 LISTS = ("metadata.jsonl", "metadata.csv", "metadata.json")
 SOURCES = ("source", "control")
 MAX_FILES = 1_000_000
+#: names in a folder, whatever they are, and folders inside one another
+MAX_NAMES, MAX_DEPTH = 5_000_000, 40
 MAX_CAPTION_BYTES = 64 << 10
 
 
@@ -32,16 +45,16 @@ class Folder:
     stems: Mapping[str, str]
 
     @classmethod
-    def read(cls, path: Path, *, below: bool) -> Folder:
-        """The folder's pictures by stem, `below` it too; two pictures of one stem are noted."""
+    def read(cls, path: Path, *, follow_links: bool) -> Folder:
+        """The folder's pictures by stem, below it too; two pictures of one stem are noted."""
         problems, stems = Problems(path), dict[str, str]()
         folder = path.resolve()
         if not path.is_dir():
             problems.at(0, "there is no such folder")
-        for name in _pictures(folder, below, problems) if path.is_dir() else ():
+        for name in _pictures(folder, follow_links, problems) if path.is_dir() else ():
             stem = _stem(name)
             if stem in stems:
-                problems.at(0, f"{stems[stem]!r} and {name!r} have one name; keep one of them")
+                problems.at(0, f"{quoted(stems[stem])} and {quoted(name)} have one name; keep one of them")
             else:
                 stems[stem] = name
         return cls(folder, problems, stems)
@@ -49,10 +62,14 @@ class Folder:
 
 def read_folder(path: Path, asked: Asked) -> list[Sheet]:
     """The rows of one effect's folder, or the general stream's, whichever way it is laid out."""
+    asked = asked if asked.root is not None else evolve(asked, root=path)
     try:
         names = visible(path)
     except OSError as error:
-        return [told(path, f"cannot be read: {error.strerror or error}")]
+        return [told(path, f"cannot be read: {reason(error.strerror or error)}")]
+    used = [name for name in names if name in (*LISTS, *SOURCES, "target", *SPLITS)]
+    if out := [sentence for name in used if (sentence := linked_out(path / name, asked)) is not None]:
+        return [told(path, sentence) for sentence in out]
     if lists := [name for name in LISTS if name in names]:
         if len(lists) > 1:
             return [told(path, f"has {' and '.join(lists)}; keep one of them")]
@@ -64,7 +81,7 @@ def read_folder(path: Path, asked: Asked) -> list[Sheet]:
         splits = [split for split in SPLITS if split in folders]
         return [sheet for split in splits for sheet in read_folder(path / split, evolve(asked, split=split))]
     if folders:
-        listed = ", ".join(sorted(folders)[:5])
+        listed = ", ".join(quoted(name)[1:-1] for name in sorted(folders)[:5])
         return [told(path, f"what its folders are is not said ({listed}); write {{source: ..., target: ...}}")]
     return read_pair(path, None, asked)
 
@@ -83,88 +100,144 @@ def read_pair(source: Path, target: Path | None, asked: Asked) -> list[Sheet]:
     A source may lack a target, but not a target its source. In the general stream the words lie in a `.txt` of the
     picture's name, beside the source or the target.
     """
-    sources = Folder.read(source, below=True)
-    targets = None if target is None else Folder.read(target, below=True)
+    follow = asked.rules.follow_links
+    sources = Folder.read(source, follow_links=follow)
+    targets = None if target is None else Folder.read(target, follow_links=follow)
     if not sources.stems and not sources.problems.count:
         sources.problems.at(0, "has no pictures")
     rows: list[Row] = []
     for stem, name in sources.stems.items():
         beside = None if targets is None else targets.stems.get(stem)
         at = None if targets is None or beside is None else targets.path / beside
-        words = _caption(sources, name, at) if asked.stream == "general" else ""
+        words = _caption(sources, name, at, follow) if asked.stream == "general" else ""
         if words is not None:
             rows.append(Row(0, sources.path / name, name, asked.effect or "", at, words, asked.split))
     if targets is None:
         return [Sheet(tuple(rows), sources.problems)]
     for stem, name in targets.stems.items():
         if stem not in sources.stems:
-            meant = nearest_name(stem, sources.stems)
-            hint = f"; did you mean {sources.stems[meant]!r}?" if meant else ""
-            targets.problems.at(0, f"{name!r} has no source of that name in {source}{hint}")
+            meant = None if targets.problems.advised else nearest_name(stem, sources.stems)
+            hint = f"; did you mean {quoted(sources.stems[meant])}?" if meant else ""
+            targets.problems.at(0, f"{quoted(name)} has no source of that name in {shown(source)}{hint}")
     return [Sheet(tuple(rows), sources.problems), Sheet((), targets.problems)]
 
 
-def _caption(sources: Folder, name: str, target: Path | None) -> str | None:
+def linked_out(path: Path, asked: Asked) -> str | None:
+    """The sentence about a list or folder whose link leads out of the folder that the recipe names, or None."""
+    root = asked.root or path
+    try:
+        located(path.relative_to(root), (root.resolve(),), follow_links=asked.rules.follow_links)
+    except OutsideError:
+        return f"{quoted(path.name)} is a link that leads out of the folder; {FOLLOW}"
+    except UnusablePathError as error:
+        return str(error)
+    return None
+
+
+def _caption(sources: Folder, name: str, target: Path | None, follow_links: bool) -> str | None:
     """The words of a picture's caption, lines joined; None where there are none, with the mistake noted."""
     beside = [(sources.path / name).with_suffix(".txt")]
     beside += [] if target is None else [target.with_suffix(".txt")]
     found: list[str] = []
     for path in beside:
         try:
-            if not path.is_file():
-                continue
-            if path.is_symlink() or path.stat().st_size > MAX_CAPTION_BYTES:
-                sources.problems.at(0, f"{path} is a link or larger than {MAX_CAPTION_BYTES >> 10} KB")
-                return None
-            found.append(" ".join(path.read_bytes().decode("utf-8-sig").split()))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = "is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"cannot be read: {error.strerror}"
-            sources.problems.at(0, f"{path} {reason}")
+            text = _caption_of(path, follow_links)
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            sources.problems.at(0, f"{shown(path)} {_unread(error)}")
             return None
+        found += [] if text is None else [text]
     if len(set(found)) > 1:
-        sources.problems.at(0, f"{beside[0]} and {beside[1]} differ; keep one of them")
+        sources.problems.at(0, f"{shown(beside[0])} and {shown(beside[1])} differ; keep one of them")
     elif not found or not found[0]:
-        state = "is empty" if found else "is missing"
-        sources.problems.at(0, f"{name!r}: its instruction {state}; write what it is to become into {beside[0].name}")
+        state, written = "is empty" if found else "is missing", quoted(beside[0].name)[1:-1]
+        sources.problems.at(0, f"{quoted(name)}: its instruction {state}; write what it is to become into {written}")
     else:
         return found[0]
     return None
 
 
-def _pictures(folder: Path, below: bool, problems: Problems) -> list[str]:
+def _caption_of(path: Path, follow_links: bool) -> str | None:
+    """A caption's words, None where there is no such file. Raises OSError, UnicodeDecodeError, ValueError."""
+    if not os.path.lexists(path):
+        return None
+    if path.is_symlink():
+        try:
+            linked = located(path.name, (path.parent,), follow_links=follow_links)
+        except OutsideError:
+            raise ValueError(f"is a link that leads out of its folder; {FOLLOW}") from None
+        if not follow_links and linked != path:  # ... a link within the folder never was followed
+            raise ValueError(f"is a link; {FOLLOW}")
+    with open_file(path) as file:
+        raw = file.read(MAX_CAPTION_BYTES + 1)
+    if len(raw) > MAX_CAPTION_BYTES:
+        raise ValueError(f"is larger than {MAX_CAPTION_BYTES >> 10} KB; an instruction is a sentence or a few")
+    words = " ".join(raw.decode("utf-8-sig").split())
+    if (wrong := text_problem(raw.decode("utf-8-sig").strip(), MAX_PROMPT)) is not None:
+        raise ValueError(f"{wrong}: {quoted(words)}")
+    return words
+
+
+def _unread(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "is not UTF-8"
+    return f"cannot be read: {reason(error.strerror or error)}" if isinstance(error, OSError) else str(error)
+
+
+def _pictures(folder: Path, follow_links: bool, problems: Problems) -> list[str]:
     """The pictures' paths below the folder, sorted; what leads out of it is noted."""
     found: list[str] = []
-    for place, folders, files in os.walk(folder, onerror=lambda error: problems.at(0, f"cannot be read: {error}")):
-        folders[:] = sorted(name for name in folders if not _hidden(name)) if below else []
+    seen = 0
+    for place, folders, files in walked(folder, problems, hidden=False):
+        seen += len(folders) + len(files)
         for name in folders:
             if os.path.islink(os.path.join(place, name)):
                 linked = os.path.relpath(os.path.join(place, name), folder)
-                problems.at(0, f"{linked!r} is a linked folder; name the folder itself")
+                problems.at(0, f"{quoted(linked)} is a linked folder; name the folder itself")
         for name in (os.path.relpath(os.path.join(place, name), folder) for name in files if not _hidden(name)):
             ending = os.path.splitext(name)[1].lower()
             if ending in ENDINGS:
                 found.append(name)
             elif ending in FOREIGN:
-                problems.at(0, f"{name!r} is of a kind that is not read; save it as PNG or JPEG")
-        if len(found) > MAX_FILES:
-            problems.at(0, f"has more than {MAX_FILES:,} pictures")
+                problems.at(0, f"{quoted(name)} is of a kind that is not read; save it as PNG or JPEG")
+        if len(found) > MAX_FILES or seen > MAX_NAMES:
+            many = f"{MAX_FILES:,} pictures" if len(found) > MAX_FILES else f"{MAX_NAMES:,} names"
+            problems.at(0, f"has more than {many}")
             return []
-    return [name for name in sorted(found) if _inside(folder, name, problems)]
+    return [name for name in sorted(found) if _inside(folder, name, follow_links, problems)]
+
+
+def walked(
+    folder: Path, problems: Problems | None = None, *, hidden: bool = True
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk` as deep as MAX_DEPTH, without `hidden` folders where asked; what is unreadable or deeper is noted."""
+
+    def unread(error: OSError) -> None:
+        if problems is not None:
+            problems.at(0, f"cannot be read: {reason(error.strerror or error)}")
+
+    depth = str(folder).count(os.sep)
+    for place, folders, files in os.walk(folder, onerror=unread):
+        folders[:] = sorted(name for name in folders if hidden or not _hidden(name))
+        if folders and place.count(os.sep) - depth >= MAX_DEPTH:
+            if problems is not None:
+                problems.at(0, f"has more than {MAX_DEPTH} folders inside one another")
+            folders.clear()
+        yield place, folders, files
 
 
 def _holds_pictures(path: Path) -> bool:
     """True for a folder with a picture at any depth; trainers leave folders without any, such as caches."""
-    walked = os.walk(path) if path.is_dir() else ()
-    return any(os.path.splitext(name)[1].lower() in ENDINGS for _, _, files in walked for name in files)
+    found = walked(path) if path.is_dir() else ()
+    return any(os.path.splitext(name)[1].lower() in ENDINGS for _, _, files in found for name in files)
 
 
-def _inside(folder: Path, name: str, problems: Problems) -> bool:
+def _inside(folder: Path, name: str, follow_links: bool, problems: Problems) -> bool:
     try:
         name.encode()
         if os.path.islink(folder / name):
-            located(folder, name)
+            picture_at(name, folder, follow_links)
     except UnicodeEncodeError:
-        problems.at(0, f"{name!r}: the file's name is not UTF-8")
+        problems.at(0, f"{quoted(name)}: the file's name is not UTF-8")
     except ValueError as error:
         problems.at(0, str(error))
     else:

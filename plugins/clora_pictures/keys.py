@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from clora.api import quoted
 from clora_pictures.problems import Problems, near
 
 Stream = Literal["effects", "general"]
@@ -43,12 +44,13 @@ def understood(
     for key, item in value.items():
         meaning = _image(line, key, value, problems) if key in ("image", "file_name") else _meaning(key)
         if _SEVERAL.fullmatch(key):
-            problems.at(line, f"{key!r} is one more source; a line has one")
+            problems.at(line, f"{quoted(key)} is one more source; a line has one")
         elif meaning not in SAYS[stream]:
             if not lenient:
-                problems.at(line, f"unknown key {key!r}{_advice(key, stream)}")
+                advice = "" if problems.advised else _advice(key, stream)
+                problems.at(line, f"unknown key {quoted(key)}{advice}")
         elif meaning in said:
-            problems.at(line, f"{said[meaning][0]!r} and {key!r} both name the {meaning}; give one of them")
+            problems.at(line, f"{said[meaning][0]!r} and {quoted(key)} both name the {meaning}; give one of them")
         else:
             said[meaning] = (key, item)
     return said
@@ -59,7 +61,7 @@ def missing(meaning: str, said: Mapping[str, tuple[str, Any]], value: Mapping[st
     sentence = f"{meaning!r} is missing"
     if meaning == "source" and said.get("target", ("",))[0] == "image_path":
         return f"{sentence}; 'image_path' is the target (musubi-tuner), its source is 'control_path'"
-    return sentence + (f"; the line has {', '.join(map(repr, list(value)[:20]))}" if lenient else "")
+    return sentence + (f"; the line has {', '.join(quoted(key, 40) for key in list(value)[:10])}" if lenient else "")
 
 
 def _meaning(key: str) -> str | None:

@@ -4,54 +4,58 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from clora_pictures.problems import Problems
+from clora.api import kind_of, not_a_file, open_file, quoted, reason
+from clora_pictures.problems import SHOWN, Problems
 
-MAX_FILE_BYTES = 256 << 20
+#: megabytes of a list, unless the recipe says otherwise
+SIZE_LIMIT = 256
 MAX_LINE_BYTES = 1 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def objects(path: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
+def objects(path: Path, problems: Problems, size_limit: int = SIZE_LIMIT) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of every line that holds one; blank lines are skipped, all others noted in `problems`."""
-    for number, raw in raw_lines(path, problems):
+    for number, raw in raw_lines(path, problems, size_limit):
         value = _parsed(number, raw, problems)
         if value is not None:
             yield number, value
 
 
-def raw_lines(path: Path, problems: Problems) -> Iterator[tuple[int, bytes]]:
+def raw_lines(path: Path, problems: Problems, size_limit: int = SIZE_LIMIT) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank and not too long, read one by one so that none fills the memory.
 
     A file that is missing, too large, empty or unreadable is noted in `problems`.
     """
     found = False
     try:
-        if not usable(path, problems):
+        if not usable(path, problems, size_limit):
             return
         for number, raw in _lines(path, problems):
             found = True
             yield number, raw
     except OSError as error:
-        problems.at(0, f"cannot be read: {error.strerror or error}")
+        problems.at(0, f"cannot be read: {reason(error.strerror or error)}")
         return
     if not found and not problems.count:
         problems.at(0, "is empty")
 
 
-def usable(path: Path, problems: Problems) -> bool:
-    """True for a file that is there and not too large; False with the mistake noted."""
-    if not path.is_file():
-        problems.at(0, "there is no such file")
-    elif path.stat().st_size > MAX_FILE_BYTES:
-        problems.at(0, f"is larger than {MAX_FILE_BYTES >> 20} MB")
+def usable(path: Path, problems: Problems, size_limit: int = SIZE_LIMIT) -> bool:
+    """True for a file that is there and has at most `size_limit` megabytes; False with the mistake noted."""
+    wrong = not_a_file(path)
+    if wrong is not None:
+        problems.at(0, "there is no such file" if wrong == "does not exist" else wrong)
+    elif path.stat().st_size > size_limit << 20:
+        problems.at(0, f"is larger than {size_limit} MB; `size_limit` of the dataset raises that")
     return not problems.count
 
 
 def _lines(path: Path, problems: Problems) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         number = 0
         while raw := file.readline(MAX_LINE_BYTES + 1):
             number += 1
@@ -98,7 +102,7 @@ def unreadable(error: RecursionError | ValueError) -> str:
 
 
 class ObjectReader:
-    """A JSON decoder for one value that remembers the keys which stand in it twice."""
+    """A JSON decoder for one value that remembers the first keys which stand in it twice."""
 
     def __init__(self) -> None:
         self.twice: list[str] = []
@@ -107,26 +111,16 @@ class ObjectReader:
     def _once(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
         if len(value) < len(pairs):
-            keys = [key for key, _ in pairs]
-            self.twice.extend(key for key in value if keys.count(key) > 1)
+            seen: set[str] = set()
+            twice = dict.fromkeys(key for key, _ in pairs if key in seen or seen.add(key))
+            self.twice.extend(islice(twice, max(0, SHOWN - len(self.twice))))
         return value
 
     def checked(self, number: int, value: object, problems: Problems) -> dict[str, Any] | None:
         """The value where it is an object without repeated keys; None with the mistakes noted."""
         for key in self.twice:
-            problems.at(number, f"the key {key!r} stands here twice")
+            problems.at(number, f"the key {quoted(key)} stands here twice")
         if isinstance(value, dict):
             return None if self.twice else value
-        problems.at(number, f"expected an object such as {{...}}, found {kind(value)}")
+        problems.at(number, f"expected an object such as {{...}}, found {kind_of(value)}")
         return None
-
-
-def kind(value: object) -> str:
-    """What a JSON value is, in words."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    names = {int: "the number", float: "the number", str: "the text"}
-    if type(value) in names:
-        text = json.dumps(value, ensure_ascii=True)
-        return f"{names[type(value)]} {text if len(text) <= 40 else text[:40] + '...'}"
-    return "a list" if isinstance(value, list) else "an object"

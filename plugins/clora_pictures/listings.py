@@ -8,10 +8,10 @@ from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from clora.api import Split
-from clora_pictures.folders import LISTS, SOURCES, read_folder, read_pair, told, visible
+from clora_pictures.folders import LISTS, SOURCES, linked_out, read_folder, read_pair, told, visible, walked
 from clora_pictures.rows import SPLITS, Asked, Sheet, read_list
 
 
@@ -33,18 +33,18 @@ def places(given: Effects | Place | None, stream: Asked) -> Iterator[tuple[Place
     """Every list and folder that the recipe gives, and what it is read for."""
     if isinstance(given, Mapping):
         for effect, place in given.items():
-            yield place, Asked(stream.stream, effect)
+            yield place, evolve(stream, effect=effect)
     elif isinstance(given, Path) and stream.stream == "effects" and given.is_dir():
-        yield from _every_effect(given)
+        yield from _every_effect(given, stream)
     elif given is not None:
         yield given, stream
 
 
-def _every_effect(folder: Path) -> Iterator[tuple[Place, Asked]]:
+def _every_effect(folder: Path, stream: Asked) -> Iterator[tuple[Place, Asked]]:
     """A folder of all effects: a list in it says which, or every folder in it is one."""
     split_lists: list[Split] = [split for split in SPLITS if any((folder / split / name).is_file() for name in LISTS)]
     if split_lists:
-        yield from ((folder / split, Asked("effects", None, split)) for split in split_lists)
+        yield from ((folder / split, evolve(stream, split=split, root=folder)) for split in split_lists)
         return
     try:
         names = visible(folder)
@@ -52,9 +52,9 @@ def _every_effect(folder: Path) -> Iterator[tuple[Place, Asked]]:
         names = []
     inside = [name for name in names if (folder / name).is_dir()]
     if not inside or {*names} & {*LISTS} or {*inside} & {*SOURCES, "target"}:
-        yield folder, Asked("effects")
+        yield folder, stream
         return
-    yield from ((folder / name, Asked("effects", name)) for name in inside)
+    yield from ((folder / name, evolve(stream, effect=name, root=folder)) for name in inside)
 
 
 def sheets(place: Place, asked: Asked) -> tuple[Sheet, ...]:
@@ -65,6 +65,8 @@ def sheets(place: Place, asked: Asked) -> tuple[Sheet, ...]:
 @lru_cache(maxsize=1024)
 def _read(place: Place, asked: Asked, state: bytes) -> tuple[Sheet, ...]:
     """`state` is that of the files that the rows belong to."""
+    if asked.root is not None and isinstance(place, Path) and (out := linked_out(place, asked)) is not None:
+        return (told(place.parent, out),)
     if isinstance(place, Pair):
         return tuple(read_pair(place.source, place.target, asked))
     if not place.is_dir():
@@ -90,7 +92,7 @@ def _state(place: Place) -> bytes:
         return found.digest()
     roots = [place] if isinstance(place, Path) else [place.source, *([] if place.target is None else [place.target])]
     for root in roots:
-        for at, _, names in os.walk(root):
+        for at, _, names in walked(root):
             found.update("\0".join([at, *sorted(names), ""]).encode(errors="surrogateescape"))
             for name in names:
                 if name in LISTS or name.endswith(".txt"):

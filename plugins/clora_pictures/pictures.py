@@ -9,28 +9,40 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from clora.api import PictureError, picture_size
-from clora_pictures.problems import SHOWN, Problems, nearest_name
+from clora.api import (
+    OutsideError,
+    PictureError,
+    UnusablePathError,
+    located,
+    not_a_file,
+    picture_size,
+    quoted,
+    reason,
+    shown,
+)
+from clora_pictures.problems import ADVISED, NEIGHBOURS, Problems, nearest_name
 
 if TYPE_CHECKING:
     from clora_pictures.rows import Sheet
 
-#: how many files of a folder are looked through for the name that was probably meant
-NEIGHBOURS = 2000
+#: the end of the sentence about a link that leads out of its folder
+FOLLOW = "`follow_links: true` of the dataset follows it"
 
 
-def located(folder: Path, text: str) -> Path:
+def picture_at(text: str, folder: Path, follow_links: bool) -> Path:
     """The file that `text` means, links and `..` followed; `folder` is resolved.
 
-    Raises PictureError, a ValueError, in words that follow the name of a key, where it leads out of the folder.
+    Raises PictureError, a ValueError, in words that follow the name of a key, where it leads out of the folder, unless
+    by a link and `follow_links`.
     """
     try:
-        path = (folder / text).resolve()
-    except (OSError, ValueError, RuntimeError):  # a loop of links, a zero byte, a name too long
-        raise PictureError(f"{text!r} is no usable path") from None
-    if not path.is_relative_to(folder):
-        raise PictureError(f"{text!r} leads out of the file's folder; put the pictures beside the file or below it")
-    return path
+        return located(text, (folder,), follow_links=follow_links)
+    except UnusablePathError as error:
+        raise PictureError(str(error)) from None
+    except OutsideError as error:
+        instead = FOLLOW if error.linked else "put the pictures beside the file or below it"
+        by_link = " by a link" if error.linked else ""
+        raise PictureError(f"{quoted(text)} leads out of the file's folder{by_link}; {instead}") from None
 
 
 @define
@@ -44,13 +56,13 @@ class Headers:
     def problems(self, sheet: Sheet) -> Problems:
         """The pictures of a list's rows that are missing, no pictures, enormous or of another size."""
         problems = Problems(sheet.problems.path)
-        folder = problems.path if problems.path.is_dir() else problems.path.parent
+        folder = (problems.path if problems.path.is_dir() else problems.path.parent).resolve()
         for row in sheet.rows:
             for key, path in (("source", row.source), ("target", row.target)):
                 if path is None:
                     continue
                 if path not in self._looked:
-                    self._looked[path] = _looked_at(path, folder.resolve(), advise=problems.count < SHOWN)
+                    self._looked[path] = _looked_at(path, folder, advise=problems.count < ADVISED)
                 wrong = self._wrong(path, folder, self._looked[path])
                 if wrong:
                     problems.at(row.line, f"{key} {wrong}")
@@ -62,42 +74,47 @@ class Headers:
         self.size = self.size or found
         if self.resized or found == self.size:
             return ""
-        name = _below(path, folder.resolve())
-        return f"{name!r} is {by(found)}, the first picture {by(self.size)}; give the dataset a size"
+        name = _below(path, folder)
+        return f"{quoted(name)} is {by(found)}, the first picture {by(self.size)}; give the dataset a size"
 
 
 def _looked_at(path: Path, folder: Path, advise: bool) -> tuple[int, int] | str:
     """The (height, width) that a picture's header tells, or what is wrong with it."""
     name = _below(path, folder)
     try:
-        if path.is_file():
+        wrong = not_a_file(path)
+        if wrong is None:
             return picture_size(path)
+        if wrong != "does not exist":
+            return f"{quoted(name)} {wrong}"
         hint = _meant(path, name, folder) if advise else ""
-    except (PictureError, OSError) as error:
+    except PictureError as error:
         return str(error)
-    return f"{name!r}: there is no such picture{hint}"
+    except OSError as error:
+        return f"{quoted(name)} cannot be read: {reason(error.strerror or error)}"
+    return f"{quoted(name)}: there is no such picture{hint}"
 
 
 def _meant(path: Path, name: str, folder: Path) -> str:
     """The picture that was probably meant, as the end of a sentence: the same file by another way, or one like it."""
     parts = name.replace("\\", "/").split("/")
-    for i in range(len(parts)):
+    for i in range(min(len(parts), 64)):
         way = "/".join(parts[i:])
         if way and (folder / way).is_file():
-            return f"; {way!r} is there: paths are relative to the list's folder, their parts separated by /"
+            return f"; {quoted(way)} is there: paths are relative to the list's folder, their parts separated by /"
     beside = islice(path.parent.iterdir(), NEIGHBOURS) if path.parent.is_dir() else ()
     names = {file.stem: file.name for file in beside if file.is_file()}
     close = nearest_name(path.stem, names)  # without the ending, which alone makes no two names alike
     if close is None:
         return ""
     if unicodedata.normalize("NFC", names[close]) == unicodedata.normalize("NFC", path.name):
-        return f"; {names[close]!r} is there, its accents in another Unicode form: rename one of them"
-    return f"; did you mean {names[close]!r}?"
+        return f"; {quoted(names[close])} is there, its accents in another Unicode form: rename one of them"
+    return f"; did you mean {quoted(names[close])}?"
 
 
 def _below(path: Path, folder: Path) -> str:
     """A picture's name below the folder it is listed in, or its whole path where it lies beside it."""
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else shown(path)
 
 
 def by(size: tuple[int, int]) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
 from attrs import define, field, frozen
 
+from clora.api import nearest, quoted, shown
+
 #: how many mistakes are shown
 SHOWN = 50
+#: for how many mistakes of a file the word that was probably meant is looked for, and among how many names
+ADVISED, NEIGHBOURS = 20, 2000
 
 
 @frozen(order=True)
@@ -24,7 +28,7 @@ class Problem:
     def told(self, path: Path) -> str:
         """The mistake as file:line:column: sentence."""
         place = "".join(f":{number}" for number in (self.line, self.column) if number)
-        return f"{path}{place}: {self.sentence}"
+        return f"{shown(path)}{place}: {self.sentence}"
 
 
 @define
@@ -39,6 +43,11 @@ class Problems:
     def count(self) -> int:
         """How many mistakes there are in all."""
         return len(self.kept) + self.more
+
+    @property
+    def advised(self) -> bool:
+        """True once so many mistakes are told that none needs advice any more."""
+        return self.count >= ADVISED
 
     def at(self, line: int, sentence: str, column: int = 0) -> None:
         """Note a mistake; line 0 is the whole file."""
@@ -65,16 +74,18 @@ def sentences(files: Iterable[Problems]) -> Iterator[str]:
 
 def near(word: str, words: Iterable[str]) -> str:
     """The end of a message about an unknown word: the one that was probably meant, or nothing."""
-    close = get_close_matches(word, list(words), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = nearest(word, words)
+    return f"; did you mean {quoted(close)}?" if close else ""
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str | None:
-    """The file name that was probably meant: the same in other letters' case or Unicode form, or else the nearest."""
-    names = list(names)
+    """The file name that was probably meant: the same in other letters' case or Unicode form, or else the nearest.
+
+    Of very many names the first NEIGHBOURS are looked at.
+    """
+    names = list(islice(names, NEIGHBOURS))
     alike = {_plain(known): known for known in names}
-    close = get_close_matches(name, names, n=1)
-    return alike.get(_plain(name)) or (close[0] if close else None)
+    return alike.get(_plain(name)) or nearest(name, names)
 
 
 def _plain(name: str) -> str:

@@ -7,11 +7,24 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
-from attrs.validators import ge, le
 
-from clora.api import CloraError, Dataset, DiffusersFolder, Footprint, ModelPlace, NetworkMemory, Publication
+from clora.api import (
+    CloraError,
+    Dataset,
+    DiffusersFolder,
+    Footprint,
+    ModelPlace,
+    NetworkMemory,
+    Publication,
+    between,
+    library_errors,
+    quoted,
+    scheduler_misfits,
+    weights_misfits,
+)
 
 from . import linears
+from .fields import FIELDS, encoder_misfits, vae_misfits, words_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +69,7 @@ class QwenImageEdit:
 
     model: ModelPlace = PUBLISHED
     revision: str | None = None
-    side: int = field(default=1024, validator=[ge(32), le(4096)])
+    side: int = field(default=1024, validator=between(32, 4096))
     guidance_rescale: bool = True
     memory: NetworkMemory = field(factory=NetworkMemory)
 
@@ -75,39 +88,47 @@ class QwenImageEdit:
         """The first edition reads one picture; 2509 numbers its pictures; 2511 sees its source without noise too."""
         if self.pipeline == PIPELINES[0]:
             return "original"
-        return "2511" if self.folder.config("transformer").get("zero_cond_t") else "2509"
+        return "2511" if self.config("transformer").get("zero_cond_t") else "2509"
+
+    def config(self, part: str) -> Mapping[str, Any]:
+        """A part's configuration, every field of its type and in its range. Raises CloraError where one is not."""
+        return self.folder.config(part, FIELDS[part])
 
     def check(self) -> Iterable[str]:
         """Problems with the model's files, before a weight is loaded."""
-        problems = list(self.folder.check(PARTS))
+        problems = list(self.folder.check(PARTS, FIELDS))
         yield from problems or self._misfits()
 
     def _misfits(self) -> Iterable[str]:
         """A model of another kind, and parts that do not fit one another."""
         if self.pipeline not in PIPELINES:
             yield (
-                f"{self.model}/model_index.json: its pipeline is {self.pipeline}; a Qwen-Image-Edit has "
-                f"{' or '.join(PIPELINES)}"
+                f"{self.folder.where('model_index.json')}: its pipeline is {quoted(self.pipeline)[1:-1]}; "
+                f"a Qwen-Image-Edit has {' or '.join(PIPELINES)}"
             )
             return
-        config, where = self.folder.config("transformer"), f"{self.model}/transformer/config.json"
+        config, where = self.config("transformer"), self.folder.where("transformer/config.json")
         wrong = list(linears.misfits(config))
         yield from (f"{where}: {problem}" for problem in wrong)
         if wrong:
             return
-        sizes, vae = linears.complete(config), self.folder.config("vae")
+        sizes, vae, encoder = linears.complete(config), self.config("vae"), self.config("text_encoder")
         yield from self.memory.check(sizes["num_layers"])
-        encoder = self.folder.config("text_encoder")
-        words = (encoder.get("text_config") or encoder).get("hidden_size")
+        words = words_of(encoder).get("hidden_size")
         channels = vae.get("z_dim", 16)
         width = sizes["joint_attention_dim"]
         if width != words:
             yield f"{where}: joint_attention_dim is {width}, but the text encoder's words have {words} numbers"
         if sizes["in_channels"] != 4 * channels:
             yield f"{where}: in_channels is {sizes['in_channels']}, but 2 x 2 latents of the VAE are {4 * channels}"
-        for name in ("latents_mean", "latents_std"):
-            if name in vae and not _are_numbers(vae[name], channels):
-                yield f"{self.model}/vae/config.json: {name} is not a list of {channels} numbers"
+        for part, problems in (
+            ("text_encoder/config.json", encoder_misfits(encoder, self.config("processor"))),
+            ("vae/config.json", vae_misfits(vae)),
+            ("scheduler/scheduler_config.json", scheduler_misfits(self.config("scheduler"))),
+        ):
+            yield from (f"{self.folder.where(part)}: {problem}" for problem in problems)
+        if self.folder.folder is not None:
+            yield from weights_misfits(self.folder.part("transformer"), self.shapes())
 
     def check_dataset(self, dataset: Dataset) -> Iterable[str]:
         """Pictures of a size that the VAE and the packing cannot halve four times, told by the first of them."""
@@ -120,16 +141,18 @@ class QwenImageEdit:
 
     def shapes(self) -> Mapping[str, tuple[int, int]]:
         """(in, out) of every linear that can carry an adapter, from config.json alone."""
-        config = self.folder.config("transformer")
+        config = self.config("transformer")
         return {**linears.in_blocks(config), **linears.around_blocks(config)}
 
     def targets(self) -> tuple[str, ...]:
         """The linears that the student trains: the 14 of every block."""
-        return tuple(linears.in_blocks(self.folder.config("transformer")))
+        return tuple(linears.in_blocks(self.config("transformer")))
 
     def tokens(self, prompt: str) -> Sequence[int]:
         """The tokens of a prompt's own words."""
-        return _tokenizer(self.folder)(prompt, add_special_tokens=False)["input_ids"]
+        tokenizer = _tokenizer(self.folder)
+        with library_errors(self.folder.where("tokenizer")):
+            return tokenizer(prompt, add_special_tokens=False)["input_ids"]
 
     def digest(self) -> str:
         """A hash of the model and of the keys that change more of its output than the last bits."""
@@ -153,6 +176,10 @@ class QwenImageEdit:
         """The transformer's folder; of a Hub id it is downloaded."""
         return self.folder.part("transformer")
 
+    def local_weights(self) -> Path | None:
+        """The transformer's folder; None of a Hub id."""
+        return None if self.folder.folder is None else self.folder.folder / "transformer"
+
     def load(self, device: torch.device) -> LoadedQwen:
         """The model on a device; nothing is read before it is needed. Raises CloraError for another kind of model."""
         from .loaded import LoadedQwen
@@ -160,10 +187,6 @@ class QwenImageEdit:
         if self.pipeline not in PIPELINES:
             raise CloraError(next(iter(self._misfits())))
         return LoadedQwen(self, device)
-
-
-def _are_numbers(value: object, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(isinstance(number, int | float) for number in value)
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from attrs import evolve
 
-from clora.api import Blueprint, Footprint, network_footprint
+from clora.api import Blueprint, Footprint, library_errors, network_footprint
 
 from .linears import complete
 from .loaded import BLOCKS, MULTIPLE
@@ -28,7 +28,7 @@ def text_tokens(backbone: QwenImageEdit, size: tuple[int, int]) -> int:
 
 def footprint(backbone: QwenImageEdit, rank: int, size: tuple[int, int]) -> Footprint:
     """The transformer's bytes and a row's; the other parts' as they are stored, where the model is a folder."""
-    config = backbone.folder.config("transformer")
+    config = backbone.config("transformer")
     sizes, dtype = complete(config), backbone.memory.dtype
     high, wide = size[0] // MULTIPLE, size[1] // MULTIPLE
 
@@ -51,5 +51,6 @@ def footprint(backbone: QwenImageEdit, rank: int, size: tuple[int, int]) -> Foot
 
     shapes = backbone.shapes()
     targets = {name: shapes[name] for name in backbone.targets()}
-    told = network_footprint(Blueprint(build, forward, BLOCKS, backbone.memory, targets, rank))
+    with library_errors(backbone.folder.where("transformer/config.json")):
+        told = network_footprint(Blueprint(build, forward, BLOCKS, backbone.memory, targets, rank))
     return evolve(told, text=backbone.folder.stored("text_encoder"), pictures=backbone.folder.stored("vae"))

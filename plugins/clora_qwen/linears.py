@@ -10,8 +10,10 @@ DEFAULTS: Mapping[str, int] = {
     "patch_size": 2, "in_channels": 64, "out_channels": 16, "num_layers": 60, "attention_head_dim": 128,
     "num_attention_heads": 24, "joint_attention_dim": 3584,
 }  # fmt: skip
-#: beyond it a number in a config is a mistake, and would only fill the memory
-LARGEST = 1 << 20
+#: of the axes of the rotary embedding
+AXES = (16, 56, 56)
+#: beyond it the width, heads times their dimension, is a mistake, and would only fill the memory
+WIDEST = 1 << 16
 
 #: the linears of a block that carry adapters, with (inputs, outputs) in multiples of the model's width (paper, sec. 4)
 TAILS: Mapping[str, tuple[int, int]] = {
@@ -31,15 +33,21 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def misfits(config: Mapping[str, Any]) -> Iterable[str]:
-    """Sizes that are none, each as `name is value`, and options of other models than the edit models."""
-    for name, value in complete(config).items():
-        if type(value) is not int or not 1 <= value <= LARGEST:
-            yield f"{name} is {value!r}, which is no size"
-    if config.get("patch_size", 2) != 2:
-        yield f"patch_size is {config['patch_size']!r}; diffusers' pipelines pack 2 x 2 latents"
+    """Sizes that contradict one another, and options of other models than the edit models, each as one sentence."""
+    sizes = complete(config)
+    width = sizes["num_attention_heads"] * sizes["attention_head_dim"]
+    if width > WIDEST:
+        yield f"num_attention_heads x attention_head_dim is {width}; at most {WIDEST} is built"
+    axes = config.get("axes_dims_rope", AXES)
+    if sum(axes) != sizes["attention_head_dim"] or any(axis % 2 for axis in axes):
+        yield f"axes_dims_rope is {list(axes)}; even numbers that add up to {sizes['attention_head_dim']} turn a head"
+    if sizes["patch_size"] != 2:
+        yield f"patch_size is {sizes['patch_size']}; diffusers' pipelines pack 2 x 2 latents"
+    elif 4 * sizes["out_channels"] != sizes["in_channels"]:
+        yield f"out_channels is {sizes['out_channels']}, but in_channels is {sizes['in_channels']}, not 4 times that"
     for name in ("guidance_embeds", "use_additional_t_cond", "use_layer3d_rope"):
         if config.get(name):
-            yield f"{name} is {config[name]!r}, which no Qwen-Image-Edit has"
+            yield f"{name} is True, which no Qwen-Image-Edit has"
 
 
 def in_blocks(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:

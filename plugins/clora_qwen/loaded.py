@@ -7,11 +7,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from clora.api import CloraError, Conditions, Part, Schedule, Words, guide, load_fitted
+from clora.api import (
+    CloraError,
+    Conditions,
+    Part,
+    Schedule,
+    Words,
+    guide,
+    library_errors,
+    load_fitted,
+    pipeline_schedule,
+)
 
 from .backbone import MULTIPLE
 from .pictures import CONDITION_SIDE, pack, resized, to_image, to_tensor, unpack
-from .processor import load_processor
+from .processor import check_tokens, load_processor
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_qwenimage import AutoencoderKLQwenImage
@@ -45,14 +55,18 @@ class LoadedQwen:
             import diffusers
             from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
-            self._text = getattr(diffusers, self.backbone.pipeline)(
-                scheduler=self._scheduler(),
-                vae=None,
-                text_encoder=self._load("text_encoder", Qwen2_5_VLForConditionalGeneration),
-                tokenizer=self.folder.load("tokenizer", Qwen2Tokenizer),
-                processor=load_processor(self.folder),
-                transformer=None,
-            )
+            encoder = self._load("text_encoder", Qwen2_5_VLForConditionalGeneration)
+            tokenizer = self.folder.load("tokenizer", Qwen2Tokenizer)
+            check_tokens(self.folder, tokenizer, encoder.config)
+            with library_errors(self.folder.where("model_index.json")):
+                self._text = getattr(diffusers, self.backbone.pipeline)(
+                    scheduler=self._scheduler(),
+                    vae=None,
+                    text_encoder=encoder,
+                    tokenizer=tokenizer,
+                    processor=load_processor(self.folder),
+                    transformer=None,
+                )
         return self._text
 
     @property
@@ -106,7 +120,9 @@ class LoadedQwen:
         """One prompt with its picture [3, H, W] -> [L, D]; the template's own head is cut off by the pipeline."""
         image = to_image(picture)
         seen = [resized(image, CONDITION_SIDE)] if self.numbers_pictures else image
-        text, _ = self.text.encode_prompt(prompt=[prompt], image=seen, device=self.device)
+        pipeline = self.text
+        with library_errors(self.folder.where("text_encoder")):
+            text, _ = pipeline.encode_prompt(prompt=[prompt], image=seen, device=self.device)
         return text[0]
 
     @torch.no_grad()
@@ -120,7 +136,8 @@ class LoadedQwen:
             )
         vae, (mean, std) = self.pictures, self._statistics()
         pictures = (to_tensor(to_image(picture)).unsqueeze(2).to(self.device, vae.dtype) for picture in images)
-        modes = torch.cat([vae.encode(picture).latent_dist.mode() for picture in pictures])  # pyright: ignore
+        with library_errors(self.folder.where("vae")):
+            modes = torch.cat([vae.encode(picture).latent_dist.mode() for picture in pictures])  # pyright: ignore
         return ((modes - mean) / std)[:, :, 0].float()
 
     @torch.no_grad()
@@ -167,19 +184,11 @@ class LoadedQwen:
 
     def schedule(self, steps: int, latents: torch.Tensor) -> Schedule:
         """The levels of the model's own scheduler for latents [B, C, h, w], shifted by their number of tokens."""
-        import numpy as np
         from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import calculate_shift
 
-        scheduler = self._scheduler()
-        asked = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
-        mu = calculate_shift(
-            latents.shape[-2] * latents.shape[-1] // 4,
-            *(scheduler.config.get(name, default) for name, default in asked.items()),
-        )
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps).tolist(), mu=mu)
-        if not bool(scheduler.sigmas.isfinite().all()):  # it stretches the levels to a last one, which needs a first
-            raise CloraError(f"the model's own scheduler has no levels for {steps} step; give the teacher more of them")
-        return Schedule(tuple(scheduler.sigmas[:-1].tolist()))
+        tokens = latents.shape[-2] * latents.shape[-1] // 4
+        where = self.folder.where("scheduler/scheduler_config.json")
+        return pipeline_schedule(self._scheduler(), calculate_shift, steps, tokens, where)
 
     def _scheduler(self) -> Any:
         from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from clora.api import CloraError
+
 if TYPE_CHECKING:
     from clora.api import DiffusersFolder
 
@@ -19,6 +21,19 @@ def load_processor(folder: DiffusersFolder) -> Any:
     if is_torchvision_available():
         return folder.load("processor", Qwen2VLProcessor)
     return WordsAndPictures(folder.load("processor", AutoImageProcessor), folder.load("tokenizer", Qwen2Tokenizer))
+
+
+def check_tokens(folder: DiffusersFolder, tokenizer: Any, encoder: Any) -> None:
+    """Raise CloraError for a tokenizer that gives numbers which the text encoder has no words for."""
+    highest, words = max(tokenizer.get_vocab().values()), encoder.text_config.vocab_size
+    if highest >= words:
+        raise CloraError(f"{folder.where('tokenizer')}: it has a token {highest}, but the text encoder {words} words")
+    place = tokenizer.convert_tokens_to_ids(PLACE)
+    if place != encoder.image_token_id:
+        raise CloraError(
+            f"{folder.where('text_encoder/config.json')}: image_token_id is {encoder.image_token_id}, "
+            f"but the tokenizer's {PLACE} is {place}"
+        )
 
 
 class WordsAndPictures:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from attrs.validators import and_, deep_iterable, ge, in_, le, lt, min_len, optional
+from attrs.validators import and_, deep_iterable, in_, min_len, optional
 
-from clora.api import Asking, LossTerm, Scene, Stream, add_noise, course, shift, velocity_target
+from clora.api import Asking, LossTerm, Scene, Stream, add_noise, between, course, shift, velocity_target
 
 if TYPE_CHECKING:
     import torch
@@ -19,19 +19,20 @@ class TaFm:
     """Trajectory anchoring by flow matching (CollectionLoRA, TA-FM).
 
     `sigma_sampling: above_dmd` draws as the public code does: u between a DMD noise level and 1, then shifted. That
-    level is drawn anew for every row, or is `t_dmd` (0..1000) where given.
+    level is drawn anew for every row, or is `t_dmd` (0..1000) where given. `weight` is 0 or 1e-6 to 1e6, whose product
+    with the loss float32 holds.
     """
 
     streams: tuple[Stream, ...] = field(
         default=("effect",), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
     )
-    weight: float = field(default=1.0, validator=ge(0.0))
-    fade_in: float = field(default=0.0, validator=and_(ge(0.0), le(1.0)))
-    fade_out: float = field(default=0.0, validator=and_(ge(0.0), le(1.0)))
+    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))
+    fade_in: float = field(default=0.0, validator=between(0.0, 1.0))
+    fade_out: float = field(default=0.0, validator=between(0.0, 1.0))
     sigma_sampling: Literal["uniform_shifted", "above_dmd"] = field(
         default="uniform_shifted", validator=in_(("uniform_shifted", "above_dmd"))
     )
-    t_dmd: float | None = field(default=None, validator=optional(and_(ge(0.0), lt(1000.0))))
+    t_dmd: float | None = field(default=None, validator=optional(between(0.0, 1000.0, below=True)))
 
     def weight_at(self, progress: float) -> float:
         """`weight`, rising from zero over the first `fade_in` of the run, falling to zero over its last `fade_out`."""

@@ -6,43 +6,62 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import evolve, field, frozen
-from attrs.validators import gt
 
-from clora.api import CaptionsError, EffectCard, WrittenCaption, hint, read_captions
-from clora_teachers.manifest import read_manifest
+from clora.api import (
+    CaptionsError,
+    EffectCard,
+    PictureRow,
+    WrittenCaption,
+    between,
+    nearest,
+    quoted,
+    read_captions,
+    shown,
+)
+from clora_teachers.manifest import Manifest, read_manifest
+
+#: names in the captions file that the bank lacks, for which one that was meant is looked for
+MOST_COMPARED = 50
 
 
 @frozen
 class Bank:
     """Effect LoRAs from a `manifest` in YAML, JSON or JSONL; `scale` multiplies every teacher's own strength.
 
+    `scale` and its product with a teacher's own are from 0.001 to 1000: beyond, a teacher is nothing or noise.
     LoRA files lie in the manifest's folder or in `lora_folder`. An effect whose caption the manifest does not give has
-    it from the file `captions`, which `clora caption` writes.
+    it from the file `captions`, which `clora caption` writes. `follow_links` lets a link among LoRAs and pictures lead
+    out of these folders; a manifest has at most `size_limit` megabytes (1 to
+    1024).
     """
 
     manifest: Path
-    scale: float = field(default=1.0, validator=gt(0.0))
+    scale: float = field(default=1.0, validator=between(0.001, 1000.0))
     lora_folder: Path | None = None
     captions: Path | None = None
+    follow_links: bool = False
+    size_limit: int = field(default=4, validator=between(1, 1024))
 
     def check(self) -> Iterable[str]:
         """Every mistake of manifest and captions as one sentence with file:line; reads no LoRA file."""
         if self.lora_folder is not None and not self.lora_folder.is_dir():
-            yield f"lora_folder {self.lora_folder} is no folder"
-        manifest = read_manifest(self.manifest, self.lora_folder)
+            yield f"lora_folder {shown(self.lora_folder)} is no folder"
+        manifest = self._manifest()
         yield from manifest.problems
         captions, mistakes = self._captions()
         yield from mistakes
         without = [card.name for card in manifest.cards if not card.caption and card.name not in captions]
         names = {card.name for card in manifest.cards}
-        for name, entry in captions.items():
-            meant = hint(name, without)
-            if name not in names and "did you mean" in meant:
-                yield f"{self.captions}:{entry.line}: the bank has no effect {name!r}{meant}"
+        unknown = [name for name in captions if name not in names]
+        for name in unknown[:MOST_COMPARED]:
+            meant = nearest(name, without[:1000])
+            if meant is not None and self.captions is not None:
+                sentence = f"the bank has no effect {quoted(name)}; did you mean {quoted(meant)}?"
+                yield f"{shown(self.captions)}:{captions[name].line}: {sentence}"
 
     def cards(self) -> Sequence[EffectCard]:
         """The effects in the manifest's order; raises ValueError with all mistakes, one a line."""
-        manifest = read_manifest(self.manifest, self.lora_folder)
+        manifest = self._manifest()
         captions, mistakes = self._captions()
         if manifest.problems or mistakes:
             raise ValueError("\n".join([*manifest.problems, *mistakes]))
@@ -54,7 +73,16 @@ class Bank:
 
     def lora_files(self) -> Sequence[tuple[str, Path]]:
         """(name, LoRA file) of every entry that names a file, whatever else is wrong with it."""
-        return read_manifest(self.manifest, self.lora_folder).files
+        return self._manifest().files
+
+    def pictures(self) -> Sequence[PictureRow]:
+        """The pairs of every entry without mistakes."""
+        return self._manifest().pictures
+
+    def _manifest(self) -> Manifest:
+        return read_manifest(
+            self.manifest, self.lora_folder, follow_links=self.follow_links, size_limit=self.size_limit
+        )
 
     def _captions(self) -> tuple[Mapping[str, WrittenCaption], Sequence[str]]:
         """The captions file's entries, none where there is no file yet, and its mistakes."""

@@ -7,47 +7,66 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_right
-from collections.abc import Iterator
 from typing import NoReturn
 
 import yaml
 
+from clora.api import MAX_DEPTH, json_size, reason
 from clora_teachers.problems import Problems
 
-_SPACE = re.compile(r"[ \t\r\n]*")
+#: digits of a number: more mean nothing in a bank
+MAX_DIGITS = 40
+#: the next sign that is more than space or stands between two values
+_NEXT = re.compile(r"[^ \t\r\n,:]")
 _BARE = re.compile(r"[^\s,:\]}]+")
 _DECODER = json.JSONDecoder()
 _TAG = "tag:yaml.org,2002:"
 
 
-def json_root(text: str, problems: Problems) -> yaml.Node | None:
-    """A JSON text's node, or None with the mistake noted."""
+class TooMuchError(ValueError):
+    """More values and keys than a bank may hold."""
+
+
+def json_root(text: str, problems: Problems, most: int = 1_000_000) -> yaml.Node | None:
+    """A JSON text's node, or None with the mistake noted. Raises TooMuchError above `most` values and keys."""
+    _counted(text, 0, most)
     return _parsed(text, 1, problems)
 
 
-def json_lines(text: str, problems: Problems) -> yaml.Node:
-    """The objects of a JSONL text as a list; lines that are no JSON are noted."""
+def json_lines(text: str, problems: Problems, most: int = 1_000_000) -> yaml.Node:
+    """The objects of a JSONL text as a list; lines that are no JSON are noted. Raises TooMuchError as `json_root`."""
     mark = yaml.Mark("", 0, 0, 0, None, None)  # pyright: ignore[reportArgumentType] - a mark may have no text to quote
-    nodes = [
-        node
-        for number, line in enumerate(text.split("\n"), 1)
-        if line.strip() and (node := _parsed(line, number, problems)) is not None
-    ]
+    nodes: list[yaml.Node] = []
+    total = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        if problems.full:
+            break
+        if line.strip():
+            total = _counted(line, total, most)
+            node = _parsed(line, number, problems)
+            nodes += [] if node is None else [node]
     return yaml.SequenceNode(f"{_TAG}seq", nodes, mark, mark)
 
 
+def _counted(text: str, before: int, most: int) -> int:
+    total = before + json_size(text)[1]
+    if total > most:
+        raise TooMuchError(f"has more than {most:,} values and keys")
+    return total
+
+
 def _parsed(text: str, first_line: int, problems: Problems) -> yaml.Node | None:
+    if json_size(text)[0] > MAX_DEPTH:
+        problems.line(0 if first_line == 1 else first_line, f"nested too deeply: more than {MAX_DEPTH} levels")
+        return None
     try:
-        json.loads(text, parse_constant=_no_constant)
-        return _Reader(text, first_line).node(0)[0]
+        json.loads(text, parse_constant=_no_constant, parse_int=_digits, parse_float=_digits)
+        return _read(text, first_line)
     except json.JSONDecodeError as error:
         more = "; one object a line is JSONL, whose file ends in .jsonl" if error.msg == "Extra data" else ""
         problems.line(first_line + error.lineno - 1, f"not JSON: {error.msg} (column {error.colno}){more}")
-    except RecursionError:
-        problems.say("nested too deeply")
-    except ValueError as error:  # NaN, or an integer of thousands of digits
-        problems.line(first_line, f"not JSON that can be read: {error}")
+    except ValueError as error:  # NaN, or a number of thousands of digits
+        problems.line(first_line, f"not JSON that can be read: {reason(error)}")
     return None
 
 
@@ -55,53 +74,39 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
 
 
-class _Reader:
-    """Reads a text that is known to be JSON once more, with the places."""
-
-    def __init__(self, text: str, first_line: int) -> None:
-        self.text = text
-        self.first_line = first_line
-        self.breaks = [match.start() for match in re.finditer("\n", text)]
-
-    def node(self, at: int) -> tuple[yaml.Node, int]:
-        """The value that begins at or after a place, and the place behind it."""
-        at = self._skip(at)
-        opening, mark = self.text[at], self._mark(at)
-        if opening == "[":
-            items, end = self._members(at + 1, "]")
-            return yaml.SequenceNode(f"{_TAG}seq", items, mark, mark), end
-        if opening == "{":
-            items, end = self._members(at + 1, "}")
-            return yaml.MappingNode(f"{_TAG}map", list(_paired(items)), mark, mark), end
-        if opening == '"':
-            value, end = _DECODER.raw_decode(self.text, at)
-            return yaml.ScalarNode(f"{_TAG}str", value, mark, mark), end
-        word = _BARE.match(self.text, at)
-        assert word is not None
-        return yaml.ScalarNode(f"{_TAG}{_tag(word[0])}", word[0], mark, mark), word.end()
-
-    def _members(self, at: int, closing: str) -> tuple[list[yaml.Node], int]:
-        """The values up to a closing bracket, keys among them; the signs between them are known to be right."""
-        found: list[yaml.Node] = []
-        while self.text[at := self._skip(at)] != closing:
-            if self.text[at] in ",:":
-                at += 1
-            else:
-                node, at = self.node(at)
-                found.append(node)
-        return found, at + 1
-
-    def _skip(self, at: int) -> int:
-        space = _SPACE.match(self.text, at)
-        return at if space is None else space.end()
-
-    def _mark(self, at: int) -> yaml.Mark:
-        line = self.first_line - 1 + bisect_right(self.breaks, at)
-        return yaml.Mark("", at, line, 0, None, None)  # pyright: ignore[reportArgumentType]
+def _digits(digits: str) -> str:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits")
+    return digits
 
 
-def _paired(items: list[yaml.Node]) -> Iterator[tuple[yaml.Node, yaml.Node]]:
-    return zip(items[::2], items[1::2], strict=True)
+def _read(text: str, first_line: int) -> yaml.Node:
+    """The nodes of a text that is known to be JSON, in one pass; what is open lies in a list, not on Python's stack."""
+    line, counted, at = first_line - 1, 0, 0
+    done: list[yaml.Node] = []
+    open_: list[tuple[yaml.CollectionNode, list[yaml.Node]]] = []
+    while (found := _NEXT.search(text, at)) is not None:
+        at, sign = found.start(), found[0]
+        line, counted = line + text.count("\n", counted, at), at
+        mark = yaml.Mark("", at, line, 0, None, None)  # pyright: ignore[reportArgumentType]
+        if sign in "[{":
+            kind, tag = (yaml.SequenceNode, "seq") if sign == "[" else (yaml.MappingNode, "map")
+            open_.append((kind(f"{_TAG}{tag}", [], mark, mark), done))
+            done, at = [], at + 1
+        elif sign in "]}":
+            node, outer = open_.pop()
+            node.value = done if sign == "]" else list(zip(done[::2], done[1::2], strict=True))
+            outer.append(node)
+            done, at = outer, at + 1
+        elif sign == '"':
+            value, at = _DECODER.raw_decode(text, at)
+            done.append(yaml.ScalarNode(f"{_TAG}str", value, mark, mark))
+        else:
+            bare = _BARE.match(text, at)
+            assert bare is not None
+            done.append(yaml.ScalarNode(f"{_TAG}{_tag(bare[0])}", bare[0], mark, mark))
+            at = bare.end()
+    return done[0]
 
 
 def _tag(word: str) -> str:

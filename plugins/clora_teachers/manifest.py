@@ -8,79 +8,106 @@ from pathlib import Path
 import yaml
 from attrs import frozen
 
-from clora.api import EffectCard
+from clora.api import EffectCard, PictureRow, YamlError, compose, not_a_file, open_file, quoted, reason, shown
 from clora_teachers.entry import Entry, read_entry
-from clora_teachers.json_nodes import json_lines, json_root
+from clora_teachers.json_nodes import TooMuchError, json_lines, json_root
 from clora_teachers.paths import Folders
 from clora_teachers.problems import Problems
 
-MAX_BYTES = 4 << 20
+#: values and keys that a megabyte of a manifest may hold; one of a thousand teachers has twenty thousand
+NODES_A_MEGABYTE = 50_000
+_RAISED = "`size_limit` of the bank raises that"
 
 
 @frozen
 class Manifest:
     """What a manifest says: the cards of the entries without mistakes, every entry's (name, LoRA file), all mistakes.
 
-    A mistake is one sentence with file:line; an entry that has one still names its file.
+    A mistake is one sentence with file:line; an entry that has one still names its file. `pictures` are the pairs.
     """
 
     cards: tuple[EffectCard, ...] = ()
     files: tuple[tuple[str, Path], ...] = ()
     problems: tuple[str, ...] = ()
+    pictures: tuple[PictureRow, ...] = ()
 
 
-def read_manifest(path: Path, lora_folder: Path | None = None) -> Manifest:
-    """Read it whole; LoRA files lie in its folder or, where it is given, in `lora_folder`. Raises nothing."""
+def read_manifest(
+    path: Path, lora_folder: Path | None = None, *, follow_links: bool = False, size_limit: int = 4
+) -> Manifest:
+    """Read it whole; LoRA files lie in its folder or, where it is given, in `lora_folder`. Raises nothing.
+
+    `follow_links` lets links lead out of these folders; `size_limit` in megabytes bounds the file.
+    """
     problems = Problems(path)
-    text = _text(path, problems)
-    root = None if text is None else _nodes(text, problems)
+    text = _text(path, size_limit, problems)
+    root = None if text is None else _nodes(text, size_limit, problems)
     if root is None:
         return Manifest(problems=problems.sentences())
     if not isinstance(root, yaml.SequenceNode) or (not root.value and not problems.found):
         begins = '[{"name": ...' if problems.notation == "JSON" else "- name:"
         problems.at(root, f"a bank is a list of teachers, each a mapping that begins `{begins}`")
         return Manifest(problems=problems.sentences())
-    folders = Folders(path.parent.resolve(), lora_folder.resolve() if lora_folder is not None else None)
-    entries = [entry for node in root.value if (entry := read_entry(node, folders, problems)) is not None]
+    loras = lora_folder.resolve() if lora_folder is not None else None
+    folders = Folders(path.parent.resolve(), loras, follow_links)
+    entries: list[Entry] = []
+    for node in root.value:
+        if problems.full:
+            break
+        entry = read_entry(node, folders, problems)
+        entries += [] if entry is None else [entry]
     for sentence in _doubles(entries):
         problems.at(*sentence)
     cards = tuple(entry.card for entry in entries if entry.card is not None)
     files = tuple((entry.words.get("name", entry.lora.stem), entry.lora) for entry in entries if entry.lora)
-    return Manifest(cards, files, problems.sentences())
+    return Manifest(cards, files, problems.sentences(), tuple(_pictures(entries, path)))
 
 
-def _text(path: Path, problems: Problems) -> str | None:
+def _pictures(entries: list[Entry], path: Path) -> Iterator[PictureRow]:
+    """The pairs of the entries without mistakes, each with its line."""
+    for entry in entries:
+        if entry.card is not None and entry.card.pairs:
+            for node, (before, after) in zip(entry.nodes["pairs"].value, entry.card.pairs, strict=True):
+                yield PictureRow(f"{shown(path)}:{node.start_mark.line + 1}", before, after, entry.card.name)
+
+
+def _text(path: Path, size_limit: int, problems: Problems) -> str | None:
     try:
-        if not path.is_file():
-            problems.say("there is no such manifest")
-        elif path.stat().st_size > MAX_BYTES:
-            problems.say(f"the manifest is larger than {MAX_BYTES >> 20} MB")
-        else:
-            return path.read_text(encoding="utf-8-sig")
+        wrong = not_a_file(path)
+        if wrong is not None:
+            problems.say("there is no such manifest" if wrong == "does not exist" else f"the manifest {wrong}")
+            return None
+        with open_file(path) as file:
+            raw = file.read((size_limit << 20) + 1)
+        if len(raw) <= size_limit << 20:
+            return raw.decode("utf-8-sig")
+        problems.say(f"the manifest is larger than {size_limit} MB; {_RAISED}")
     except UnicodeDecodeError:
         problems.say("the manifest is not text in UTF-8")
     except OSError as error:
-        problems.say(f"cannot be read: {error.strerror or error}")
+        problems.say(f"cannot be read: {reason(error.strerror or error)}")
     return None
 
 
-def _nodes(text: str, problems: Problems) -> yaml.Node | None:
+def _nodes(text: str, size_limit: int, problems: Problems) -> yaml.Node | None:
     """The manifest's tree of nodes, which constructs nothing; None with a problem noted where there is none."""
     if not text.strip():
         problems.say("the manifest is empty")
         return None
-    if problems.notation == "JSON":
-        lines = problems.path.suffix.lower() == ".jsonl"
-        return json_lines(text, problems) if lines else json_root(text, problems)
+    most = size_limit * NODES_A_MEGABYTE
     try:
-        root = yaml.compose(text, yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = 1 if error.problem_mark is None else error.problem_mark.line + 1
-        problems.line(line, f"not YAML: {error.problem or error.context}")
+        if problems.notation == "JSON":
+            lines = problems.path.suffix.lower() == ".jsonl"
+            return json_lines(text, problems, most) if lines else json_root(text, problems, most)
+        root = compose(text, most)
+    except TooMuchError as error:
+        problems.say(f"{error}; {_RAISED}")
         return None
-    except (yaml.YAMLError, RecursionError) as error:
-        deep = isinstance(error, RecursionError)
-        problems.say("nested too deeply" if deep else f"not YAML: {error}".replace("\n", " "))
+    except YamlError as error:
+        if error.too_much:
+            problems.say(f"{error}; {_RAISED}")
+        else:
+            problems.line(error.line, str(error))
         return None
     if root is None:
         problems.say("the manifest is empty")
@@ -97,4 +124,4 @@ def _doubles(entries: list[Entry]) -> Iterator[tuple[yaml.Node, str]]:
                 continue
             other = first.setdefault(word.casefold(), node)
             if other is not node:
-                yield node, f"the {key} {word!r} stands in line {other.start_mark.line + 1} already"
+                yield node, f"the {key} {quoted(word)} stands in line {other.start_mark.line + 1} already"

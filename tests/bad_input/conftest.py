@@ -44,8 +44,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_lora(tmp_path / f"bank/{effect}.safetensors", deltas)
     (tmp_path / "bank/bank.yaml").write_text("".join(_entry(effect) for effect in EFFECTS))
     (tmp_path / "data").mkdir()
-    for name in ("data/a.png", "data/b.png", "secret.png"):
-        Image.new("RGB", (32, 32), (200, 10, 60)).save(tmp_path / name)
+    for number, name in enumerate(("data/a.png", "data/b.png", "secret.png")):
+        Image.new("RGB", (32, 32), (200, 10, 60 + number)).save(tmp_path / name)
     splits = {"a.png": "train", "b.png": "test"}
     effects = [{"source": name, "effect": e, "split": split} for e in EFFECTS for name, split in splits.items()]
     general = [{"source": name, "instruction": "blur it", "split": split} for name, split in splits.items()]

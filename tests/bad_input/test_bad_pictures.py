@@ -66,8 +66,8 @@ def test_a_dataset_without_pictures_for_an_effect_or_a_split(told, folder):
         ("effects: [data]", "2:35: dataset.effects: expected a path or a mapping or null, found a list"),
         ("effects: {}", "2:1: dataset: give it `effects`, `general` or both, each a list or a folder"),
         ("effects: data, size: [512]", "2:47: dataset.size: expected an integer or a list of 2 integers"),
-        ("effects: data, size: [512, 0]", "2:47: dataset.size must be at least 1, found 0"),
-        ("effects: data, size: [8001, 64]", "2:47: dataset.size must be at most 8000, found 8001"),
+        ("effects: data, size: [512, 0]", "2:47: dataset.size must be between 1 and 8000, found 0"),
+        ("effects: data, size: [8001, 64]", "2:47: dataset.size must be between 1 and 8000, found 8001"),
         ("effects: data, fit: crp", "2:46: dataset.fit: expected one of pad, crop, found 'crp'; did you mean 'crop'?"),
         ("effects: data, fit: crop", "2:1: dataset: fit: crop needs a `size` to crop to"),
     ],
@@ -104,7 +104,8 @@ def test_every_mistake_of_every_effects_place_is_told_at_once(told, folder):
 
 def test_a_metric_that_cannot_measure_the_dataset_is_told_before_the_training(told):
     (line,) = told("dataset: {use: jsonl, effects: data/effects.jsonl, general: data/general.jsonl}\n")
-    assert line.startswith("recipes/worlds/emoji.yaml:6:3: metrics.truth: the dataset does not know")
+    assert line.startswith("r.yaml:1:10 -> recipes/collection.yaml:2:10 -> recipes/worlds/emoji.yaml:6:3: ")
+    assert "metrics.truth: the dataset does not know" in line
     assert line.endswith("leave this metric out with `metrics: null`")
 
 

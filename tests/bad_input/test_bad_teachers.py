@@ -10,6 +10,12 @@ import torch
 from clora_emoji.backbone import EmojiBackbone
 from safetensors.torch import load_file, save_file
 
+from clora.cli import main
+from clora.plan import make_plan
+from clora.plugins import discover
+from clora.recipe.load import load_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 LINEAR = "transformer.transformer_blocks.0.attn.to_q"
 NEAREST = "; the nearest is transformer_blocks.0."
 
@@ -99,6 +105,12 @@ def with_a_wrong_shape(path: Path) -> None:
     save_file(load_file(path) | {f"{LINEAR}.lora_A.weight": torch.zeros(1, 7)}, path)
 
 
+def scaled(path: Path, a: float, b: float) -> None:
+    """Every A and every B multiplied."""
+    factors = {name: tensor * (a if "lora_A" in name else b) for name, tensor in load_file(path).items()}
+    save_file(factors, path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -111,6 +123,10 @@ def with_a_wrong_shape(path: Path) -> None:
         (lambda p: p.write_bytes(b""), ["not a safetensors file: it has only 0 bytes"]),
         (lambda p: p.write_bytes(pickle.dumps({"a": 1})), ["this is a pickle, which can run code"]),
         (lambda p: torch.save({"a": torch.zeros(3)}, p), ["this is a pickle, which can run code"]),
+        (lambda p: scaled(p, 0, 0), ["all its factors are zero: it changes nothing"]),
+        (lambda p: scaled(p, 1, 0), ["every B is zero, as in a LoRA that was never trained"]),
+        (lambda p: scaled(p, 0, 1), ["every A is zero: it changes nothing"]),
+        (lambda p: scaled(p, 1e32, 1e32), ["times the base's own weights; beyond 256 times nothing of the base"]),
     ],
 )  # fmt: skip
 def test_a_teacher_file_with_a_mistake(told, folder, spoil, words):
@@ -118,6 +134,28 @@ def test_a_teacher_file_with_a_mistake(told, folder, spoil, words):
     (sentence,) = told()
     assert sentence.startswith("r.yaml:2:1: teachers: sepia: bank/sepia.safetensors: ")
     assert all(word in sentence for word in words), sentence
+
+
+def test_a_teacher_larger_than_the_base_and_a_doubtful_strength_are_warned_of(folder, entry, capsys):
+    """A linear of n numbers has |delta| 0.01^2 * 50^2 sqrt(n); the emoji base's weights have sqrt(n) times 0.18."""
+    bank, recipe = folder / "bank/bank.yaml", folder / "r.yaml"
+    recipe.write_text(f"extends: {RECIPES / 'collection.yaml'}\nteachers: {{manifest: bank/bank.yaml}}\n")
+    scaled(folder / "bank/thermal.safetensors", 50, 50)
+    tensors = {name.replace("transformer.", "", 1): t for name, t in load_file("bank/sepia.safetensors").items()}
+    save_file(tensors, folder / "bank/sepia.safetensors", {"ss_network_alpha": "0.5", "ss_network_dim": "1"})
+    digests = set()
+    for strength, count in ((None, 2), ("file", 1), ("header", 1), ("0.5", 1)):
+        bank.write_text(entry("thermal") + entry("sepia", **({} if strength is None else {"strength": strength})))
+        assert main(["validate", "r.yaml"]) == 0
+        out, err = capsys.readouterr()
+        large, *doubts = err.splitlines()
+        assert large.startswith("warning: r.yaml:2:1: teachers: thermal: ")
+        assert "times the base's own weights (trained effects have 0.01 to 0.3" in large
+        assert len(doubts) == count - 1
+        assert all("teachers: sepia: " in line and "ss_network_alpha (0.5)" in line for line in doubts)
+        assert f"; {count} warning" in out
+        digests.add(make_plan(load_recipe(recipe, (), (), discover())).digest)
+    assert len(digests) == 3  # what is read alike is the same run
 
 
 def test_a_file_of_two_formats_is_told_in_a_few_lines(told, folder):

@@ -21,6 +21,7 @@ from clora.lora_files.reader import LoraDelta
 from clora.plan import Plan, make_plan
 from clora.plugins import discover
 from clora.recipe.load import load_recipe
+from clora.run_files.results import Results
 from clora.world import World
 
 ROOT = Path(__file__).parents[2]
@@ -177,7 +178,7 @@ def test_pictures_and_numbers_come_with_the_evaluation(plan: Plan, bundle: Path)
         for card in plan.cards
         for role in ("source", "student")
     }
-    add_pictures(plan, bundle, pictures, {"values": {"distance": 0.125}})
+    add_pictures(plan, bundle, pictures, Results(values={"distance": 0.125}))
     said = front(bundle)
     assert [entry["output"]["url"] for entry in said["widget"]] == ["images/duotone_ocean.png", "images/thermal.png"]
     assert "| distance | 0.125 |" in (bundle / "README.md").read_text()

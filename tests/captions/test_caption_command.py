@@ -9,19 +9,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import torch
+from caption_bank import write_bank, write_recipe
 from clora_captions.openai import OpenAi
-from clora_emoji.backbone import EmojiBackbone
 from PIL import Image
 
 from clora import cli
 from clora.captions.file import read_captions
-from clora.lora_files.reader import LoraDelta
-from clora.lora_files.writer import write_lora
 from clora.plan import Plan, make_plan
 from clora.recipe.load import load_recipe
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 EFFECTS = ("thermal", "sepia", "crystal_ball")
 
 
@@ -30,20 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bank of three tiny LoRAs as another program lists them, each with a pair; none has a caption."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    (tmp_path / "bank").mkdir()
-    rows = []
-    for number, effect in enumerate(EFFECTS):
-        deltas = {
-            name: LoraDelta(torch.full((1, inputs), 0.01), torch.full((outputs, 1), 0.01), 1.0)
-            for name, (inputs, outputs) in EmojiBackbone().shapes().items()
-        }
-        write_lora(tmp_path / f"loras/{effect}.safetensors", deltas)
-        for end in ("before", "after"):
-            Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / f"bank/{effect}_{end}.png")
-        pair = [f"{effect}_before.png", f"{effect}_after.png"]
-        lora = f"{effect}.safetensors"
-        rows.append({"id": effect, "effect_prompt": f"make it {effect}", "lora_path": lora, "pairs": [pair]})
-    (tmp_path / "bank/bank.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_bank(tmp_path, EFFECTS)
     return tmp_path
 
 
@@ -69,12 +52,7 @@ def server(folder: Path) -> Iterator[ThreadingHTTPServer]:
     made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made.answers, made.asked = {}, []  # pyright: ignore[reportAttributeAccessIssue]
     threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    url = f"http://127.0.0.1:{made.server_address[1]}/v1"
-    (folder / "r.yaml").write_text(
-        f"extends: {RECIPES / 'collection.yaml'}\n"
-        "teachers: {use: bank, manifest: bank/bank.jsonl, lora_folder: loras, captions: captions.yaml}\n"
-        f"captioner: {{use: openai, model: some-vl, url: '{url}', key_from: null}}\n"
-    )
+    write_recipe(folder / "r.yaml", f"http://127.0.0.1:{made.server_address[1]}/v1")
     yield made
     made.shutdown()
     made.server_close()
@@ -157,7 +135,7 @@ def test_ctrl_c_keeps_what_is_written_and_the_same_command_goes_on(server, clora
         patched.setattr(OpenAi, "caption", pressed)
         code, out, err = clora("caption", "r.yaml")
     assert (code, out) == (130, "thermal: redraw the subject in heat\n")
-    assert "stopped; what was written to" in err.splitlines()[-1]
+    assert "stopped by SIGINT; what was written to" in err.splitlines()[-1]
     code, out, _ = clora("caption", "r.yaml")
     assert (code, server.asked) == (0, ["sepia", "crystal_ball"])
     assert out.splitlines()[-1].endswith("captions.yaml, 1 kept")

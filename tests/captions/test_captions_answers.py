@@ -66,9 +66,28 @@ def test_a_caption_is_taken(caption):
         ("Here is the instruction: redraw it in ink", "says 'Here is'"),
         ("New instruction: redraw it in ink", "says 'New instruction:'"),
         ("<think>it seems that the ink", "breaks off in its thoughts"),
+        ("i" * 1500, f"is too short: '{'i' * 60}' (1,440 more characters)"),
+        ("!" * 1500 + "caption: ink", f"says '{'!' * 60}' (1,448 more characters) before the instruction"),
     ],
 )
 def test_nonsense_is_refused_with_its_reason(answer, said):
     found = wrong_with(tidied(answer))
     assert found is not None
     assert found.startswith(said), found
+
+
+@pytest.mark.parametrize(
+    ("answer", "caption"),
+    [
+        ("<think>a</think>make it<THINK>b <think>c</Think> of wool", "make it of wool"),
+        ("a </think> b", "a </think> b"),
+        ("make it of wool <think>", "make it of wool <think>"),
+        ("<think>" * 200_000 + "x" + "</think>" * 2 + " make it of wool", "</think> make it of wool"),
+    ],
+)
+def test_thoughts_are_left_out_in_one_pass(answer, caption):
+    assert tidied(answer) == caption
+
+
+def test_thoughts_that_never_end_cost_one_pass():
+    assert len(tidied("<think>" * 300_000)) == 2_100_000  # a search for each would take an hour

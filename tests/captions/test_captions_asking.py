@@ -230,3 +230,16 @@ def test_prompts_that_read_no_captions_are_told(folder):
     made = evolve(captioning(folder), prompts=Prompts(on=False))
     with pytest.raises(CloraError, match="captions are turned off"):
         made.sort([card(folder, "ink")])
+
+
+@pytest.mark.parametrize("steering", ["\0", "\x1b[2J", "\u202e", "\u2028", "\ud800", "\r\n"])
+def test_what_steers_a_terminal_is_never_written_to_the_file(folder, steering):
+    asked = captioning(folder, lambda request, pairs: f"make it{steering} of wool {steering}")
+    asked = evolve(asked, captioner=Model(asked.captioner.answer, called=f"model{steering}{'x' * 500}"))
+    sorted_ = asked.sort([card(folder, "ink")])
+    assert asked.ask(sorted_.wanted, str, lambda effect, caption: None).made == ("ink",)
+    text = (folder / "captions.yaml").read_text()
+    entry = read_captions(folder / "captions.yaml")["ink"]
+    assert all(line.isprintable() for line in (*text.splitlines(), entry.caption, entry.by))
+    assert len(entry.by) <= 100
+    assert not entry.edited

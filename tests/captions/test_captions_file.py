@@ -102,7 +102,7 @@ def test_only_a_caption_that_a_model_wrote_counts_as_unedited(file):
     [
         ("- ink\n", ":1: a captions file is a mapping of effect -> caption"),
         ("ink: [", ":1: not YAML"),
-        ("ink:\n  caption: turn it: into ink\n", ":2: not YAML: mapping values are not allowed here"),
+        ("ink:\n  caption: turn it: into ink\n", ":2: not YAML: mapping values are not allowed in this context"),
         ("ink:\n", ":1: ink: its caption must be text, and nothing stands here"),
         ("ink: yes\n", ":1: ink: its caption must be text, and 'yes' is not; put it in quotes"),
         ("ink: {by: me}\n", ":1: ink: 'caption' is missing"),
@@ -111,7 +111,7 @@ def test_only_a_caption_that_a_model_wrote_counts_as_unedited(file):
         ("ink: x\n\nink: y\n", ":3: the effect 'ink' stands in line 1 already"),
         ("? [a]\n: x\n", ":1: an effect's name must stand here"),
         ("ink: {caption: !!python/object:os.system x}\n", ":1: ink: caption must be text, and 'x' is not"),
-        ("[" * 50_000, ": not YAML: nested too deeply"),
+        ("[" * 50_000, ": nested too deeply"),
         (b"\xff\xfe\xff", ": the captions file is not text in UTF-8"),
         ("#" * ((4 << 20) + 1), ": the captions file is larger than 4 MB"),
     ],
@@ -132,7 +132,7 @@ def test_all_mistakes_are_told_and_a_folder_is_one(file):
     with pytest.raises(CaptionsError) as error:
         read_captions(file)
     assert [line.split(":")[1] for line in str(error.value).splitlines()] == ["1", "2", "4"]
-    with pytest.raises(CaptionsError, match="this is no file"):
+    with pytest.raises(CaptionsError, match="is a folder"):
         read_captions(file.parent)
 
 

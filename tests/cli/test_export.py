@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,9 @@ from clora.lora_files.reader import LoraDelta
 from clora.plan import make_plan
 from clora.plugins import discover
 from clora.recipe.load import load_recipe
+from clora.run_files.checksums import checksum_of_file
+from clora.run_files.record import RunRecord
+from clora.runs import RunFolder
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,9 +28,12 @@ def run_dir(tmp_path: Path) -> Path:
     plan = make_plan(load_recipe(ROOT / "recipes/quickstart.yaml", (), sets, discover()), thorough=False)
     folder = tmp_path / "run"
     module, (inputs, outputs) = next(iter(plan.recipe.backbone.shapes().items()))
-    write_bundle(plan, folder / "export", {module: LoraDelta(torch.ones(2, inputs), torch.ones(outputs, 2), 0.5)})
-    (folder / "run.json").write_text(json.dumps({"seconds": 0.0}))
-    (folder / "recipe.yaml").write_text(plan.text)
+    run, delta = RunFolder(folder), LoraDelta(torch.ones(2, inputs), torch.ones(outputs, 2), 0.5)
+    files = write_bundle(plan, folder / "export", {module: delta})
+    run.recipe.write_text(plan.text)
+    recipe = checksum_of_file(run.recipe)
+    run.write_info(RunRecord("quickstart", "", 0, plan.digest, 0, 0.0, 1, recipe, machine={}, versions={}))
+    run.mark_done("export", plan.digest, files)
     return folder
 
 
@@ -51,7 +56,7 @@ def test_the_runs_own_export_is_not_rewritten_in_another_type(run_dir: Path, cap
 def test_a_run_without_an_export_says_so(run_dir: Path, capsys) -> None:
     (run_dir / "export/lora.safetensors").unlink()
     assert main(["export", str(run_dir)]) == 2
-    assert "the run has exported nothing yet" in capsys.readouterr().err
+    assert "lora.safetensors has gone; `clora run` with the run's recipe makes it again" in capsys.readouterr().err
 
 
 def test_a_damaged_export_is_named(run_dir: Path, capsys) -> None:
@@ -59,7 +64,7 @@ def test_a_damaged_export_is_named(run_dir: Path, capsys) -> None:
     file.write_bytes(file.read_bytes()[:-7])
     assert main(["export", str(run_dir), "--peft"]) == 2
     told = capsys.readouterr().err
-    assert "lora.safetensors: truncated" in told
+    assert "lora.safetensors is damaged, or was changed, since it was written (" in told
     assert not (run_dir / "export/peft").exists()
 
 

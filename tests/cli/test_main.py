@@ -58,7 +58,7 @@ def test_no_or_a_wrong_command_is_two(words: list[str]) -> None:
     ("error", "code", "told"),
     [
         (CloraError("a b"), 2, "a b\n"),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "stopped by SIGINT; nothing was changed\n"),
     ],
 )
 def test_what_a_command_raises(

@@ -76,7 +76,7 @@ def test_ctrl_c_keeps_what_is_made(tmp_path: Path, capsys, monkeypatch: pytest.M
     for command in ("prepare", "run"):
         assert cli.main(words(command, tmp_path)) == 130
         said = capsys.readouterr().err
-        assert "what is made is kept. The same command goes on" in said
+        assert "what the teachers have made is kept. The same command goes on" in said
         assert "Traceback" not in said
     assert len(outputs(tmp_path)) == 3
 

@@ -87,3 +87,32 @@ def test_plugins_as_json(recipe: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert rows["one"]["components"]["router"] == ["one", "two"]
     assert rows["one"]["observes"] == ["clora_run_started"]
     assert (rows["gone"]["state"], rows["gone"]["components"]) == ("broken", {})
+
+
+def test_show_prints_nothing_that_steers_a_terminal(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "\x1b[2J\u202e.yaml"
+    text = (
+        recipe.read_text()
+        + r'effects: ["\e[2J", "\u202eabc", "\x9b1m", "\u2028", "a\r\nb", "é 効果 😀", "\U000e0041"]'
+        + "\nname: n\n"
+    )
+    (recipe.parent / name).write_text(text)
+    assert main(["show", name]) == 0
+    printed = capsys.readouterr().out
+    assert printed.replace("\n", "").isprintable()
+    assert '"\\x1b[2J", "\\u202eabc", "\\x9b1m", "\\u2028", "a\\r\\nb", "é 効果 😀", "\\U000e0041"' in printed
+    recipe.write_text(printed)
+    assert main(["show", "r.yaml"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[-1] == printed.splitlines()[0].split()[-1]
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a\udcffb", "a" * 256, "a/" * 2_500])
+@pytest.mark.parametrize("option", ["RECIPE", "--with"])
+def test_a_path_that_no_file_system_takes(
+    recipe: Path, capsys: pytest.CaptureFixture[str], path: str, option: str
+) -> None:
+    assert main(["show", path] if option == "RECIPE" else ["show", "r.yaml", option, path]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"{option}: the path '")
+    assert err.strip().isprintable()

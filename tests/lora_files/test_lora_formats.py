@@ -123,11 +123,11 @@ def test_alpha_patterns_match_as_in_peft(tmp_path, patterns, of_q, of_xq):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ("{", "not JSON"),
+        ("{", "is no JSON: "),
         ("[]", "not a map"),
         ('{"transformer.r": 4}', "lora_alpha is None"),
         ('{"transformer.lora_alpha": "8"}', "lora_alpha is '8'"),
-        ('{"transformer.lora_alpha": NaN}', "lora_alpha is nan"),
+        ('{"transformer.lora_alpha": NaN}', "NaN is no number"),
         ('{"transformer.lora_alpha": 8, "transformer.alpha_pattern": {"(a+)+b": 1}}', "no plain name"),
         ('{"transformer.lora_alpha": 8, "transformer.use_dora": true}', "says use_dora, but q has no magnitude"),
         ('{"transformer.peft_type": "LOHA", "transformer.lora_alpha": 8}', "of PEFT's type 'LOHA'"),

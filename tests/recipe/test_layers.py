@@ -89,7 +89,7 @@ def test_an_empty_set_is_null(load) -> None:
 def test_a_circle_of_parents(wrong, write) -> None:
     write("extends: r.yaml\n", "parent.yaml")
     message = "recipes extend one another in a circle: r.yaml -> parent.yaml -> r.yaml"
-    assert wrong(extends="parent.yaml") == [f"parent.yaml:1:10: {message}"]
+    assert wrong(extends="parent.yaml") == [f"1:10 -> parent.yaml:1:10: {message}"]
     assert wrong(extends="r.yaml") == ["1:10: recipes extend one another in a circle: r.yaml -> r.yaml"]
 
 
@@ -116,6 +116,6 @@ def test_a_recipe_that_is_not_there(catalogue, write) -> None:
 def test_mistakes_of_a_parent_stand_in_the_parent(wrong, write) -> None:
     write("extends: right.yaml\ntrain: {steps: 3.9}\n", "parent.yaml")
     assert wrong("train: {lr: 0}", extends="parent.yaml") == [
-        "parent.yaml:2:16: train.steps: expected an integer, found 3.9",
-        "2:13: train.lr must be more than 0.0, found 0.0",
+        "1:10 -> parent.yaml:2:16: train.steps: expected an integer, found 3.9",
+        "2:13: train.lr must be between 1e-10 and 1, found 0.0",
     ]

@@ -41,13 +41,13 @@ import pytest
             "2:19: train.schedule: expected one of independent, shared, found 'sharde'; did you mean 'shared'?",
         ),
         # bounds
-        ("train: {batch_size: 0}", "2:21: train.batch_size must be at least 1, found 0"),
-        ("train: {lr: 0}", "2:13: train.lr must be more than 0.0, found 0.0"),
-        ("student: {ema: 1.5}", "2:16: student.ema must be at most 1.0, found 1.5"),
+        ("train: {batch_size: 0}", "2:21: train.batch_size must be between 1 and 4096, found 0"),
+        ("train: {lr: 0}", "2:13: train.lr must be between 1e-10 and 1, found 0.0"),
+        ("student: {ema: 1.5}", "2:16: student.ema must be between 0 and 0.999999, found 1.5"),
         ("router: {p_switch: -1e-4}", "2:20: router.p_switch must be at least 0.0, found -0.0001"),
         (
             "simulations: {backward: {tau_min: 900}}",
-            "right.yaml:7:36: simulations.backward.tau_max: no noise level lies between 900.0 and 800.0",
+            "1:10 -> right.yaml:7:36: simulations.backward.tau_max: no noise level lies between 900.0 and 800.0",
         ),
         # components
         ("router: swich", "2:9: router has no component 'swich'; did you mean 'switch'?"),
@@ -76,7 +76,7 @@ import pytest
         ),
         (
             "critic: null",
-            "right.yaml:10:3: losses.second asks for the critic, but there is no `critic` section",
+            "1:10 -> right.yaml:10:3: losses.second asks for the critic, but there is no `critic` section",
         ),
         (
             "simulations: {backward: {tau_max: 200}}",

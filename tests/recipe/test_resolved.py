@@ -8,11 +8,11 @@ import yaml
 from clora.recipe import load_recipe
 
 HARD = """
-title: 'a "title": with #, é, 😀 and\ttab'
+title: 'a "title": with #, é and 😀'
 effects: [no, "3", "", "1e-4", null_, "null", " a", "a b", ~x, 2024-01-01]
 router:
   use: fixed
-  effect: "line\\nbreak"
+  effect: "line\\nbreak,\\ttab"
   scale: null
   words: {"a.b": 1, "3": 2}
   anything: {a: [1, "no", null, 1e-7], "b c": {}}
@@ -35,7 +35,7 @@ def test_the_resolved_yaml_means_the_same_to_other_readers(load) -> None:
     read = yaml.safe_load(loaded.resolved_yaml())
     assert read["effects"] == list(loaded.recipe.effects or ())
     assert read["train"]["lr"] == 1e-7
-    assert read["router"]["effect"] == "line\nbreak"
+    assert read["router"]["effect"] == "line\nbreak,\ttab"
     assert read["title"] == loaded.recipe.title
 
 

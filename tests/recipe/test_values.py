@@ -21,7 +21,7 @@ def test_the_right_recipe_is_typed(load) -> None:
     ("text", "value"), [("1e-4", 1e-4), ("1_000", 1000.0), ("+.5", 0.5), ("3", 3.0), ("2.", 2.0), ("1E+2", 100.0)]
 )
 def test_numbers(load, text: str, value: float) -> None:
-    found = load(f"train: {{lr: {text}}}").recipe.train.lr
+    found = load(f"train: {{grad_clip: {text}}}").recipe.train.grad_clip
     assert found == value
     assert type(found) is float
 

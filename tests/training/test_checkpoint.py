@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from shutil import copytree, rmtree
+
 import pytest
 import torch
+from damage import WAYS, damage
 
 from clora.adapters.adapter import Adapter
 from clora.errors import CloraError
 from clora.recipe.schema import Train
+from clora.run_files.checksums import DamagedError
 from clora.seeding import Draws
-from clora.training.checkpoint import Checkpoints, State
+from clora.training.checkpoint import Checkpoints, State, stamp_of
 from clora.training.optimizer import MovingAverage, Trained
 from clora.training.ranks import Ranks
 
@@ -124,17 +128,110 @@ def test_another_recipes_checkpoint_is_refused_and_changes_nothing(checkpoints):
     assert_same(untouched, fresh_state())
 
 
-@pytest.mark.parametrize("file", ["state.safetensors", "state.json"])
-@pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "garbage"])
-def test_a_damaged_checkpoint_is_told_with_what_to_do(checkpoints, file, damage):
-    path = checkpoints.save(5, fresh_state()) / file
-    whole = path.read_bytes()
-    if damage == "missing":
-        path.unlink()
-    else:
-        path.write_bytes({"truncated": whole[:-5], "empty": b"", "garbage": b"\xff" * len(whole)}[damage])
-    with pytest.raises(CloraError, match=r"checkpoint .*000005 cannot be read .*remove that folder"):
-        checkpoints.resume(fresh_state())
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def saved(tmp_path, told) -> tuple[Checkpoints, dict[int, State]]:
+    """Checkpoints of three moments of one training, and its states then."""
+    checkpoints, states = Checkpoints(tmp_path / "checkpoints", "digest", keep=3, tell=told.append), {}
+    for step in (2, 4, 120):
+        states[step] = fresh_state()
+        train(states[step], range(step))
+        checkpoints.save(step, states[step])
+    return Checkpoints(checkpoints.folder, "digest", keep=2, tell=told.append), states
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in ("another of its kind", "a text for a number")])
+def test_a_damaged_checkpoint_is_kept_and_the_one_before_is_taken(saved, told, way):
+    checkpoints, states = saved
+    damage(checkpoints.folder / "000120/state.safetensors", way)
+    resumed = fresh_state()
+    assert checkpoints.resume(resumed) == 4
+    assert_same(resumed, states[4])
+    assert len(told) == 2
+    assert "000120/state.safetensors is damaged" in told[0]
+    assert "kept as 000120.damaged" in told[0]
+    assert told[1].endswith("goes on from the checkpoint of update 4; the 116 updates up to 120 are made again")
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["000002", "000004", "000120.damaged"]
+
+
+def test_every_flipped_bit_of_a_checkpoint_is_found(saved, told):
+    checkpoints, _ = saved
+    file = checkpoints.folder / "000120/state.safetensors"
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 11):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 2]) + whole[place + 1 :])
+        with pytest.raises(DamagedError, match=r"state\.safetensors"):
+            stamp_of(file.parent)
+
+
+def test_without_a_good_one_training_begins_again_and_says_so(saved, told):
+    checkpoints, _ = saved
+    for folder in list(checkpoints.folder.iterdir()):
+        (folder / "state.safetensors").write_bytes(b"")
+    untouched = fresh_state()
+    assert checkpoints.resume(untouched) == 0
+    assert_same(untouched, fresh_state())
+    assert told[-1].endswith("is good: training begins again at update 0")
+    assert len(list(checkpoints.folder.glob("*.damaged"))) == 3
+
+
+def names(checkpoints: Checkpoints) -> list[str]:
+    return sorted(path.name for path in checkpoints.folder.iterdir())
+
+
+def test_two_that_changed_places_are_taken_by_what_they_hold(saved, told):
+    checkpoints, states = saved
+    newest, oldest = checkpoints.folder / "000120", checkpoints.folder / "000002"
+    newest.rename(checkpoints.folder / "x")
+    oldest.rename(newest)
+    (checkpoints.folder / "x").rename(oldest)
+    resumed = fresh_state()
+    assert checkpoints.resume(resumed) == 120
+    assert_same(resumed, states[120])
+    assert names(checkpoints) == ["000002", "000004", "000120"]
+    assert "000002 holds the checkpoint of update 120 and is called 000120 now" in "\n".join(told)
+
+
+def test_a_renamed_one_is_taken_by_what_it_holds(saved, told):
+    checkpoints, states = saved
+    (checkpoints.folder / "000120").rename(checkpoints.folder / "000500")
+    resumed = fresh_state()
+    assert checkpoints.resume(resumed) == 120
+    assert_same(resumed, states[120])
+    assert names(checkpoints) == ["000002", "000004", "000120"]
+    assert told[-1].endswith("update 120; the 380 updates up to 500 are made again")
+
+
+def test_an_older_one_in_the_newest_place_is_not_taken_for_it(saved, told):
+    checkpoints, states = saved
+    rmtree(checkpoints.folder / "000120")
+    copytree(checkpoints.folder / "000002", checkpoints.folder / "000120")
+    resumed = fresh_state()
+    assert checkpoints.resume(resumed) == 4
+    assert_same(resumed, states[4])
+    assert names(checkpoints) == ["000002", "000004", "000120.damaged"]
+    assert "000120 holds the checkpoint of update 2, which is there already" in told[0]
+
+
+def test_damaged_ones_do_not_count_among_those_that_are_kept(saved):
+    checkpoints, _ = saved
+    (checkpoints.folder / "000120/state.safetensors").write_bytes(b"")
+    state = fresh_state()
+    checkpoints.resume(state)
+    checkpoints.save(6, state)
+    assert names(checkpoints) == ["000004", "000006", "000120.damaged"]
+    checkpoints.save(8, state)
+    assert names(checkpoints) == ["000006", "000008", "000120.damaged"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_told_before_anything_is_trained(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(CloraError, match="is a file, where the folder of the checkpoints belongs"):
+        Checkpoints(tmp_path / "checkpoints", "digest", keep=2).resume(fresh_state())
 
 
 def test_a_checkpoint_of_other_shapes_is_told_as_unreadable(checkpoints):

@@ -17,13 +17,14 @@ from clora.plugins import discover
 from clora.recipe.load import load_recipe
 from clora.recipe.problems import RecipeError
 from clora.routes import slots_problem, teachers_of
+from clora.run_files.steps import read_steps
 from clora.runs import RunFolder
 from clora.seeding import Draws
 from clora.stages.export import export
 from clora.stages.prepare import prepare
 from clora.teacher_loading import Source
 from clora.training.batches import Batches
-from clora.training.loop import Watchers, read_steps, train
+from clora.training.loop import Watchers, train
 from clora.training.ranks import Ranks
 from clora.world import World
 
@@ -89,7 +90,7 @@ def test_two_slots_train_bit_for_bit_what_all_teachers_at_once_train(tmp_path: P
     assert all_at_once.digest == slots.digest  # it is the same run, carried out otherwise
     trained(all_at_once, whole)
     told = trained(slots, few)
-    losses, again = ([step.losses for step in read_steps(folder.steps)] for folder in (whole, few))
+    losses, again = ([step.losses for step in read_steps(folder.steps).reports] for folder in (whole, few))
     assert losses == again
     assert len(losses) == 5
     first, second = load_file(whole.lora), load_file(few.lora)
@@ -109,7 +110,7 @@ def test_the_next_cycles_teachers_are_asked_for_before_they_are_needed(tmp_path:
     )
     for name in list(dict.fromkeys(needed))[1:]:  # nobody can be asked for before the first cycle has begun
         assert told.notes.index(("ahead", name)) < told.notes.index(("need", name))
-    stalls = [step.logs["teacher.stall"] for step in read_steps(RunFolder(tmp_path / "run").steps)]
+    stalls = [step.logs["teacher.stall"] for step in read_steps(RunFolder(tmp_path / "run").steps).reports]
     assert len(stalls) == 5
     assert all(stall >= 0 for stall in stalls)
 

@@ -138,21 +138,23 @@ def test_captions_openai_waits_as_long_as_it_is_asked_to(server, pairs, waits):
     assert captioner(server, retries=5).caption("describe it", pairs) == "draw it in ink"
     assert waits[0] == 7
     assert 25 < waits[1] <= 30
-    assert waits[2:] == [4, 8, 0]
+    assert all(pause / 2 <= wait <= pause for wait, pause in zip(waits[2:], [4, 8, 16], strict=True))
     assert len(server.asked) == 6
 
 
 def test_captions_openai_does_not_wait_for_an_hour(server, pairs, waits):
     server.script = [(429, {"Retry-After": "3600"}, b'{"error": {"message": "slow down"}}')]
-    assert refused(server, pairs).endswith("it answers 429: slow down after 1 try; it asks to wait 3600 s")
+    assert refused(server, pairs).endswith(
+        ", attempt 1 of 5: it answers 429: slow down; it asks to wait at least 3600 s"
+    )
     assert waits == []
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 529])
 def test_captions_openai_asks_servers_in_trouble_again(server, pairs, waits, status):
     server.script = [(status, {}, b"<html>oh dear</html>")]
-    assert refused(server, pairs, retries=2).endswith(f"it answers {status}: <html>oh dear</html> after 3 tries")
-    assert waits == [1, 2]
+    assert refused(server, pairs, retries=2).endswith(f", attempt 3 of 3: it answers {status}: <html>oh dear</html>")
+    assert 0.5 <= waits[0] <= 1 <= waits[1] <= 2
     server.script = [(status, {}, b""), (200, {}, good())]
     assert captioner(server, retries=1).caption("describe it", pairs) == "draw it in ink"
 
@@ -176,7 +178,7 @@ def test_captions_openai_tells_a_refused_key_without_it(server, pairs, waits, st
             b'{"error": {"message": "pay first", "code": "insufficient_quota"}}',
             "429: pay first insufficient_quota",
         ),
-        (400, b"x" * 5000, "x" * 300 + "..."),
+        (400, b"x" * 5000, "x" * 160 + "..."),
         (400, b'["a"]', 'it answers 400: ["a"]'),
     ],
 )
@@ -192,7 +194,7 @@ def test_captions_openai_never_carries_the_key_elsewhere(server, pairs, status):
     other.script = [(200, {}, good())]
     server.script = [(status, {"Location": f"{other.url}/chat/completions?x=1"}, b"")]
     said = refused(server, pairs)
-    assert f"sends us on to 127.0.0.1:{other.http.server_address[1]}, where no key is taken" in said
+    assert f"sends us on to '127.0.0.1:{other.http.server_address[1]}', where no key is taken" in said
     assert other.asked == []
     other.http.shutdown()
     other.http.server_close()
@@ -220,8 +222,8 @@ def drips(handler: BaseHTTPRequestHandler) -> None:
 )
 def test_captions_openai_gives_a_slow_server_up_and_tries_again(server, pairs, waits, answer, said):
     server.script = [answer]
-    assert refused(server, pairs, timeout=0.3, retries=1).endswith(f"{said} after 2 tries")
-    assert waits == [1]
+    assert refused(server, pairs, timeout=0.3, retries=1).endswith(f", attempt 2 of 2: {said}")
+    assert len(waits) == 1
     server.script = [answer, (200, {}, good())]
     assert captioner(server, timeout=0.3, retries=1).caption("describe it", pairs) == "draw it in ink"
 
@@ -252,16 +254,16 @@ def test_captions_openai_does_not_swallow_an_endless_answer(server, pairs, waits
 def test_captions_openai_a_server_that_is_not_there(server, pairs, waits):
     server.http.shutdown()
     server.http.server_close()
-    assert "cannot be reached: " in refused(server, pairs, retries=1)
-    assert waits == [1]
+    assert refused(server, pairs, retries=1).endswith(", attempt 2 of 2: cannot be reached: Connection refused")
+    assert len(waits) == 1
 
 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"not JSON", "answers what is no JSON: not JSON"),
-        (b"", "answers what is no JSON: "),
-        (b"[" * 100_000, "answers what is no JSON"),
+        (b"not JSON", "its answer: is no JSON: Expecting value (line 1, column 1); it begins 'not JSON'"),
+        (b"", "its answer: is no JSON: Expecting value (line 1, column 1); it begins ''"),
+        (b"[" * 100_000, "its answer: is nested deeper than 64 levels"),
         (b"[]", "holds no choices[0].message.content"),
         (b'{"choices": []}', "holds no choices[0].message.content"),
         (b'{"choices": [{"message": null}]}', "holds no choices[0].message.content"),
@@ -291,7 +293,7 @@ def test_captions_openai_other_forms_of_an_answer(server, pairs, message, text):
 def test_captions_openai_a_connection_that_breaks_is_tried_again(server, pairs, waits):
     server.script = [cut, (200, {}, good())]
     assert captioner(server, retries=1).caption("describe it", pairs) == "draw it in ink"
-    assert waits == [1]
+    assert len(waits) == 1
 
 
 def test_captions_openai_a_broken_picture_is_named(server, pairs, tmp_path):

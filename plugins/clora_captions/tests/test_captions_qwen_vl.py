@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -198,3 +199,56 @@ def test_captions_qwen_vl_a_broken_picture_is_named_before_the_model_is_loaded(f
     with pytest.raises(PictureError, match=r"b\.png is not a picture"):
         made.caption("describe it", pairs)
     assert made._loaded.model is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("null", "config.json: is no JSON map but null"),
+        ("[" * 100_000, "config.json: is nested deeper than 64 levels"),
+        ('{"hidden_size": ' + "9" * 5000 + "}", "config.json: is no JSON that can be read: an integer of 5,000 digits"),
+        ('{"hidden_size": NaN}', "config.json: is no JSON that can be read: NaN is no number"),
+        ('{"model_type": "' + "a" * (5 << 20) + '"}', "config.json: is larger than the 4,194,304 bytes"),
+        ("{}", "cannot be loaded: "),
+        ('{"model_type": "' + "a" * 300_000 + '"}', "cannot be loaded: "),
+        ('{"model_type": ["qwen2_5_vl"]}', "cannot be loaded: "),
+        ('{"model_type": "qwen2_5_vl", "text_config": 7}', "cannot be loaded: "),
+        ('{"model_type": "qwen2_5_vl", "text_config": {"hidden_size": "many"}}', "cannot be loaded: "),
+        ('{"model_type": "qwen2_5_vl", "vision_config": [], "torch_dtype": "os.system"}', "cannot be loaded: "),
+        (
+            '{"model_type": "qwen2_5_vl", "auto_map": {"AutoConfig": "evil.Config"}, "quantization_config": "x"}',
+            "cannot",
+        ),
+    ],
+)
+def test_captions_qwen_vl_a_folder_with_settings_that_lie_is_told_in_a_line(settings, said, folder, tmp_path, pairs):
+    made = tmp_path / "model"
+    shutil.copytree(folder, made)
+    (made / "config.json").write_text(settings)
+    with pytest.raises(CloraError) as error:
+        captioner(made).caption("describe it", pairs)
+    assert said in str(error.value)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 700
+    if "cannot" not in said:
+        assert list(captioner(made).ready()) == [str(error.value)]
+
+
+@pytest.mark.parametrize("model", ["", "a\nb", "a\0b", "\ud800", "a\u202eb", "a" * 1001])
+def test_captions_qwen_vl_refuses_names_that_are_none(model):
+    for keys in ({"model": model}, {"revision": model}):
+        with pytest.raises(ValueError, match="must be one line of at most 1000 characters"):
+            QwenVl(**keys)
+
+
+@pytest.mark.parametrize("keys", [{"size": 10**60}, {"max_new_tokens": 10**60}])
+def test_captions_qwen_vl_every_number_has_two_bounds(keys):
+    with pytest.raises(ValueError, match=next(iter(keys))):
+        QwenVl(**keys)
+
+
+@pytest.mark.parametrize("model", ["a" * 300, "~nobody/" + "a" * 300, "/" + "a/" * 400])
+def test_captions_qwen_vl_tells_a_path_that_no_disk_takes(model):
+    (sentence,) = captioner(Path(model)).ready()
+    assert "is no folder with a config.json" in sentence
+    assert len(sentence) < 300

@@ -101,7 +101,7 @@ def test_links_out_of_a_folder_are_told(tmp_path):
     (tmp_path / "x/sub").symlink_to("../secret")
     assert told(tmp_path, {"ink": Pair(tmp_path / "x")}) == [
         "x: 'sub' is a linked folder; name the folder itself",
-        "x: 'b.png' leads out of the file's folder; put the pictures beside the file or below it",
+        "x: 'b.png' leads out of the file's folder by a link; `follow_links: true` of the dataset follows it",
     ]
 
 
@@ -153,8 +153,8 @@ def test_captions_with_mistakes(tmp_path):
         "g: 'a.png': its instruction is missing; write what it is to become into a.txt",
         "g: 'b.png': its instruction is empty; write what it is to become into b.txt",
         "g: g/c.txt is not UTF-8",
-        "g: g/d.txt is a link or larger than 64 KB",
-        "g: g/e.txt is a link or larger than 64 KB",
+        "g: g/d.txt is larger than 64 KB; an instruction is a sentence or a few",
+        "g: g/e.txt is a link that leads out of its folder; `follow_links: true` of the dataset follows it",
     ]
 
 

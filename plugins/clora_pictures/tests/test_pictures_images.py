@@ -185,5 +185,5 @@ def test_pictures_linked_out_of_the_folder_since_are_refused(tmp_path):
     assert told(found) == []
     (data / "a.png").unlink()
     (data / "a.png").symlink_to("../secret.png")
-    with pytest.raises(ValueError, match=r"a\.png' leads out of the file's folder"):
+    with pytest.raises(ValueError, match=r"a\.png' leads out of the dataset's folder"):
         found.images(["a.png"])

@@ -11,7 +11,7 @@ from clora_pictures.dataset import PicturesDataset
 from clora_pictures.rows import Asked, read_list
 from PIL import Image
 
-from clora.api import Checked, GeneralItem, HasPairs, Truth
+from clora.api import Checked, GeneralItem, HasPairs, Truth, quoted
 
 GOOD = {"source": "a.png", "effect": "ink"}
 
@@ -35,10 +35,10 @@ def write(folder: Path, *rows: object, name: str = "effects.jsonl") -> Path:
     return path
 
 
-def told(folder: Path, *rows: object, general: bool = False) -> list[str]:
+def told(folder: Path, *rows: object, general: bool = False, **keys: bool) -> list[str]:
     """The sentences of `check` without the path; asking for the pictures raises the same where lines are wrong."""
     path = write(folder, *rows)
-    dataset = PicturesDataset(general=path) if general else PicturesDataset(effects=path)
+    dataset = PicturesDataset(general=path, **keys) if general else PicturesDataset(effects=path, **keys)
     found = list(dataset.check())
     assert not any("\n" in sentence for sentence in found)
     return [sentence.removeprefix(f"{path}:") for sentence in found]
@@ -81,14 +81,14 @@ def test_pictures_bounds(key, value):
         (GOOD | {"effect": 3}, "1: effect must be text, found the number 3"),
         (GOOD | {"effect": None}, "1: effect must be text, found null"),
         (GOOD | {"effect": ["ink"]}, "1: effect must be text, found a list"),
-        (GOOD | {"effect": {}}, "1: effect must be text, found an object"),
+        (GOOD | {"effect": {}}, "1: effect must be text, found a map"),
         (GOOD | {"effect": " "}, "1: effect is empty"),
         (GOOD | {"instruction": ""}, "1: instruction is empty"),
         (GOOD | {"split": "tets"}, "1: split is 'tets'; it must be 'train' or 'test'"),
-        (GOOD | {"effect": "\ud800"}, '1: effect holds half a character (a lone surrogate): the text "\\ud800"'),
+        (GOOD | {"effect": "\ud800"}, "1: effect holds half a character (a lone surrogate): '\\ud800'"),
         (GOOD | {"source": "c.png"}, "1: source 'c.png': there is no such picture"),
         (GOOD | {"source": "a.jpg"}, "1: source 'a.jpg': there is no such picture; did you mean 'a.png'?"),
-        (GOOD | {"source": "sub"}, "1: source 'sub': there is no such picture"),
+        (GOOD | {"source": "sub"}, "1: source 'sub' is a folder"),
         (GOOD | {"target": "no/c.png"}, "1: target 'no/c.png': there is no such picture"),
         (GOOD | {"source": "a\0.png"}, "1: source 'a\\x00.png' is no usable path"),
     ],
@@ -125,7 +125,12 @@ def test_pictures_outside_the_folder_are_refused(folder, way):
     (folder / "linked").symlink_to("..")
     way = way.replace("{absolute}", str(folder.parent / "secret.png"))
     (sentence,) = told(folder, GOOD | {"source": way})
-    assert sentence == f"1: source {way!r} leads out of the file's folder; put the pictures beside the file or below it"
+    rest = "put the pictures beside the file or below it"
+    if "link" in way:
+        rest = "`follow_links: true` of the dataset follows it"
+        assert told(folder, GOOD | {"source": way}, follow_links=True) == []
+    by_link = " by a link" if "link" in way else ""
+    assert sentence == f"1: source {quoted(way)} leads out of the file's folder{by_link}; {rest}"
 
 
 def test_pictures_paths_inside_the_folder_are_one_name_each(folder):
@@ -193,7 +198,9 @@ def test_pictures_a_file_too_large(folder):
     path = folder / "x.jsonl"
     with path.open("wb") as file:
         file.truncate((256 << 20) + 1)  # sparse: takes no room
-    assert list(PicturesDataset(effects=path).check()) == [f"{path}: is larger than 256 MB"]
+    assert list(PicturesDataset(effects=path).check()) == [
+        f"{path}: is larger than 256 MB; `size_limit` of the dataset raises that"
+    ]
 
 
 def test_pictures_many_mistakes_are_counted(folder):

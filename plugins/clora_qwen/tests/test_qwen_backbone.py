@@ -100,8 +100,8 @@ def test_another_kind_of_model_is_named_with_what_is_needed(broken: QwenImageEdi
 @pytest.mark.parametrize(
     ("part", "key", "value", "words"),
     [
-        ("transformer", "num_layers", "sixty", "num_layers is 'sixty', which is no size"),
-        ("transformer", "num_layers", 10**9, "num_layers is 1000000000, which is no size"),
+        ("transformer", "num_layers", "sixty", "num_layers is 'sixty'; it must be a whole number from 1 to 256"),
+        ("transformer", "num_layers", 10**9, "num_layers is 1000000000; it must be a whole number"),
         ("transformer", "use_layer3d_rope", True, "use_layer3d_rope is True"),
         ("transformer", "joint_attention_dim", 64, "joint_attention_dim is 64, but the text encoder's words have 32"),
         ("vae", "z_dim", 8, "in_channels is 64, but 2 x 2 latents of the VAE are 32"),

@@ -99,7 +99,7 @@ def test_teachers_a_relative_manifest_gives_whole_paths(folder, monkeypatch):
         ({"id": "x"}, "5: id is the same key as name, which stands here already"),
         (
             {"zzz": "1"},
-            "5: unknown key 'zzz'; a teacher's keys are name, lora, teacher_prompt, caption, scale, trigger",
+            "5: unknown key 'zzz'; a teacher's keys are name, lora, teacher_prompt, caption, scale, strength, trigger",
         ),
         ({"[a]": "1"}, "5: a key must be a word; a teacher's keys are"),
         ({"caption": "''"}, "4: caption is empty"),
@@ -122,6 +122,15 @@ def test_teachers_a_relative_manifest_gives_whole_paths(folder, monkeypatch):
         ({"scale": "inf"}, "5: scale must be a number"),
         ({"scale": "{a: 1}"}, "5: scale must be a number other than 0, not a mapping"),
         (
+            {"strength": "trained"},
+            "5: strength must be file, header, or a number from 1e-06 to 1e+06, or its negative; not",
+        ),
+        ({"strength": "1e300"}, "5: strength must be file, header, or a number from 1e-06"),
+        ({"strength": "1e-9"}, "5: strength must be file, header, or a number from 1e-06"),
+        ({"strength": ".nan"}, "5: strength must be file, header, or a number from 1e-06"),
+        ({"strength": "9" * 5000}, "5: strength must be file, header, or a number from 1e-06"),
+        ({"strength": "[file]"}, "5: strength must be file, header, or a number from 1e-06"),
+        (
             {"lora": "inkk.safetensors"},
             "2: lora 'inkk.safetensors': there is no such file; did you mean ink.safetensors?",
         ),
@@ -130,7 +139,7 @@ def test_teachers_a_relative_manifest_gives_whole_paths(folder, monkeypatch):
         ({"lora": "../secret.safetensors"}, "2: lora '../secret.safetensors' leads out of the manifest's folder"),
         ({"lora": "sub/../../secret.safetensors"}, "2: lora 'sub/../../secret.safetensors' leads out"),
         ({"lora": "/etc/x.safetensors"}, "2: lora '/etc/x.safetensors' leads out"),
-        ({"caption": '"\\ud800 half"'}, "4: caption holds half a character"),
+        ({"caption": '"\\ud800 half"'}, "4: not YAML: found invalid Unicode character escape code"),
         ({"lora": '"a\\0.safetensors"'}, "2: lora 'a\\x00.safetensors' is no usable path"),
     ],
 )
@@ -195,10 +204,23 @@ def test_teachers_a_manifest_that_is_no_list(folder, text, said):
 def test_teachers_a_manifest_that_is_missing_or_huge(folder, tmp_path):
     bank = Bank(tmp_path / "no.yaml")
     assert list(bank.check()) == [f"{tmp_path / 'no.yaml'}: there is no such manifest"]
-    assert problems(folder, "#" * ((4 << 20) + 1)) == [" the manifest is larger than 4 MB"]
+    assert problems(folder, "#" * ((4 << 20) + 1)) == [
+        " the manifest is larger than 4 MB; `size_limit` of the bank raises that"
+    ]
 
 
 def test_teachers_aliases_are_not_multiplied(folder):
     # ten levels of ten aliases: 10^10 items if anything expanded them
     lines = ["- &a0 [x]"] + [f"- &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 11)]
-    assert len(problems(folder, "\n".join(lines))) == 11
+    assert problems(folder, "\n".join(lines)) == [
+        " has more than 200,000 values and keys (what aliases repeat is counted each time); `size_limit` of the bank "
+        "raises that"
+    ]
+    assert len(problems(folder, "\n".join(lines[:5]))) == 5  # ten thousand items are few
+
+
+def test_teachers_strength_says_whose_word_counts(folder):
+    for said, strength in (("file", "file"), ("header", "header"), ("0.03125", 0.03125), ("-1e-1", -0.1)):
+        (card,) = write(folder, entry(strength=said)).cards()
+        assert (card.strength, card.scale) == (strength, 1.0)
+    assert write(folder, entry()).cards()[0].strength is None

@@ -1,0 +1,45 @@
+"""The words that a run reads and writes: names become adapters, files and columns, prompts go to text encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from clora.errors import quoted
+from clora.recipe.names import folder_name_problem
+from clora.untrusted import MAX_PROMPT, text_problem
+
+if TYPE_CHECKING:
+    from clora.values import EffectCard, GeneralItem
+
+#: instructions that are looked at; a list of more is made by a rule, not written by hand
+MOST_ITEMS = 1_000_000
+#: mistakes that are told of one kind
+MOST_TOLD = 10
+
+
+def card_problems(cards: Sequence[EffectCard]) -> Iterable[str]:
+    """Effects whose name or words nothing can be called or read, a sentence each."""
+    found = (sentence for card in cards for sentence in _card_problems(card))
+    yield from islice(found, MOST_TOLD)
+
+
+def _card_problems(card: EffectCard) -> Iterable[str]:
+    problem = folder_name_problem(card.name) if card.name else "is empty"
+    if problem is not None:
+        yield f"the effect's name {quoted(card.name)} {problem}"
+    words = {"teacher_prompt": card.teacher_prompt, "caption": card.caption, "trigger": card.trigger or ""}
+    for key, text in words.items():
+        problem = text_problem(text, MAX_PROMPT)
+        if problem is not None:
+            yield f"{quoted(card.name)}: its {key} {quoted(text)} {problem}"
+
+
+def instruction_problems(items: Sequence[GeneralItem]) -> Iterable[str]:
+    """Instructions of the general stream that no model can read, a sentence each; a text is looked at once."""
+    texts = dict.fromkeys(item.instruction for item in islice(items, MOST_ITEMS))
+    found = (
+        f"the instruction {quoted(text)} {problem}" for text in texts if (problem := text_problem(text, MAX_PROMPT))
+    )
+    yield from islice(found, MOST_TOLD)

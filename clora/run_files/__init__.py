@@ -1,0 +1,1 @@
+"""The files that a run writes and reads back: each has a checksum, typed fields, and a sentence for its damage."""
