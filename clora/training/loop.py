@@ -71,7 +71,7 @@ def train(
 ) -> Adapter:
     """Train to the recipe's last update and return what is served: the moving average, or the student without one.
 
-    `warm` gives the adapter of the warm start; it is asked only where there is no good checkpoint to go on from. A signal is
+    `warm` gives the adapter of the warm start, asked only where there is no good checkpoint to go on from. A signal is
     noted and acted on after the cycle. Raises NonFiniteLossError, and clora.stopping.Stopped after a signal to any rank
     with a checkpoint saved; the same call then goes on exactly.
     """
