@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
@@ -14,6 +15,11 @@ import pytest
 
 # before anything imports torch: its threads wait for one another far longer than these small networks compute
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# a shell's background job ignores SIGINT, nohup SIGHUP, and so would all that the tests start
+for _number in (signal.SIGINT, signal.SIGHUP) if os.name != "nt" else ():
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 Install = Callable[..., str]
 

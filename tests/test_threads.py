@@ -238,7 +238,7 @@ def test_where_torch_runs_already_its_own_number_stays(monkeypatch):
 @pytest.mark.parametrize(
     ("choice", "before", "count", "said"),
     [
-        (Choice(1, "2 cores, busy"), None, 1, "1 thread: 2 cores, busy"),
+        (Choice(1, "2 cores, busy"), 0, 1, "1 thread: 2 cores, busy"),
         (Choice(1, "2 cores, busy"), 1, 1, "1 thread: 2 cores, busy"),
         (Choice(1, "2 cores"), 2, 2, "2 threads, as when this run began, so that its sums stay the same (now it would"),
         (Choice(1, "--threads says so", fixed=True), 2, 1, "1 thread: --threads says so"),

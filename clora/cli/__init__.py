@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from clora import __version__, threads
-from clora.cli.arguments import check_words
+from clora.cli.arguments import check_lengths, check_words
 from clora.cli.recipes import check_paths
 from clora.errors import CloraError, printable, reason, shown
 from clora.stopping import stoppable
@@ -60,9 +60,10 @@ def _called(argv: Sequence[str] | None) -> int:
     for name in CHATTER:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        check_words(words)
+        check_lengths(words)
         args = _parser(words).parse_args(words)
         check_paths(args)
+        check_words(words)
         code: int = args.run(args)
         sys.stdout.flush()
     except CloraError as error:

@@ -8,15 +8,20 @@ from collections.abc import Callable, Sequence
 
 from clora.errors import CloraError, quoted
 
-#: characters of one word; a shell passes on more, but no path, name or value of a recipe is as long
-MAX_WORD = 100_000
+#: characters of one word: what Linux passes on
+MAX_WORD = 131_072
 
 
-def check_words(words: Sequence[str]) -> None:
-    """Raise CloraError for a word that is no text (bytes that are not UTF-8, NUL), or one that is no word."""
+def check_lengths(words: Sequence[str]) -> None:
+    """Raise CloraError for a word of more than MAX_WORD characters: argparse would repeat it whole."""
     for number, word in enumerate(words, 1):
         if len(word) > MAX_WORD:
             raise CloraError(f"word {number} of the command line has {len(word):,} characters: {quoted(word)}")
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Raise CloraError for a word that is no text: bytes that are not UTF-8, NUL."""
+    for number, word in enumerate(words, 1):
         try:
             word.encode()
         except UnicodeEncodeError:

@@ -69,9 +69,12 @@ def _check_path(name: str, path: Path) -> None:
 
 
 def _paths(values: dict[str, Any]) -> Iterator[tuple[str, Path]]:
-    """Every path among the arguments with the word that it is given by: RECIPE, --with, --run-dir."""
+    """Every path among the arguments with the word that it is given by: RECIPE, RUN, FILE, --with, --run-dir."""
+    words = {"recipe": "RECIPE", "with_files": "--with", "files": "FILE"}
+    if "recipe" not in values:  # a command on finished runs, whose folders are named first
+        words |= {"run_dir": "RUN"} if "run_dir" in values else {"runs": "RUN"}
     for name, value in values.items():
-        word = {"recipe": "RECIPE", "with_files": "--with"}.get(name, "--" + name.replace("_", "-"))
+        word = words.get(name, "--" + name.replace("_", "-"))
         members = value if isinstance(value, list) else [value]
         yield from ((word, member) for member in members if isinstance(member, Path))
 

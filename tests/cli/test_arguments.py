@@ -71,8 +71,10 @@ def test_every_command_refuses_a_word_that_is_no_path_in_few_words(place, word, 
         (["extend", "r", "--bank", "b", "--replay", "nan"], "expected a number from 0 to 1, found 'nan'"),
         (["extend", "r", "--bank", "b", "--replay", "1e400"], "expected a number from 0 to 1, found '1e400'"),
         (["extend", "r", "--bank", "b", "--replay", "-0.1"], "expected a number from 0 to 1, found '-0.1'"),
-        (["compare", "r", HALF], "word 3 of the command line is no text in UTF-8: 'caf\\udce9'"),
-        (["run", "a\0b"], "word 2 of the command line holds a NUL: 'a\\x00b'"),
+        (["compare", "r", HALF], "RUN: the path 'caf\\udce9' holds half a character"),
+        (["run", "a\0b"], "RECIPE: the path 'a\\x00b' holds a NUL character"),
+        (["inspect", "r", "--backbone", HALF], "word 4 of the command line is no text in UTF-8: 'caf\\udce9'"),
+        (["compare", "r", "--by", "a\0b"], "word 4 of the command line holds a NUL: 'a\\x00b'"),
     ],
 )
 def test_numbers_and_texts_have_bounds(words, sentence, capsys):
@@ -85,4 +87,5 @@ def test_a_path_that_the_system_refuses_is_told_with_its_reason(capsys, tmp_path
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     assert "loop" in told(["inspect", "loop/x.safetensors"], capsys)
-    assert "File name too long" in told(["evaluate", LONG], capsys)
+    assert "RUN: the path 'xxx" in told(["evaluate", LONG], capsys)
+    assert "has a part of 300 bytes; at most 255 make a name" in told(["sample", "r", "--image", LONG], capsys)

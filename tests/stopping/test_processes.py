@@ -192,9 +192,13 @@ def test_signals_that_go_on_to_the_last_line_and_beyond_leave_no_traceback(
 
 FORKED = """
 def run(args):
+    ready, begun = os.pipe()
     child = os.fork()
     if child == 0:
+        os.write(begun, b"x")
         time.sleep(60)
+        os._exit(9)
+    os.read(ready, 1)
     os.kill(child, signal.SIGTERM)
     _, status = os.waitpid(child, 0)
     time.sleep(2.5)

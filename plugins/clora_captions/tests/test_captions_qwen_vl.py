@@ -53,10 +53,10 @@ def folder(tmp_path_factory) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Qwen2_5_VLForConditionalGeneration(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 2:
-                parameter.normal_(0, 1.0 if "embed_tokens" in name else parameter.shape[1] ** -0.5)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.ndim == 2:
+                    parameter.normal_(0, 1.0 if "embed_tokens" in name else parameter.shape[1] ** -0.5)
     model.save_pretrained(made)
     words.save_pretrained(made)
     (made / "preprocessor_config.json").write_text(json.dumps(PICTURES))
