@@ -212,8 +212,7 @@ class Trajectory:
 class LossTerm:
     """A scalar to minimise, the mean over the rows of the scene that it was made of, and numbers worth a curve.
 
-    The cycle weighs it by those rows' share of the batch, so that how rows are spread over batches and ranks is no part
-    of the method.
+    With `train.mean_over: batch` the cycle weighs it by those rows' share of the batch.
     """
 
     loss: torch.Tensor

@@ -148,17 +148,19 @@ class Cycle:
     def _apply(
         self, phase: Phase, update: int, scene: Scene, terms: Mapping[str, LossTerm], trained: Trained
     ) -> dict[str, float]:
-        """Sum the weighted terms over the rows of the whole batch, go back, update; returns what the curves show.
+        """Sum the weighted terms, go back through them, update; returns what the curves show.
 
-        L = sum_k weight_k (R_k / B) mean_{R_k} l_k: a term is the mean over its own rows R_k, the sum a mean over the
-        batch's B. Twelve rows in one process are then twelve ranks of one row, whose gradients are averaged.
+        With `train.mean_over: batch` L = sum_k weight_k (R_k / B) mean_{R_k} l_k: R_k are the rows of a term, B those of
+        the batch, and twelve rows in one process are twelve ranks of one row, whose gradients are averaged. With
+        `own_rows` the share R_k / B is left out.
         """
         losses = self.recipe.losses if phase == "student" else self.critic_losses
         logs: dict[str, float] = {}
         culprit: str | None = None
         total = torch.zeros(())
         for name, term in terms.items():
-            share = len(scene.route.of(losses[name].streams)) / len(scene.rows)
+            rows = len(scene.route.of(losses[name].streams))
+            share = rows / len(scene.rows) if self.recipe.train.mean_over == "batch" else 1.0
             total = total + self._weight(losses[name], update) * share * term.loss
             label = name if phase == "student" else f"critic.{name}"
             logs[label] = float(term.loss.detach())

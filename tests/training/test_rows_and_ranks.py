@@ -1,4 +1,4 @@
-"""Batching is no part of the method: twelve rows in one process are twelve ranks of one row, and twelve accumulated."""
+"""With `train.mean_over: batch` twelve rows in one process are twelve ranks of one row, and twelve accumulated."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ SETS = (
     "student={rank: 4, alpha: 4, steps: 4}",
     f"train.batch_size={ROWS}",
     "critic.updates=2",
+    "train.mean_over=batch",
     "teacher.steps=1",
     "prepare={previews: 0, train_images: 2, general_images: 4}",
 )
