@@ -8,9 +8,9 @@ PYTHON_GPU ?= $(BIN)/python
 demo: setup
 	$(BIN)/clora run recipes/quickstart.yaml
 
-## every test
+## every test, a file at a time on every core
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 ## how much a LoRA linear costs over the frozen one, on this CPU; three minutes
 bench: setup

@@ -130,7 +130,7 @@ def test_sample_uses_the_export_and_chains_effects(finished: Path, tmp_path: Pat
     assert "--passes needs two effects" in alone.stderr
     wrong = clora("sample", str(finished), "--effect", first[:-1], "--image", str(source))
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert f"did you mean {first}?" in wrong.stderr
+    assert f"did you mean {first!r}?" in wrong.stderr
 
 
 def test_evaluate_again_gives_the_same_numbers(finished: Path) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from attrs import evolve
 
 from clora.cli import main
 from clora.comparison import compare, read_runs
 from clora.regression import changes
 from clora.report.data import Grid, ReportData
 from clora.report.page import page
+from clora.runs import RunFolder
 
 RECIPE = Path(__file__).parents[1] / "recipes/effect_lora.yaml"
 SMALL = [
@@ -84,11 +86,11 @@ def test_the_first_screen_shows_the_teacher_where_no_truth_is_known():
 def test_runs_are_compared_by_it_with_the_right_side_up(run: Path):
     table = compare(read_runs([run]))
     assert "to_teacher" in table.columns
-    before = json.loads((run / "evaluate/results.json").read_text())
-    after = json.loads(json.dumps(before))
-    thermal = after["per_picture"]["thermal"]
-    thermal["to_teacher"] = [value + 1 for value in thermal["to_teacher"]]
-    thermal["dino_to_source_cos"] = [value - 0.5 for value in thermal["dino_to_source_cos"]]
+    before = RunFolder(run).read_results()
+    thermal = dict(before.per_picture["thermal"])
+    thermal["to_teacher"] = tuple(value + 1 for value in thermal["to_teacher"])
+    thermal["dino_to_source_cos"] = tuple(value - 0.5 for value in thermal["dino_to_source_cos"])
+    after = evolve(before, per_picture={**before.per_picture, "thermal": thermal})
     worse = {(change.effect, change.metric) for change in changes(before, after) if change.worse}
     assert worse == {("thermal", "to_teacher"), ("thermal", "dino_to_source_cos")}
 

@@ -39,7 +39,7 @@ class RunRecord:
             recipe=fields.text("recipe"),
             machine=fields.map("machine").map_of(Fields.text),
             versions=fields.map("versions").map_of(Fields.text),
-            threads=fields.whole("threads"),
+            threads=fields.whole("threads") if "threads" in fields.tree else 0,
         )
 
     def tree(self) -> dict[str, object]:

@@ -217,12 +217,19 @@ def test_the_ways_are_taken_that_the_shapes_are_named_for(shape: str, ways: list
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_error_is_at_most_half_more_than_that_of_torch(shape: str, dtype: torch.dtype) -> None:
-    case = make(*SHAPES[shape], dtype=dtype)
-    right = truth(case)
-    ours, torchs = errors(run(case), right), errors(run(case, separately), right)
-    assert set(ours) == set(torchs)
-    for name in ours:
-        assert ours[name] <= max(1.5 * torchs[name], 3e-7), name  # float32's own rounding of a few numbers is luck
+    """Root mean square over eight draws: float32's own rounding of a few numbers is luck."""
+    squares: dict[str, list[float]] = {}
+    for seed in range(8):
+        case = make(*SHAPES[shape], dtype=dtype, seed=seed)
+        right = truth(case)
+        ours, torchs = errors(run(case), right), errors(run(case, separately), right)
+        assert set(ours) == set(torchs)
+        for name in ours:
+            found = squares.setdefault(name, [0.0, 0.0])
+            found[0] += ours[name] ** 2 / 8
+            found[1] += torchs[name] ** 2 / 8
+    for name, (our, torchs_own) in squares.items():
+        assert our**0.5 <= max(1.5 * torchs_own**0.5, 3e-7), name
 
 
 @pytest.mark.parametrize("shape", SHAPES)
