@@ -150,7 +150,7 @@ class Cycle:
     ) -> dict[str, float]:
         """Sum the weighted terms, go back through them, update; returns what the curves show.
 
-        With `train.mean_over: batch` L = sum_k weight_k (R_k / B) mean_{R_k} l_k: R_k are the rows of a term, B those of
+        With `train.mean_over: batch` L = sum_k weight_k (R_k / B) mean_{R_k} l_k: R_k are a term's own rows, B those of
         the batch, and twelve rows in one process are twelve ranks of one row, whose gradients are averaged. With
         `own_rows` the share R_k / B is left out.
         """
