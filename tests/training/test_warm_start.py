@@ -148,7 +148,7 @@ def test_a_run_that_was_stopped_anywhere_ends_the_same(warm, tmp_path, killed):
 def test_a_warm_start_changes_what_is_trained_and_what_it_is_called(warm, tmp_path):
     cold = carried_out(tmp_path / "run")
     assert cold.lora.read_bytes() != warm.lora.read_bytes()
-    assert cold.info()["digest"] != warm.info()["digest"]
+    assert cold.info().digest != warm.info().digest
     assert not warm_folder(cold.path).exists()
 
 

@@ -85,8 +85,8 @@ def test_a_loss_logs_by_the_place_on_the_schedule_whatever_the_shift(shift):
 def test_the_floor_relative_to_the_teachers_spread_bounds_the_gradient_near_the_target():
     r = numbers(5)
     x, fake = r + 1e-4, r + 1e-4 * numbers(6)
-    plain, _ = Dmd("b", floor=1e-9).gradient(x, fake, r)
-    held, _ = Dmd("b", floor=1e-9, floor_of_spread=0.1).gradient(x, fake, r)
+    plain, _ = Dmd("b", floor=1e-8).gradient(x, fake, r)
+    held, _ = Dmd("b", floor=1e-8, floor_of_spread=0.1).gradient(x, fake, r)
     std = r.double().numpy().std(axis=(1, 2, 3), keepdims=True)
     expected = (fake.double() - r.double()).numpy() / (0.1 * std)
     np.testing.assert_allclose(held.numpy(), expected, rtol=2e-3, atol=1e-7)
