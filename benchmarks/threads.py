@@ -81,7 +81,7 @@ def measured(args: argparse.Namespace) -> dict[str, object]:
         pass
 
     class Clock(Progress):
-        def step(self, report: StepReport, steps: int) -> None:
+        def step(self, report: StepReport, steps: int, label: str = "train") -> None:
             clocks.append((time.perf_counter(), time.process_time()))
             if len(clocks) > wanted:
                 raise EnoughError
