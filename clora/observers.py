@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from clora.errors import reason
+
 if TYPE_CHECKING:
     from clora.protocols import RunInfo
     from clora.values import StepReport
@@ -28,8 +30,8 @@ class Observer:
         try:
             self.function(*(values[name] for name in self.arguments))
         except Exception as error:  # someone else's code, which must not end a training run
-            reason = f"{type(error).__name__}: {error}"
-            warnings.warn(f"plugin {self.plugin}: {self.hook} raised {reason}", RuntimeWarning, stacklevel=3)
+            why = f"{type(error).__name__}: {reason(error)}"
+            warnings.warn(f"plugin {self.plugin}: {self.hook} raised {why}", RuntimeWarning, stacklevel=3)
 
 
 @frozen

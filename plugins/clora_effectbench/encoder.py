@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from clora.api import CloraError, DiffusersFolder, hub_download, hub_reason, weights_problems
+from clora.api import (
+    CloraError,
+    DiffusersFolder,
+    hub_download,
+    hub_reason,
+    quoted,
+    read_map,
+    reason,
+    shown,
+    weights_problems,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,10 +36,10 @@ def encoder_problems(model: str, revision: str | None) -> Iterable[str]:
     folder = DiffusersFolder(model).folder
     if folder is not None and not folder.is_dir():
         kind = "a file, not a folder" if folder.exists() else "no folder and no Hub id"
-        yield f"model: {model!r} is {kind}; a Hub id looks like facebook/dinov2-base"
+        yield f"model: '{shown(model)}' is {kind}; a Hub id looks like facebook/dinov2-base"
         return
     if folder is not None and revision is not None:
-        yield f"revision: {revision!r} is for a Hub id, but `model` is the folder {folder}"
+        yield f"revision: {quoted(revision)} is for a Hub id, but `model` is the folder {shown(folder)}"
     for name in _FILES:
         try:
             _check_json(hub_download(model, revision, name) if folder is None else folder / name)
@@ -41,16 +50,11 @@ def encoder_problems(model: str, revision: str | None) -> Iterable[str]:
 
 
 def _check_json(path: Path) -> None:
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CloraError(f"{path}: there is no such file, so this is no image encoder of transformers") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise CloraError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(tree, dict):
-        raise CloraError(f"{path}: is no JSON map")
+    if not path.exists():
+        raise CloraError(f"{shown(path)}: there is no such file, so this is no image encoder of transformers")
+    tree = read_map(path)
     if path.name == _FILES[0] and not isinstance(tree.get("model_type"), str):
-        raise CloraError(f"{path}: names no model_type, so this is no model of transformers")
+        raise CloraError(f"{shown(path)}: names no model_type, so this is no model of transformers")
 
 
 @frozen
@@ -100,7 +104,9 @@ class ImageEncoder:
             raise CloraError(f"{self.name} needs more memory than the GPU has left; set `device: cpu`") from None
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             what = f"{type(self.model).__name__} gives no vector for a picture"
-            raise CloraError(f"{self.name} is no image encoder that can be used here: {what}: {error}") from error
+            raise CloraError(
+                f"{self.name} is no image encoder that can be used here: {what}: {reason(error)}"
+            ) from error
         if vectors.ndim != 2 or not vectors.isfinite().all():
             raise CloraError(f"{self.name} gives vectors {list(vectors.shape)} that are no finite [N, D]")
         return vectors
