@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from typing import Literal, overload
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
+from attrs.validators import in_
 
 from clora.api import GeneralItem, Split, nearest, quoted
 
@@ -52,7 +53,20 @@ class _Items(Sequence[GeneralItem]):
 
 @frozen
 class EmojiDataset:
-    """YAML: `dataset: {use: emoji}`. Sources are Noto; test subjects are animals and faces that no model has seen."""
+    """YAML: `dataset: {use: emoji}`. Sources are Noto; no model has seen the subjects that a run is judged by.
+
+    `judged_on: test` takes animals and faces, `validation` the held-out subjects of all other categories: settings are
+    chosen there, and what is reported of them comes from the first.
+    """
+
+    judged_on: Literal["test", "validation"] = field(default="test", validator=in_(("test", "validation")))
+
+    def judged(self) -> list[str]:
+        """The subjects that a run is judged by, in a mixed order."""
+        test = atlas.select("test", atlas.TEST_CATEGORIES)
+        if self.judged_on == "test":
+            return _mixed(test)
+        return _mixed([name for name in atlas.select("test") if name not in test])
 
     def check(self) -> Iterable[str]:
         """Problems with the committed atlases."""
@@ -61,17 +75,16 @@ class EmojiDataset:
                 yield f"dataset emoji: {atlas.ASSETS / f'{artist}.webp'} is missing"
 
     def sources(self, effect: str, split: Split) -> Sequence[str]:
-        """The subjects of an effect's training pairs, or all test subjects. Raises ValueError for an unknown effect."""
+        """The subjects of an effect's training pairs, or those that a run is judged by. Raises ValueError for an unknown effect."""
         if effect not in EFFECTS:
             near = nearest(effect, EFFECTS)
             hint = f"; did you mean {near!r}?" if near else ""
             raise ValueError(f"the emoji world knows no effect {quoted(effect)}{hint}")
-        return training_subjects(effect) if split == "train" else _mixed(atlas.select("test", atlas.TEST_CATEGORIES))
+        return training_subjects(effect) if split == "train" else self.judged()
 
     def general(self, split: Split) -> Sequence[GeneralItem]:
         """Every subject of the split with every instruction in each of its wordings."""
-        names = atlas.select("train") if split == "train" else atlas.select("test", atlas.TEST_CATEGORIES)
-        return _Items(_mixed(names), tuple(_EDIT_OF))
+        return _Items(_mixed(atlas.select("train")) if split == "train" else self.judged(), tuple(_EDIT_OF))
 
     def images(self, names: Sequence[str]) -> torch.Tensor:
         """Noto's drawings, float32 [B, 3, 32, 32] in [-1, 1]."""
