@@ -75,7 +75,10 @@ class EmojiDataset:
                 yield f"dataset emoji: {atlas.ASSETS / f'{artist}.webp'} is missing"
 
     def sources(self, effect: str, split: Split) -> Sequence[str]:
-        """The subjects of an effect's training pairs, or those that a run is judged by. Raises ValueError for an unknown effect."""
+        """The subjects of an effect's training pairs, or those that a run is judged by.
+
+        Raises ValueError for an unknown effect.
+        """
         if effect not in EFFECTS:
             near = nearest(effect, EFFECTS)
             hint = f"; did you mean {near!r}?" if near else ""

@@ -7,6 +7,7 @@ import pytest
 import torch
 from clora_tafm import clora_losses
 from clora_tafm.anchoring import TaFm
+from clora_tafm.velocity import VelocityMatching
 
 from clora.api import Draws, Forward, Row
 from clora.testing import drive, example_scene
@@ -20,7 +21,8 @@ def a_scene(seed: int = 3, rows: int = 3, **more):
 
 
 def test_tafm_registers_itself():
-    assert [(c.name, c.cls) for c in clora_losses()] == [("ta_fm", TaFm)]
+    registered = [(c.name, c.cls) for c in clora_losses()]
+    assert registered == [("ta_fm", TaFm), ("velocity_matching", VelocityMatching)]
 
 
 def test_tafm_loss_and_gradient_are_those_of_the_equation():

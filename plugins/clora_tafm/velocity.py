@@ -1,0 +1,53 @@
+"""Velocity matching: the student answers as the teacher does, where the teacher itself would go."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+from attrs.validators import and_, deep_iterable, in_, min_len
+
+from clora.api import Asking, LossTerm, Scene, Stream, add_noise, between, course, shift, to_x0
+
+
+@frozen
+class VelocityMatching:
+    """Regression of the student's velocity on its teacher's (not the paper's: it keeps the base through a warm start).
+
+    On general rows the teacher is the base, so there it costs no outputs that a sampler makes in many steps, and its
+    target has no noise in it. `weight` is 0 or 1e-6 to 1e6, whose product with the loss float32 holds; it rises over
+    the first `fade_in` of the run and falls over its last `fade_out`.
+    """
+
+    streams: tuple[Stream, ...] = field(
+        default=("general",), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
+    )
+    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))
+    fade_in: float = field(default=0.0, validator=between(0.0, 1.0))
+    fade_out: float = field(default=0.0, validator=between(0.0, 1.0))
+
+    def weight_at(self, progress: float) -> float:
+        """`weight`, rising from zero over the first `fade_in` of the run, falling to zero over its last `fade_out`."""
+        return self.weight * course(progress, self.fade_in, self.fade_out)
+
+    def __call__(self, scene: Scene) -> Asking[LossTerm]:
+        """L = mean((v_student(x_sigma, sigma, c_student) - v_teacher(x_sigma, sigma, c_teacher))^2), in float32.
+
+        x = x0_teacher(z_s, s, c_teacher) is the teacher's one-step edit of the source z [R, C, H, W], noised to a level
+        s of its own: from the source itself, where s is low, to a whole edit. s and sigma are shift_s(U(0, 1)). Raises
+        ValueError in the critic's phase, where it would train nothing.
+        """
+        if scene.phase != "student":
+            raise ValueError("the loss velocity_matching trains the student; it does not belong under critic.losses")
+        source = scene.conditions.teacher.source
+        first, sigma = (self._levels(scene, name).to(source.device) for name in ("first", "sigma"))
+        z = add_noise(source, scene.draws.normal("first noise", source), first)
+        (velocity,) = yield (scene.forward("teacher", z, first),)
+        x = to_x0(z, velocity.detach(), first)
+        x_sigma = add_noise(x, scene.draws.normal("noise", x), sigma)
+        student, teacher = yield (
+            scene.forward("student", x_sigma, sigma, grad=True),
+            scene.forward("teacher", x_sigma, sigma),
+        )
+        return LossTerm((student.float() - teacher.detach().float()).square().mean())
+
+    def _levels(self, scene: Scene, name: str):
+        return shift(scene.draws.uniform(name, len(scene.rows)), scene.shift)
