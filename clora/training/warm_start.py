@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: how many batches are looked at for rows that the warm start's losses read
 LOOKED_AT = 64
+#: a cycle costs as much as 5 (one critic update, no guidance) to 25 (the paper's) of a warm start's updates
+MOST_PER_CYCLE = 10
 
 
 def warm_recipe(recipe: Recipe, warm: WarmStart) -> Recipe:
@@ -86,8 +88,11 @@ def warm_start_problems(recipe: Recipe, effects: tuple[str, ...]) -> Iterable[st
         return
     if recipe.start is not None:
         yield "an extension starts from a finished LoRA already; remove one of the two"
-    if warm.updates > recipe.train.steps:
-        yield f"its {warm.updates} updates are more than the run's own {recipe.train.steps} (train.steps)"
+    if warm.updates > MOST_PER_CYCLE * recipe.train.steps:
+        yield (
+            f"its {warm.updates} updates are longer than the run: more than {MOST_PER_CYCLE} for each of its "
+            f"{recipe.train.steps} cycles (train.steps)"
+        )
     rank = recipe.student.rank if recipe.critic is None else recipe.critic.rank or recipe.student.rank
     if warm.critic and rank < recipe.student.rank:
         yield (

@@ -175,7 +175,10 @@ def test_its_cost_is_counted():
     ("words", "sentence"),
     [
         (["warm_start={updates: 2}"], "warm_start: it has no losses; add some under warm_start.losses"),
-        (["warm_start={losses: {f: ta_fm}, updates: 3}"], "its 3 updates are more than the run's own 2 (train.steps)"),
+        (
+            ["warm_start={losses: {f: ta_fm}, updates: 21}"],
+            "its 21 updates are longer than the run: more than 10 for each of its 2 cycles (train.steps)",
+        ),
         (["warm_start={losses: {f: ta_fm}, updates: 0}"], "warm_start.updates must be"),
         (["warm_start={losses: {f: ta_fm}, update: 2}"], "did you mean 'updates'?"),
         (["warm_start={losses: {f: ta_fm}, rank: 2}"], "unknown key 'rank' in warm_start"),
