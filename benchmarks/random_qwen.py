@@ -13,6 +13,7 @@ from clora.api import Conditions, Draws, NetworkMemory, RoleConditions, Route, S
 from clora.flow import Schedule
 from clora.memory.fit import fit_network
 from clora.plan import Plan
+from clora.shifts import student_shift
 from clora.values import Phase
 
 WORDS, TEXT, HEAD = 300, 3584, 128  # tokens of a prompt, their width, the width of an attention head
@@ -94,7 +95,7 @@ class Scenes:
         mask = torch.ones(rows, self.words, dtype=torch.bool, device=self.device)
         words = Conditions(text, mask, source)
         roles, here = RoleConditions(words, words, words), tuple(range(rows))
-        return Scene(phase, draws, schedule, self.plan.recipe.student.shift, route, here, roles, source)
+        return Scene(phase, draws, schedule, student_shift(self.plan.recipe), route, here, roles, source)
 
 
 def adapters(size: Size, rank: int, device: torch.device) -> dict[str, Adapter]:

@@ -15,7 +15,7 @@ from clora.memory.fit import load_fitted
 from clora.memory.footprint import Blueprint, network_footprint
 from clora.memory.settings import NetworkMemory
 from clora.model_files import files_problems, inside, read_config
-from clora.model_schedule import FLOW_MATCH_EULER, pipeline_schedule, scheduler_misfits
+from clora.model_schedule import FLOW_MATCH_EULER, pipeline_schedule, scheduler_misfits, shift_by_tokens
 from clora.named_files import OutsideError, UnusablePathError, located, not_a_file, open_file
 from clora.picture_doubts import doubts, same_bytes
 from clora.picture_files import PictureError, picture_size, read_picture
@@ -57,9 +57,12 @@ from clora.protocols import (
     Router,
     RunInfo,
     SharesTrajectory,
+    ShiftsByTokens,
     SimulationSchedule,
+    StatesSize,
     Teachers,
     Tokenizes,
+    TokenShift,
     TokensUsed,
     Truth,
     UsesCritic,
@@ -184,12 +187,15 @@ __all__ = [
     "Scene",
     "Schedule",
     "SharesTrajectory",
+    "ShiftsByTokens",
     "Simulated",
     "SimulationSchedule",
     "Split",
+    "StatesSize",
     "StepReport",
     "Stream",
     "Teachers",
+    "TokenShift",
     "Tokenizes",
     "TokensUsed",
     "Trajectory",
@@ -244,6 +250,7 @@ __all__ = [
     "same_bytes",
     "scheduler_misfits",
     "shift",
+    "shift_by_tokens",
     "shown",
     "text_problem",
     "to_noise",

@@ -19,6 +19,7 @@ from clora.memory_plan import USABLE, phases, savings, teachers_bytes, trained_b
 from clora.plan_numbers import notes
 from clora.protocols import trained_shapes
 from clora.seeding import Draws
+from clora.shifts import student_shift
 from clora.training.cycle import Cycle
 from clora.training.warm_start import warm_plan
 from clora.values import Conditions, Forward, Phase, RoleConditions, Scene
@@ -79,14 +80,16 @@ class _EmptyScenes:
         self.plan = plan
         self.rows = rows
         self.effects = plan.mix
+        self.shift = student_shift(plan.recipe)
 
     def scene(self, draws: Draws, phase: Phase, schedule: Schedule) -> Scene:
         rows = self.rows
         route = self.plan.recipe.router.route(draws.named("router"), rows, self.effects)
         empty = Conditions(torch.zeros(rows, 1, 1), torch.ones(rows, 1, dtype=torch.bool), torch.zeros(rows, 1, 2, 2))
         conditions = RoleConditions(empty, empty, empty)
-        shift = self.plan.recipe.student.shift
-        return Scene(phase, draws, schedule, shift, route, tuple(range(rows)), conditions, torch.zeros(rows, 1, 2, 2))
+        return Scene(
+            phase, draws, schedule, self.shift, route, tuple(range(rows)), conditions, torch.zeros(rows, 1, 2, 2)
+        )
 
 
 class _NoUpdate:
@@ -160,6 +163,7 @@ def cost(plan: Plan, room: int | None = None) -> str:
     facts = {
         "effects": f"{len(plan.cards)}",
         "student": f"rank {recipe.student.rank} on {len(shapes)} linears, {numbers / 1e6:.2f} M numbers",
+        "schedule": plan.schedule,
         "updates": f"{updates:,} of the student, {critic_updates:,} of the critic, {recipe.train.batch_size} rows each",
         "forward passes": f"{more}{counted.forward_equivalents:.1f} a row and cycle ({recipe.train.schedule} "
         f"schedule; a backward counts 2), {more}{forwards:,.0f} in all",

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from clora.config_fields import Fields, Name, Several, check_fields, field_problems, told
 from clora.errors import CloraError, hint, quoted, reason, shown
-from clora.hub_files import hub_commit, hub_file, hub_folder, hub_reason
+from clora.hub_files import hub_cached, hub_commit, hub_file, hub_folder, hub_reason
 from clora.library_errors import library_errors
 from clora.model_files import files_problems, inside, limit_of, read_config
 from clora.untrusted import kind_of
@@ -132,6 +132,18 @@ class DiffusersFolder:
         """A part's configuration; CloraError where it is missing, no JSON map, or has a field that cannot be."""
         name = _config_file(part)
         config = self._json(name)
+        check_fields(config, fields or {}, self.where(name))
+        return config
+
+    def config_here(self, part: str, fields: Fields | None = None) -> Mapping[str, Any]:
+        """A part's configuration as `config` has it, without the network: CloraError where it is not on this disk."""
+        name = _config_file(part)
+        if self.folder is not None:
+            return self.config(part, fields)
+        path = hub_cached(self.model, self.revision, name)
+        if path is None:
+            raise CloraError(f"{self.where(name)} is not on this disk yet")
+        config = read_config(path, None)
         check_fields(config, fields or {}, self.where(name))
         return config
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from clora.bounds import between
 from clora.errors import CloraError, quoted
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ def unshift(sigma, s: float):
 
 #: the shift of the paper's schedule, made for 4,096 tokens (1024 x 1024 pixels)
 PAPER_SHIFT = 3.0
+PAPER_TOKENS = 4096
+#: shifts beyond which the levels of a schedule crowd at one end, until float32 cannot tell them apart
+SHIFT = between(0.01, 100.0)
 
 
 def position(tau: float) -> float:

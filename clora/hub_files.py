@@ -24,6 +24,17 @@ def hub_file(model: str, revision: str | None, name: str) -> Path:
     return path
 
 
+def hub_cached(model: str, revision: str | None, name: str) -> Path | None:
+    """A small file of a model where the Hub's cache on this disk has it, else None; no network is asked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(model, name, revision=revision)
+    except (OSError, ValueError):  # no name that the Hub has; asking it for the file tells so
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
 def hub_folder(model: str, revision: str | None, name: str, *, weights: bool = True) -> Path:
     """A folder of a model at that commit, downloaded once, with or without its weights.
 

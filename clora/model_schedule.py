@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import exp
 from typing import Any
 
 from clora.config_fields import Fields, Flag, Name, Number, OneOf, Whole
 from clora.errors import CloraError, quoted
-from clora.flow import Schedule
+from clora.flow import PAPER_SHIFT, PAPER_TOKENS, Schedule
 from clora.library_errors import library_errors
+from clora.protocols import TokenShift
 
 #: scheduler_config.json of diffusers' FlowMatchEulerDiscreteScheduler
 FLOW_MATCH_EULER: Fields = {
@@ -40,6 +42,32 @@ def scheduler_misfits(config: Any) -> list[str]:
     if least >= most:
         return [f"max_image_seq_len is {most}; it must be more than base_image_seq_len, {least}"]
     return []
+
+
+def shift_by_tokens(config: Mapping[str, Any], tokens: int | None, where: str) -> TokenShift | None:
+    """The paper's shift moved from its 4,096 tokens to so many, as a model's own scheduler moves its shift.
+
+    shift(n) = 3 s(n) / s(4096): s = e^mu, or mu itself of a scheduler with `time_shift_type: linear`, and mu a straight
+    line through (base_image_seq_len, base_shift) and (max_image_seq_len, max_shift), diffusers' `calculate_shift`.
+    Fields that `config` leaves out are the pipelines' own defaults. A scheduler without `use_dynamic_shifting` does not
+    follow the tokens: 3. None where `tokens` is, and the scheduler follows them. Raises CloraError, beginning with
+    `where`, where no number comes of it.
+    """
+    if not config.get("use_dynamic_shifting"):
+        return TokenShift(PAPER_SHIFT, "the paper's: the model's own scheduler does not follow the number of tokens")
+    if tokens is None:
+        return None
+    least, most, base, top = (config.get(name, default) for name, default in _DEFAULTS.items())
+    if least >= most:
+        raise CloraError(f"{where}: max_image_seq_len is {most}; it must be more than base_image_seq_len, {least}")
+    here, there = (base + (top - base) * (count - least) / (most - least) for count in (tokens, PAPER_TOKENS))
+    linear = config.get("time_shift_type") == "linear"
+    if max(abs(here), abs(there)) > MOST_SHIFT or (linear and min(here, there) <= 0):
+        raise CloraError(
+            f"{where}: its shift for {tokens:,} tokens is none (mu is {here:.4g}, at 4,096 tokens {there:.4g})"
+        )
+    moved = PAPER_SHIFT * (here / there if linear else exp(here - there))
+    return TokenShift(moved, f"{tokens:,} tokens: the paper's 3 for 4,096, moved as the model's own scheduler does")
 
 
 def pipeline_schedule(

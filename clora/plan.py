@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from clora.errors import QUOTED, escaped, hint, quoted, shown
+from clora.errors import QUOTED, CloraError, escaped, hint, quoted, shown
 from clora.extension import finished_effects, mixed, start_digest, start_problems
+from clora.flow import Schedule
 from clora.lora_files.base_weights import base_weights
 from clora.lora_files.teacher import judge
 from clora.plan_numbers import number_findings, size_findings, teacher_strengths, unfed_losses
@@ -25,12 +26,15 @@ from clora.protocols import (
     ListsPictures,
     PictureRow,
     Tokenizes,
+    TokenShift,
     Warns,
 )
+from clora.recipe.checks import schedule_misfits
 from clora.recipe.problems import Problem, RecipeError
 from clora.routes import slots_problem
 from clora.runs import digest_of
 from clora.seeding import Draws
+from clora.shifts import shift_of, told
 from clora.training.warm_start import warm_start_problems
 from clora.values import EffectCard, GeneralItem, Prompts
 
@@ -50,13 +54,14 @@ Finding = tuple[str, str]
 class Plan:
     """A recipe that has been checked: its effects with their words, and the hash of all that decides its outcome."""
 
-    recipe: Recipe
+    recipe: Recipe  # with the number that its `student.shift: null` stands for, which text and digest have too
     digest: str
     text: str  # the resolved recipe as YAML
     cards: tuple[EffectCard, ...]
     prompts: Mapping[str, Prompts]
     mix: tuple[str, ...]  # the effects as the router draws them evenly: once each, or more often to weigh more
     warnings: tuple[str, ...] = ()  # what is doubtful and refuses nothing, each with its place, as `RecipeError` has it
+    schedule: str = ""  # the few steps in one line: their shift, what it follows from, the levels
 
     def sources(self, effect: str) -> tuple[str, ...]:
         """The training pictures of an effect that the run uses."""
@@ -94,6 +99,10 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     problems += [*_objective(recipe), *size_findings(recipe), *_metrics(recipe)]
     cards: tuple[EffectCard, ...] = ()
     wrong = {place.split(".")[0] for place, _ in problems}
+    few: TokenShift | None = None
+    if wrong.isdisjoint(("backbone", "dataset")):
+        few, unfit = _few_steps(recipe)
+        problems += unfit
     if _SUBJECT.isdisjoint(wrong):
         cards, unknown = _chosen(recipe, _all_cards(recipe))
         general = recipe.dataset.general("train")
@@ -110,14 +119,31 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
         problems += [*_routed(recipe, cards), *_sizes(recipe)] if not problems else ()
     if problems:
         raise RecipeError(Problem(loaded.mark_of(place), f"{place}: {sentence}") for place, sentence in problems)
+    assert few is not None  # else there is a problem
+    recipe = evolve(recipe, student=evolve(recipe.student, shift=few.shift))
+    loaded, schedule = loaded.having(recipe), told(few, recipe.student.steps)
     prompts = {card.name: recipe.prompts.effect(card) for card in cards}
     digest = _digest(loaded, cards, prompts)
     warnings = _told(loaded, [*_warnings(recipe), *doubts]) if thorough else ()
     if recipe.start is None or not thorough:  # a finished extension is used without the run that it began from
-        return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, tuple(prompts), warnings)
+        return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, tuple(prompts), warnings, schedule)
     mix = mixed(tuple(prompts), finished_effects(recipe.start.run), recipe.start.replay)
     digest = digest_of([digest, start_digest(recipe.start)])
-    return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, mix, warnings)
+    return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, mix, warnings, schedule)
+
+
+def _few_steps(recipe: Recipe) -> tuple[TokenShift | None, list[Finding]]:
+    """The shift of the few-step schedule, and what the simulations find wrong with the schedule."""
+    try:
+        few = shift_of(recipe.student, recipe.backbone, recipe.dataset)
+    except CloraError as error:
+        return None, [("student.shift", str(error))]
+    levels = Schedule.shifted(recipe.student.steps, few.shift)
+    return few, [
+        (f"simulations.{name}", sentence)
+        for name, simulation in recipe.simulations.items()
+        for sentence in schedule_misfits(simulation, levels)
+    ]
 
 
 def _warnings(recipe: Recipe) -> Iterable[Finding]:

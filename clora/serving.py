@@ -14,6 +14,7 @@ from clora.protocols import Guides, KnowsSchedule
 from clora.runs import digest_tensor
 from clora.sampling import Velocity, euler, few_step
 from clora.seeding import Draws, Normal, RowDraws
+from clora.shifts import few_steps
 from clora.world import World, read_adapter
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ class Server:
         self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str], draws: Draws
     ) -> torch.Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] in the student's few steps without guidance."""
-        student = self.plan.recipe.student
-        schedule = Schedule.shifted(student.steps, student.shift)
+        schedule = few_steps(self.plan.recipe)
 
         def sample(prompts: Sequence[str], sources: Sequence[str], draws: Normal) -> torch.Tensor:
             conditions = self.world.conditioning.conditions(prompts, sources)

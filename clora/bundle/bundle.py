@@ -15,6 +15,7 @@ from clora.bundle.scheduler import scheduler_config
 from clora.files import write_atomic
 from clora.lora_files.writer import Layout, write_lora
 from clora.protocols import Publication, Publishes
+from clora.shifts import student_shift
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,12 +57,12 @@ def write_bundle(
 
     for layout, name in FILES.items():
         put(name, partial(write_lora, deltas=deltas, metadata=header, layout=layout, dtype=dtype))
-    student = plan.recipe.student
+    steps, shift = plan.recipe.student.steps, student_shift(plan.recipe)
     if plan.recipe.serve.sampler == "few_step":
-        put(names.SCHEDULER, lambda path: write_atomic(path, _json(scheduler_config(student.shift))))
+        put(names.SCHEDULER, lambda path: write_atomic(path, _json(scheduler_config(shift))))
     if publication is not None and publication.workflow is not None:
         prompt = next(iter(plan.prompts.values())).student
-        workflow = publication.workflow(names.COMFYUI, prompt, student.steps, student.shift)
+        workflow = publication.workflow(names.COMFYUI, prompt, steps, shift)
         put(names.WORKFLOW, lambda path: write_atomic(path, _json(workflow)))
     put(names.CARD, lambda path: write_atomic(path, card(plan, publication, None)))
     return tuple(written)

@@ -6,8 +6,8 @@ import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from clora.flow import Schedule
 from clora.protocols import Publication
+from clora.shifts import few_steps
 
 if TYPE_CHECKING:
     from clora.plan import Plan
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def metadata(plan: Plan, publication: Publication | None) -> dict[str, str]:
     """The header's metadata, all texts."""
-    student = plan.recipe.student
+    student, schedule = plan.recipe.student, few_steps(plan.recipe)
     effects: dict[str, Any] = {
         card.name: {"prompt": plan.prompts[card.name].student, "caption": card.caption} for card in plan.cards
     }
@@ -23,8 +23,8 @@ def metadata(plan: Plan, publication: Publication | None) -> dict[str, str]:
         "base_model": None if publication is None else publication.base_model,
         "effects": effects,
         "steps": student.steps,
-        "shift": student.shift,
-        "sigmas": list(Schedule.shifted(student.steps, student.shift).sigmas),
+        "shift": schedule.shift,
+        "sigmas": list(schedule.sigmas),
         "sampler": "predict x0, re-noise with fresh noise to the next sigma",
         "guidance_scale": 1.0,
         "recipe_digest": plan.digest,
@@ -34,7 +34,7 @@ def metadata(plan: Plan, publication: Publication | None) -> dict[str, str]:
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": plan.recipe.title or plan.recipe.name,
         "modelspec.trigger_phrase": "; ".join(plan.prompts[card.name].student for card in plan.cards),
-        "modelspec.usage_hint": f"{student.steps} steps, guidance 1, stochastic re-noising, shift {student.shift}",
+        "modelspec.usage_hint": f"{student.steps} steps, guidance 1, stochastic re-noising, shift {schedule.shift:.4g}",
         "clora": json.dumps(how),
     }
     if publication is not None:

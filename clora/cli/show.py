@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from clora.cli.recipes import add_recipe_arguments, loaded
-from clora.errors import shown
+from clora.errors import CloraError, shown
+
+if TYPE_CHECKING:
+    from clora.recipe.schema import Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,5 +22,16 @@ def run(args: argparse.Namespace) -> int:
     """Print YAML that is itself a recipe, with the same digest."""
     recipe, _ = loaded(args)
     print(f"# {shown(recipe.file.name)}, digest {recipe.digest}")
+    print(f"# schedule: {_schedule(recipe.recipe)}")
     print(recipe.resolved_yaml() if args.plain else recipe.show(), end="")
     return 0
+
+
+def _schedule(recipe: Recipe) -> str:
+    """The few steps in one line, or why their shift is not known; what is wrong with it `validate` tells."""
+    from clora.shifts import shift_of, told
+
+    try:
+        return told(shift_of(recipe.student, recipe.backbone, recipe.dataset), recipe.student.steps)
+    except CloraError as error:
+        return f"its shift is not known: {error}"

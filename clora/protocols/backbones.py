@@ -95,6 +95,27 @@ class KnowsFootprint(Protocol):
         ...
 
 
+@frozen
+class TokenShift:
+    """The shift of a few-step schedule, and in a few words what it follows from."""
+
+    shift: float
+    reason: str  # such as "1,024 tokens, by the scheduler of MODEL"
+
+
+@runtime_checkable
+class ShiftsByTokens(Protocol):
+    """A backbone with a rule for the shift that belongs to its number of tokens (`student: {shift: null}`)."""
+
+    def shift_for(self, size: tuple[int, int] | None) -> TokenShift | None:
+        """The shift for pictures of (height, width), from configurations on this disk alone: no weights, no network.
+
+        `size` is None where the dataset states none; None is the answer of a rule that needs it. Raises CloraError
+        where a configuration that the rule reads cannot be had.
+        """
+        ...
+
+
 @runtime_checkable
 class FitsMemory(Protocol):
     """A backbone whose transformer can be kept in fewer bytes by the keys under `memory:`."""

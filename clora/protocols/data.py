@@ -62,6 +62,15 @@ class ListsPictures(Protocol):
 
 
 @runtime_checkable
+class StatesSize(Protocol):
+    """A dataset whose keys say the size of its pictures, so that it is known before a list or a picture is read."""
+
+    def stated_size(self) -> tuple[int, int] | None:
+        """(height, width) that every picture is brought to; None where they keep their own."""
+        ...
+
+
+@runtime_checkable
 class Truth(Protocol):
     """A dataset that knows the right answer (an embedded world)."""
 

@@ -5,20 +5,21 @@ They are looked for among the parts that could be made, so that a misspelt key e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import islice
 from typing import Any
 
 from attrs import frozen
 
-from clora.errors import quoted, reason
+from clora.errors import CloraError, quoted, reason
 from clora.flow import Schedule
 from clora.protocols import UsesCritic, UsesSimulation
 from clora.recipe.problems import MOST_KNOWN, Problem, UnknownWord
 from clora.recipe.schema import Student
 from clora.recipe.tree import Keypath, Keys, is_null, mark_at
 from clora.recipe.words import dotted
+from clora.shifts import shift_of
 
 
 @frozen
@@ -36,16 +37,31 @@ def cross_checks(parts: Parts) -> Iterator[Problem]:
     student = parts.student
 
     @cache  # one for all simulations, of which there may be thousands
-    def schedule() -> Schedule:
-        assert student is not None
-        return Schedule.shifted(student.steps, student.shift)
+    def schedule() -> Schedule | None:
+        return None if student is None else _schedule(parts, student)
 
     for path, component in parts.components.items():
         if path[-2:-1] == ("losses",):
             yield from _simulation_is_there(parts.tree, path, component, simulations)
             yield from _critic_is_there(parts.tree, path, component)
-        elif path[0] == "simulations" and student is not None:
-            yield from _schedule_fits(parts.tree, path, component, schedule)
+        elif path[0] == "simulations" and (levels := schedule()) is not None:
+            mark = mark_at(parts.tree, path)
+            yield from (Problem(mark, f"{dotted(path)}: {message}") for message in schedule_misfits(component, levels))
+
+
+def _schedule(parts: Parts, student: Student) -> Schedule | None:
+    """The few steps; None where their shift is not known yet, such as of a model that is still to be downloaded.
+
+    The plan, before which the model's small files are read, tells that, or makes this check with them.
+    """
+    backbone = parts.components.get(("backbone",))
+    if student.shift is None and backbone is None:
+        return None
+    try:
+        found = shift_of(student, backbone, parts.components.get(("dataset",)))
+        return Schedule.shifted(student.steps, found.shift)
+    except CloraError:
+        return None
 
 
 def _simulations(tree: Keys) -> dict[str, None]:
@@ -73,10 +89,9 @@ def _critic_is_there(tree: Keys, path: Keypath, loss: Any) -> Iterator[Problem]:
         yield Problem(mark_at(tree, path), f"{dotted(path)} asks for the critic, but there is no `critic` section")
 
 
-def _schedule_fits(tree: Keys, path: Keypath, simulation: Any, made: Callable[[], Schedule]) -> Iterator[Problem]:
-    mark = mark_at(tree, path)
+def schedule_misfits(simulation: Any, schedule: Schedule) -> Iterator[str]:
+    """What a simulation finds wrong with the recipe's few steps, a sentence each."""
     try:
-        for message in simulation.check_schedule(made()):
-            yield Problem(mark, f"{dotted(path)}: {message}")
+        yield from simulation.check_schedule(schedule)
     except Exception as error:  # a plugin's own code, which may raise anything
-        yield Problem(mark, f"{dotted(path)}: its check_schedule raised {type(error).__name__}: {reason(error)}")
+        yield f"its check_schedule raised {type(error).__name__}: {reason(error)}"

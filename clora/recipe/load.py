@@ -46,6 +46,12 @@ class LoadedRecipe:
         """The place of the value at a dotted path, or of the innermost section around it that was written."""
         return mark_at(self.written, tuple(path.split(".")) if path else ())
 
+    def having(self, recipe: Recipe) -> LoadedRecipe:
+        """The same with other values in its typed recipe, such as a number where the file has null."""
+        tree = resolve(recipe, self.written)
+        assert isinstance(tree, Branch)
+        return attrs.evolve(self, recipe=recipe, tree=tree, digest=digest(tree))
+
     def resolved_yaml(self) -> str:
         """The recipe with every value in it; loads again to the same digest."""
         return as_yaml(self.tree)

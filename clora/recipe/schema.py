@@ -14,15 +14,13 @@ from attrs import asdict, field, frozen
 from attrs.validators import deep_iterable, optional
 
 from clora.bounds import MOST_SEED, Between, between
-from clora.flow import MOST_STEPS
+from clora.flow import MOST_STEPS, SHIFT
 from clora.recipe.names import is_folder_name, is_one_line
 
 #: no linear of the model families is wider; the plan refuses a rank above all linears of the recipe's own backbone
 RANK = between(1, 16_384)
 #: levels of a schedule: a thousand is what base models are trained with
 STEPS = between(1, MOST_STEPS)
-#: beyond these the levels of a schedule crowd at one end, until float32 cannot tell them apart
-SHIFT = between(0.01, 100.0)
 #: AdamW moves every weight by about the rate: above 1 nothing is left of a weight, below 1e-10 float32 rounds it away
 RATE = between(1e-10, 1.0)
 #: rows of one pass through a network
@@ -39,13 +37,17 @@ def _share() -> Between:
 
 @frozen
 class Student:
-    """The adapter that is trained, and the few-step sampler it is trained for (paper: rank 128, 8 steps, shift 3)."""
+    """The adapter that is trained, and the few-step sampler it is trained for (paper: rank 128, 8 steps, shift 3).
+
+    `shift: null` takes the one that belongs to the number of tokens, by the backbone's own rule; where it has none, the
+    paper's. 1 leaves the levels evenly spaced.
+    """
 
     rank: int = field(default=128, validator=RANK)  # 1 to 16,384
     #: 0.001 to 16,384; the LoRA's strength is alpha / rank, which the plan keeps between 0.001 and 1000
     alpha: float = field(default=128.0, validator=between(0.001, 16_384.0))
     steps: int = field(default=8, validator=STEPS)  # 1 to 1000
-    shift: float = field(default=3.0, validator=SHIFT)  # 0.01 to 100; 1 leaves the levels evenly spaced
+    shift: float | None = field(default=None, validator=optional(SHIFT))  # 0.01 to 100
     #: decay of the moving average that is exported instead of the last weights; null turns it off, as in the paper.
     #: Up to 0.999999, the average of a million updates; one of 1 would not move
     ema: float | None = field(default=None, validator=optional(between(0.0, 0.999999)))

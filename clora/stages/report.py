@@ -101,6 +101,8 @@ def _headline(measured: Measured) -> tuple[str, ...]:
 def _facts(plan: Plan, results: Results) -> dict[str, str]:
     recipe = plan.recipe
     facts = {"effects": str(len(plan.cards)), "network evaluations a picture": results.nfe, "seed": str(recipe.seed)}
+    if recipe.serve.sampler == "few_step":
+        facts["few-step schedule"] = plan.schedule
     if recipe.losses:
         facts |= {
             "student updates": f"{recipe.train.steps:,} of {recipe.train.batch_size} rows",

@@ -9,6 +9,7 @@ import torch
 
 from clora.kept import Kept
 from clora.routes import route_of
+from clora.shifts import student_shift
 from clora.values import Batch, Phase, Prompts, RoleConditions, Row, Scene
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Batches:
         self.targets = targets
         self.effects = plan.mix
         self.general = plan.general()
+        self.shift = student_shift(plan.recipe)
         self.blank = torch.zeros_like(world.conditioning.latents([self.general[0].source])[0], dtype=torch.float32)
 
     def batch(self, draws: Draws) -> Batch:
@@ -84,7 +86,7 @@ class Batches:
             phase=phase,
             draws=draws,
             schedule=schedule,
-            shift=self.plan.recipe.student.shift,
+            shift=self.shift,
             route=batch.route,
             rows=tuple(range(len(batch.sources))),
             conditions=self._conditions(batch.prompts, batch.sources),

@@ -19,9 +19,9 @@ import torch
 from attrs import evolve
 
 from clora.errors import CloraError
-from clora.flow import Schedule
 from clora.protocols import SharesTrajectory, UsesSimulation, WeighsOverTime
 from clora.routes import first_step
+from clora.shifts import few_steps
 from clora.training.lockstep import run_together
 from clora.training.sharding import Pace
 from clora.values import LossTerm, Phase, Scene, Simulated, Stream, Trajectory
@@ -60,7 +60,7 @@ class Cycle:
         self.critic_losses: Mapping[str, Loss] = recipe.critic.losses if recipe.critic else {}
         self.critic_updates = recipe.critic.updates if recipe.critic else 0
         self.reuse_rollout = recipe.critic.reuse_rollout if recipe.critic else True
-        self.schedule = Schedule.shifted(recipe.student.steps, recipe.student.shift)
+        self.schedule = few_steps(recipe)
 
     def run(self, update: int, draws: Draws) -> dict[str, float]:
         """Make update `update`; returns the losses and logs. Step n of the run is update * critic updates + k."""

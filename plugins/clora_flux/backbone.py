@@ -15,9 +15,11 @@ from clora.api import (
     ModelPlace,
     NetworkMemory,
     Publication,
+    TokenShift,
     between,
     library_errors,
     scheduler_misfits,
+    shift_by_tokens,
     weights_misfits,
 )
 
@@ -120,12 +122,19 @@ class FluxKontext:
 
     def multiple(self) -> int:
         """What a picture's sides are multiples of: the VAE's factor times the patch of two latents."""
-        return 2 ** len(self.config("vae").get("block_out_channels", (64,)))
+        return side_multiple(self.config("vae"))
 
     def digest(self) -> str:
         """A hash of the model and the keys that change more of its output than the last bits."""
         keys = (self.memory.precision, self.guidance, self.max_sequence_length, self.side)
         return "-".join([self.folder.digest(), *map(str, keys)])
+
+    def shift_for(self, size: tuple[int, int] | None) -> TokenShift | None:
+        """3 for the paper's 4,096 tokens, moved as the model's own scheduler moves its shift; None needs a size."""
+        multiple = side_multiple(self.folder.config_here("vae", FIELDS["vae"]))
+        tokens = None if size is None else (size[0] // multiple) * (size[1] // multiple)
+        where = self.folder.where("scheduler/scheduler_config.json")
+        return shift_by_tokens(self.folder.config_here("scheduler", FIELDS["scheduler"]), tokens, where)
 
     def publication(self) -> Publication:
         """What a card says of the base: the stock pipeline's call with the same guidance, length of text and size."""
@@ -160,6 +169,11 @@ class FluxKontext:
         from .loaded import LoadedFlux
 
         return LoadedFlux(self, device)
+
+
+def side_multiple(vae: Mapping[str, Any]) -> int:
+    """The VAE's factor, 2 for each level but the first, times the patch of two latents."""
+    return 2 ** len(vae.get("block_out_channels", (64,)))
 
 
 @cache

@@ -97,8 +97,11 @@ class PicturesDataset:
     def images(self, names: Sequence[str]) -> torch.Tensor:
         """Those pictures upright on white, float32 [B, 3, H, W] in [-1, 1]; ValueError names a file that is damaged."""
         layout = self._layout()
-        size = (self.size, self.size) if isinstance(self.size, int) else self.size
-        return load([layout.allowed(name, self.follow_links) for name in names], size, self.fit)
+        return load([layout.allowed(name, self.follow_links) for name in names], self.stated_size(), self.fit)
+
+    def stated_size(self) -> tuple[int, int] | None:
+        """(height, width) that all pictures are padded or cropped to; None where they keep their own."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     def _asked(self, stream: Stream) -> Asked:
         return Asked(stream, rules=Rules(self.follow_links, self.size_limit))

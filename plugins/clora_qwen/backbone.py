@@ -16,10 +16,12 @@ from clora.api import (
     ModelPlace,
     NetworkMemory,
     Publication,
+    TokenShift,
     between,
     library_errors,
     quoted,
     scheduler_misfits,
+    shift_by_tokens,
     weights_misfits,
 )
 
@@ -164,6 +166,12 @@ class QwenImageEdit:
         from .footprint import footprint
 
         return footprint(self, rank, size)
+
+    def shift_for(self, size: tuple[int, int] | None) -> TokenShift | None:
+        """3 for the paper's 4,096 tokens, moved as the model's own scheduler moves its shift; None needs a size."""
+        tokens = None if size is None else (size[0] // MULTIPLE) * (size[1] // MULTIPLE)
+        where = self.folder.where("scheduler/scheduler_config.json")
+        return shift_by_tokens(self.folder.config_here("scheduler", FIELDS["scheduler"]), tokens, where)
 
     def publication(self) -> Publication:
         """What a card, ModelSpec and ComfyUI say of the base: the stock pipeline without guidance, and a workflow."""

@@ -71,7 +71,8 @@ def test_a_value_set_on_the_command_line(told):
 def test_a_tau_max_that_leaves_no_step(told):
     (sentence,) = told("simulations: {target: {tau_max: 200}}\n")
     assert sentence.startswith(
-        "r.yaml:2:15: simulations.target: tau_max 200 leaves no level of the schedule below it: 1000,"
+        "r.yaml:2:15: simulations.target: tau_max 200 (76.92 at shift 1) leaves no level of the schedule below it: "
+        "1000, 875, 750"
     )
 
 

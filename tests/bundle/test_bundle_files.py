@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    sets = ["effects=[duotone_ocean, thermal]", "student.steps=5"]
+    sets = ["effects=[duotone_ocean, thermal]", "student.steps=5", "student.shift=3"]
     return make_plan(load_recipe(ROOT / "recipes/quickstart.yaml", (), sets, discover()), thorough=False)
 
 

@@ -14,6 +14,8 @@ from clora_pictures.dataset import PicturesDataset
 from clora_pictures.fitting import cropped, padded
 from PIL import Image
 
+from clora.api import StatesSize
+
 
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds nothing."""
@@ -187,3 +189,12 @@ def test_pictures_linked_out_of_the_folder_since_are_refused(tmp_path):
     (data / "a.png").symlink_to("../secret.png")
     with pytest.raises(ValueError, match=r"a\.png' leads out of the dataset's folder"):
         found.images(["a.png"])
+
+
+@pytest.mark.parametrize(("size", "stated"), [(None, None), (64, (64, 64)), ((48, 64), (48, 64))])
+def test_the_stated_size_is_known_before_a_picture_is_read(
+    tmp_path: Path, size: int | tuple[int, int] | None, stated: tuple[int, int] | None
+) -> None:
+    made = PicturesDataset(general=tmp_path / "nothing.jsonl", size=size)
+    assert isinstance(made, StatesSize)
+    assert made.stated_size() == stated
