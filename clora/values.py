@@ -212,7 +212,7 @@ class Trajectory:
 class LossTerm:
     """A scalar to minimise, the mean over the rows of the scene that it was made of, and numbers worth a curve.
 
-    With `train.mean_over: batch` the cycle weighs it by those rows' share of the batch.
+    The cycle weighs it by those rows' share of the batch, so that one row weighs as much whatever its stream.
     """
 
     loss: torch.Tensor

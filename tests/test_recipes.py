@@ -40,7 +40,6 @@ def test_as_the_paper_has_the_papers_values() -> None:
     levels = [1000, 954.5, 900, 833.3, 750, 642.9, 500, 300]
     assert [1000 * s for s in Schedule.shifted(student.steps, student.shift).sigmas] == pytest.approx(levels, abs=0.1)
     assert (train.steps, train.batch_size, train.lr, train.grad_clip) == (5000, 1, 1e-4, 10.0)
-    assert train.mean_over == "batch"
     assert (train.betas, train.weight_decay, train.warmup_steps, train.decay) == ((0.9, 0.999), 0.01, 0, 0.0)
     assert (recipe.critic.updates, recipe.critic.lr, recipe.critic.reuse_rollout) == (5, 1e-4, False)
     assert {name: loss.simulation for name, loss in recipe.critic.losses.items()} == {"on_backward": "backward"}

@@ -113,8 +113,6 @@ class Train:
     #: share of the run, at its end, over which both learning rates fall to zero along a cosine; 0 keeps them constant
     decay: float = field(default=0.0, validator=_share())
     schedule: Literal["independent", "shared"] = "independent"
-    #: what a loss term is averaged over: its own rows, or the whole batch's, as where every row is a rank of its own
-    mean_over: Literal["own_rows", "batch"] = "own_rows"
     pack: bool = True
     #: AdamW's moments wait in CPU memory and it works there: half of the adapters' memory, a copy to and fro an update
     offload_optimizer: bool = False

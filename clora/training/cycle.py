@@ -150,17 +150,15 @@ class Cycle:
     ) -> dict[str, float]:
         """Sum the weighted terms, go back through them, update; returns what the curves show.
 
-        With `train.mean_over: batch` L = sum_k weight_k (R_k / B) mean_{R_k} l_k: R_k are a term's own rows, B those of
-        the batch, and twelve rows in one process are twelve ranks of one row, whose gradients are averaged. With
-        `own_rows` the share R_k / B is left out.
+        L = sum_k weight_k (R_k / B) mean_{R_k} l_k: R_k are a term's own rows, B those of the batch. So twelve rows in
+        one process are twelve ranks of one row, whose gradients are averaged.
         """
         losses = self.recipe.losses if phase == "student" else self.critic_losses
         logs: dict[str, float] = {}
         culprit: str | None = None
         total = torch.zeros(())
         for name, term in terms.items():
-            rows = len(scene.route.of(losses[name].streams))
-            share = rows / len(scene.rows) if self.recipe.train.mean_over == "batch" else 1.0
+            share = len(scene.route.of(losses[name].streams)) / len(scene.rows)
             total = total + self._weight(losses[name], update) * share * term.loss
             label = name if phase == "student" else f"critic.{name}"
             logs[label] = float(term.loss.detach())

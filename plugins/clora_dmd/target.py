@@ -21,7 +21,7 @@ class Target:
 
     The noise level is one of the schedule's strictly below `tau_max` (0.1..1000; null takes all of them), a level of
     the paper's schedule that moves with the shift: 750 is half-way through the steps, whatever the shift.
-    `last_steps: 5` takes the schedule's last five levels instead, as the public code does.
+    `last_steps: 5` takes the schedule's last five levels instead, as the public code does; `tau_max` is then not read.
     """
 
     tau_max: float | None = field(default=750.0, validator=optional(between(0.1, 1000.0)))

@@ -1,161 +1,204 @@
-"""With `train.mean_over: batch` twelve rows in one process are twelve ranks of one row, and twelve accumulated."""
+"""Twelve rows in one process are twelve ranks of one row, and twelve accumulated: for every loss, router and world."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from attrs import evolve, frozen
+from attrs import frozen
+from PIL import Image
+from ranks_as_one import Joined, Noted, Together
 
-from clora.flow import Schedule
+from clora.lora_files.reader import LoraDelta
+from clora.lora_files.writer import write_lora
+from clora.memory.settings import NetworkMemory
 from clora.plan import Plan, make_plan
 from clora.plugins import discover
 from clora.recipe.load import load_recipe
 from clora.runs import RunFolder
 from clora.seeding import Draws
 from clora.stages.prepare import prepare
-from clora.training.batches import Batches
+from clora.training.batches import Batches, Targets
 from clora.training.cycle import Cycle
 from clora.training.loop import make_state
 from clora.training.optimizer import Trained
 from clora.training.ranks import Ranks
-from clora.values import Conditions, Phase, RoleConditions, Route, Scene, Stream
 from clora.world import World
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 ROWS = 12
-SETS = (
-    "effects=[duotone_ocean, thermal]",
-    "student={rank: 4, alpha: 4, steps: 4}",
-    f"train.batch_size={ROWS}",
-    "critic.updates=2",
-    "train.mean_over=batch",
+SMALL = (
+    "student={rank: 4, alpha: 4, steps: 3}",
+    "train.batch_size=1",
     "teacher.steps=1",
     "prepare={previews: 0, train_images: 2, general_images: 4}",
 )
+EMOJI = ("effects=[duotone_ocean, thermal]", *SMALL)
+
+
+def plan_of(recipe: Path, sets: Iterable[str]) -> Plan:
+    return make_plan(load_recipe(recipe, (), list(sets), discover()))
 
 
 @frozen
-class RowByRow:
-    """The draws of several ranks of one row each, a row's numbers being those that its own rank would draw."""
+class Setting:
+    """A world with random adapters on it, which plans of other losses, routers and words share."""
 
-    parts: tuple[Draws, ...]
+    world: World
+    targets: Targets
+    student: Trained
+    critic: Trained
 
-    @property
-    def step(self) -> int:
-        return self.parts[0].step
+    @classmethod
+    def of(cls, plan: Plan, folder: Path) -> Setting:
+        run = RunFolder(folder)
+        world = World(plan, cache=run.cache)
+        targets = prepare(plan, world, run)
+        state = make_state(plan, world, Ranks())
+        assert state.critic is not None
+        generator = torch.Generator().manual_seed(0)
+        for trained in (state.student, state.critic):  # B = 0 would leave A without gradient
+            trained.adapter.flat.normal_(0, 0.02, generator=generator)
+        return cls(world, targets, state.student, state.critic)
 
-    def at(self, step: int) -> RowByRow:
-        return RowByRow(tuple(part.at(step) for part in self.parts))
+    def gradients(self, plan: Plan, draws: Sequence[Any], joined: bool) -> tuple[list[list[Noted]], list[torch.Tensor]]:
+        """(student, critic) of each cycle with their gradients noted, and what the cycles' gradients add up to."""
+        one_row = Batches(plan, self.world, self.targets)
+        batches: Any = Joined(one_row) if joined else one_row
+        made = []
+        for trained in (self.student, self.critic):
+            trained.adapter.zero_grad()
+        for each in draws:
+            made.append([Noted(self.student, rate=0.0), Noted(self.critic, rate=0.0)])
+            critic = made[-1][1] if plan.recipe.critic else None
+            Cycle(plan.recipe, batches, self.world.evaluator, made[-1][0], critic).run(0, each)
+        added = [trained.gradient.double().clone() for trained in made[-1]]
+        return made, added
 
-    def named(self, name: str) -> RowByRow:
-        return RowByRow(tuple(part.named(name) for part in self.parts))
-
-    def normal(self, name: str, like: torch.Tensor) -> torch.Tensor:
-        return torch.cat([d.normal(name, row[None]) for d, row in zip(self.parts, like, strict=True)])
-
-    def uniform(self, name: str, rows: int, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
-        assert rows == len(self.parts)
-        return torch.cat([part.uniform(name, 1, low, high) for part in self.parts])
-
-    def integers(self, name: str, rows: int, high: int) -> torch.Tensor:
-        assert rows == len(self.parts)
-        return torch.cat([part.integers(name, 1, high) for part in self.parts])
-
-
-class SceneOfRanks(Scene):
-    """A scene whose rows keep the draws of their own ranks when some of them are selected."""
-
-    def select(self, streams: Sequence[Stream]) -> Scene:
-        made = super().select(streams)
-        if made is self:
-            return self
-        parts: Any = self.draws
-        return evolve(made, draws=RowByRow(tuple(parts.parts[i] for i in self.route.of(streams))))
-
-
-@frozen
-class Joined:
-    """The batches of several ranks as one."""
-
-    batches: Batches
-
-    def scene(self, draws: Any, phase: Phase, schedule: Schedule) -> Scene:
-        scenes = [self.batches.scene(part, phase, schedule) for part in draws.parts]
-
-        def joined(role: str) -> Conditions:
-            return Conditions.cat([getattr(scene.conditions, role) for scene in scenes])
-
-        route = Route(tuple(row for scene in scenes for row in scene.route.rows))
-        conditions = RoleConditions(joined("student"), joined("teacher"), joined("empty"))
-        targets = torch.cat([scene.targets for scene in scenes])
-        every = tuple(range(len(route.rows)))
-        return SceneOfRanks(phase, draws, schedule, scenes[0].shift, route, every, conditions, targets)
+    def check(self, plan: Plan) -> set[str]:
+        """Compare one batch of twelve ranks' rows with the ranks; returns the streams of its rows."""
+        ranks = tuple(Draws(0, rank=rank) for rank in range(ROWS))
+        each, added = self.gradients(plan, ranks, joined=False)
+        ((*ours,), _) = self.gradients(plan, [Together(ranks, (1,) * ROWS)], joined=True)
+        (together,) = ours
+        updates = (1, plan.recipe.critic.updates if plan.recipe.critic else 0)
+        for who, count in enumerate(updates):
+            noted = together[who].noted
+            assert len(noted) == count
+            for update, gradient in enumerate(noted):
+                mean = torch.stack([rank[who].noted[update] for rank in each]).mean(0)
+                assert gradient.norm() > 0
+                assert (gradient - mean).norm() <= 2e-4 * mean.norm(), (who, update)
+            if count:
+                accumulated = added[who] / ROWS
+                assert (torch.stack(noted).sum(0) - accumulated).norm() <= 2e-4 * accumulated.norm(), who
+        batches = Batches(plan, self.world, self.targets)
+        return {batches.batch(draws).route.rows[0].stream for draws in ranks}
 
 
-class Noted(Trained):
-    """The gradient of one update is kept and nothing moves: Adam would make rounding as large as anything else."""
-
-    def __init__(self, trained: Trained) -> None:
-        super().__init__(trained.adapter, 0.1, trained.train, trained.ranks)
-        self.noted: list[torch.Tensor] = []
-
-    def update(self, step: int, *, spoilt: bool = False) -> float:
-        grad = self.adapter.flat_grad
-        assert grad is not None
-        self.noted.append(grad.double().clone())
-        self.adapter.zero_grad()
-        return float(self.noted[-1].norm())
-
-    def wanted(self, here: bool) -> bool:
-        return True  # a row without a term has the gradient zero, which counts in the mean
+@pytest.fixture(scope="module")
+def emoji(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    return Setting.of(plan_of(RECIPES / "collection.yaml", EMOJI), tmp_path_factory.mktemp("emoji") / "run")
 
 
-def small_plan(recipe: str, sets: Iterable[str], catalogue: Any) -> Plan:
-    return make_plan(load_recipe(RECIPES / recipe, (), [*SETS, *sets], catalogue))
+def those_that_train() -> list[str]:
+    """The recipes, those that train the same but for sizes once."""
+    catalogue, found = discover(), {}
+    for path in sorted(RECIPES.glob("*.yaml")):
+        recipe = load_recipe(path, (), (), catalogue).recipe
+        parts = recipe.losses, recipe.critic and recipe.critic.losses, recipe.simulations, recipe.router, recipe.prompts
+        if recipe.losses:
+            found.setdefault(repr(parts), path.stem)
+    return list(found.values())
 
 
-@pytest.mark.parametrize(
-    ("recipe", "sets"),
-    [
-        ("collection.yaml", ()),
-        ("collection.yaml", ("train.schedule=shared",)),
-        ("collection.yaml", ("router={use: pdsr, p_switch: 0.2}", "train.pack=false")),
-        ("collection.yaml", ("losses.ts_dmd.weight=0.3", "losses.ta_fm.weight=2.0", "student.shift=1.0")),
-        ("ablation_no_aop.yaml", ()),
-        ("ablation_pdsr_only.yaml", ()),
-        ("ablation_no_pdsr.yaml", ()),
-    ],
-)
-def test_twelve_rows_in_one_batch_have_the_mean_gradient_of_twelve_ranks_of_one_row(recipe, sets, tmp_path):
-    catalogue = discover()
-    whole = small_plan(recipe, sets, catalogue)
-    single = small_plan(recipe, (*sets, "train.batch_size=1"), catalogue)
-    world = World(single)
-    targets = prepare(single, world, RunFolder(tmp_path / "run"))
-    state = make_state(single, world, Ranks())
-    assert state.critic is not None
-    torch.manual_seed(0)
-    for trained in (state.student, state.critic):  # B = 0 would leave A without gradient
-        trained.adapter.flat.normal_(0, 0.02)
-    one_row = Batches(single, world, targets)
+@pytest.mark.parametrize("recipe", those_that_train())
+def test_twelve_rows_of_a_recipe_are_twelve_ranks_of_one_row(recipe: str, emoji: Setting) -> None:
+    fewer = ("critic.updates=1",) if recipe == "as_the_paper" else ()
+    plan = plan_of(RECIPES / f"{recipe}.yaml", (*EMOJI, *fewer))
+    p_switch = plan.recipe.router.p_switch
+    expected = {0.0: {"general"}, 1.0: {"effect"}}.get(p_switch, {"effect", "general"})
+    assert emoji.check(plan) == expected  # an uneven share of each
 
-    def gradients(plan: Plan, batches: Any, draws: Any) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        student, critic = Noted(state.student), Noted(state.critic)
-        Cycle(plan.recipe, batches, world.evaluator, student, critic).run(0, draws)
-        return student.noted, critic.noted
 
-    ranks = [Draws(0, rank=rank) for rank in range(ROWS)]
-    each = [gradients(single, one_row, draws) for draws in ranks]
-    ours = gradients(whole, Joined(one_row), RowByRow(tuple(ranks)))
-    streams = [one_row.scene(draws, "student", Schedule.shifted(4, 3.0)).route.rows[0].stream for draws in ranks]
-    assert set(streams) == ({"effect"} if "no_pdsr" in recipe else {"effect", "general"})  # an uneven share of each
-    for who in (0, 1):
-        assert len(ours[who]) == (1, 2)[who]
-        for update, together in enumerate(ours[who]):
-            mean = torch.stack([rank[who][update] for rank in each]).mean(0)
-            assert together.norm() > 0
-            assert (together - mean).norm() <= 2e-4 * mean.norm(), (who, update)
+#: beside what the recipes have: both schedules, more critic updates, every loss and router with its other settings
+OTHERS = {
+    "shared": ("train.schedule=shared", "critic.updates=2", "router.p_switch=0.2"),
+    "fresh rollouts, unpacked": ("critic={updates: 2, reuse_rollout: false}", "train.pack=false"),
+    "weights, one switch a batch": (
+        "losses.ts_dmd={weight: 0.3, fade_in: 0.5}",
+        "losses.ta_fm={weight: 2.0, fade_out: 1.0, sigma_sampling: above_dmd}",
+        "critic.losses.on_target.weight=0.5",
+        "router={use: pdsr, per: batch, hold_steps: 2}",
+        "train.steps=1",
+    ),
+    "gradients, simulations": (
+        "simulations={backward: {use: backward, stop: always_all}, target: {use: target, last_steps: 2}}",
+        "losses.bs_dmd={guidance_scale: 3.0, tau_min: 300, bound: pre_shift, floor_of_spread: 0.1}",
+        "losses.ts_dmd={normalise: false, fade_out: 1.0}",
+    ),
+    "another plugin's": ("router={use: round_robin}", "losses.ta_fm={use: huber_anchor, delta: 0.1}"),
+}
+
+
+@pytest.fixture
+def _round_robin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stranger's plugin, as if installed."""
+    about = tmp_path / "clora_roundrobin-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: clora-roundrobin\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[clora.plugins]\nroundrobin = clora_roundrobin\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "third_party/src"))
+
+
+@pytest.mark.usefixtures("_round_robin")
+@pytest.mark.parametrize("sets", OTHERS.values(), ids=OTHERS)
+def test_twelve_rows_are_twelve_ranks_of_one_row_whatever_the_settings(sets: tuple[str, ...], emoji: Setting) -> None:
+    emoji.check(plan_of(RECIPES / "collection.yaml", (*EMOJI, *sets)))
+
+
+def tiny_recipe(folder: Path, backbone: dict[str, Any], shapes: dict[str, tuple[int, int]]) -> Path:
+    """A recipe on a tiny model: two random teachers, a few pictures of 32 x 48."""
+    generator = torch.Generator().manual_seed(0)
+    bank, rows = [], []
+    for name in ("ink", "wool"):
+        factors = {m: [torch.randn(2, n, generator=generator) for n in shape] for m, shape in shapes.items()}
+        write_lora(folder / f"{name}.safetensors", {m: LoraDelta(a, b.T, 0.02) for m, (a, b) in factors.items()})
+        bank.append(
+            {"name": name, "lora": f"{name}.safetensors", "teacher_prompt": "turn it", "caption": f"all {name}"}
+        )
+        rows += [{"source": f"{i}.png", "effect": name, "split": ("train", "test")[i]} for i in range(2)]
+    for i in range(2):
+        pixels = torch.randint(0, 256, (32, 48, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
+    (folder / "effects.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    plain = [{"source": f"{i}.png", "instruction": "make it", "split": ("train", "test")[i]} for i in range(2)]
+    (folder / "general.jsonl").write_text("\n".join(map(json.dumps, plain)))
+    tree = {
+        "extends": str(RECIPES / "collection.yaml"),
+        "backbone": backbone,
+        "dataset": {"use": "jsonl", "effects": "effects.jsonl", "general": "general.jsonl", "size": [32, 48]},
+        "teachers": {"use": "bank", "manifest": "bank.yaml"},
+        "metrics": None,
+        "device": "cpu",
+    }
+    (folder / "bank.yaml").write_text(json.dumps(bank))
+    (folder / "tiny.yaml").write_text(json.dumps(tree))
+    return folder / "tiny.yaml"
+
+
+@pytest.mark.parametrize("family", ["qwen_image_edit", "flux_kontext"])
+def test_twelve_rows_are_twelve_ranks_of_one_row_in_the_large_models_too(
+    family: str, tiny_qwen: Callable[[str], Path], tiny_flux: Path, tmp_path: Path
+) -> None:
+    model = tiny_flux if family == "flux_kontext" else tiny_qwen("2511")
+    keys = {"model": str(model), "side": 64, "memory": {"weights": "fp32"}}
+    component = discover().find("backbone", family).cls(**(keys | {"memory": NetworkMemory(weights="fp32")}))
+    recipe = tiny_recipe(tmp_path, {"use": family} | keys, component.shapes())
+    plan = plan_of(recipe, (*SMALL, "student.rank=2"))
+    assert Setting.of(plan, tmp_path / "run").check(plan) == {"effect", "general"}

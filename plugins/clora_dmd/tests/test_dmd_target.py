@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,6 +55,37 @@ def test_target_is_the_students_x0_from_the_noised_target():
 def test_target_levels(target, schedule, levels):
     assert [1000 * sigma for sigma in target.levels(schedule)] == pytest.approx(levels, abs=1e-2)
     assert list(target.check_schedule(schedule)) == []
+
+
+def levels_of(words: str, steps: int, shift: float) -> str:
+    """The cell of the README's table: thousandths, "all eight", or "refused"."""
+    keys = dict(part.split(": ") for part in words.split(", "))
+    last = keys.get("last_steps")
+    target = Target(None if keys["tau_max"] == "null" else float(keys["tau_max"]), None if last is None else int(last))
+    schedule = Schedule.shifted(steps, shift)
+    if list(target.check_schedule(schedule)):
+        return "refused"
+    told = " ".join(f"{1000 * sigma:.0f}" for sigma in target.levels(schedule))
+    return "all eight" if len(target.levels(schedule)) == 8 else told
+
+
+def test_the_readme_tells_the_levels_at_eight_and_four_steps():
+    lines = (Path(__file__).parents[1] / "README.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `tau_max: ")]
+    assert len(rows) == 5
+    for words, *cells in rows:
+        settings = [(steps, shift) for steps in (8, 4) for shift in (3.0, 1.0)]
+        assert cells == [levels_of(words.strip("`"), *each) for each in settings], words
+
+
+@pytest.mark.parametrize("shift", [3.0, 1.0])
+def test_the_last_steps_are_drawn_from_without_a_bound(shift):
+    rows = 400
+    scene = example_scene(
+        [Row("effect", "ink")] * rows, torch.zeros(rows, 1, 1, 1), draws=Draws(4), steps=4, shift=shift
+    )
+    sigma = drive(Target(tau_max=None, last_steps=3).simulate(scene), lambda f: f.x_sigma).sigma
+    assert sorted(set(sigma.tolist()), reverse=True) == pytest.approx(scene.schedule.sigmas[-3:])
 
 
 def test_target_bound_is_exact_for_computed_levels():
