@@ -13,6 +13,7 @@ SETS = (
     "student.rank=2",
     "student.steps=3",
     "train.steps=4",
+    "warm_start=null",
     "train.batch_size=2",
     "train.checkpoint_every=2",
     "critic.updates=1",

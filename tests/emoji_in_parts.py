@@ -26,6 +26,7 @@ SETS = (
     "student.rank=2",
     "student.steps=3",
     "train.steps=1",
+    "warm_start=null",
     "train.batch_size=2",
     "critic.updates=1",
     "teacher.steps=2",

@@ -11,6 +11,7 @@ SETS = (
     "effects=[duotone_ocean]",
     "student.rank=2",
     "train.steps=3",
+    "warm_start=null",
     "train.batch_size=2",
     "train.checkpoint_every=2",
     "teacher.steps=1",

@@ -139,6 +139,7 @@ SMALL = {
     "effects": "[duotone_ocean, thermal]",
     "student.rank": "4",
     "train.steps": "2",
+    "warm_start.updates": "1",
     "train.batch_size": "4",
     "teacher.steps": "2",
     "evaluate.images": "3",

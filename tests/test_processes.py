@@ -36,6 +36,7 @@ SETS = (
     "student.rank=4",
     "student.ema=null",
     "train.steps=2",
+    "warm_start=null",
     "train.checkpoint_every=1",
     "train.batch_size=4",
     "teacher.steps=2",

@@ -19,6 +19,7 @@ SMALL = {
     "effects": "[{first}, {second}]",
     "student.rank": "4",
     "train.steps": "6",
+    "warm_start": "null",
     "train.batch_size": "4",
     "train.checkpoint_every": "2",
     "teacher.steps": "2",

@@ -30,6 +30,7 @@ SETS = (
     "student.ema=null",
     "student.steps=4",
     "train.steps=4",
+    "warm_start=null",
     "train.batch_size=1",
     "critic.updates=2",
     "teacher.steps=1",

@@ -80,6 +80,7 @@ def _planned(args: argparse.Namespace) -> tuple[Plan, Catalogue]:
         f"start.teachers.added_{number}.use=bank",
         f"start.teachers.added_{number}.manifest={json.dumps(str(args.bank.resolve()))}",
         f"name={run.name.rsplit('-', 1)[0]}-extended",
+        "warm_start=null",  # it starts from the finished LoRA
     ]
     first = load_recipe(recipe, args.with_files, mine, catalogue).recipe
     assert first.start is not None

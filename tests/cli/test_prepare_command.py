@@ -19,6 +19,7 @@ SETS = (
     "effects=[duotone_ocean, thermal]",
     "student.rank=2",
     "train.steps=1",
+    "warm_start=null",
     "train.batch_size=2",
     "teacher.steps=2",
     "prepare.train_images=6",

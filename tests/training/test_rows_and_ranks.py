@@ -135,6 +135,7 @@ OTHERS = {
         "critic.losses.on_target.weight=0.5",
         "router={use: pdsr, per: batch, hold_steps: 2}",
         "train.steps=1",
+        "warm_start=null",
     ),
     "gradients, simulations": (
         "simulations={backward: {use: backward, stop: always_all}, target: {use: target, last_steps: 2}}",

@@ -36,6 +36,7 @@ SETS = (
     "student.ema=null",
     "student.steps=4",
     "train.steps=5",
+    "warm_start=null",
     "train.batch_size=2",
     "router.p_switch=0.8",
     "teacher.steps=1",
