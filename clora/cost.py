@@ -19,6 +19,7 @@ from clora.memory_plan import USABLE, phases, savings, teachers_bytes, trained_b
 from clora.plan_numbers import notes
 from clora.protocols import trained_shapes
 from clora.seeding import Draws
+from clora.training.critics import own_critics
 from clora.training.cycle import Cycle
 from clora.training.warm_start import warm_plan
 from clora.values import Conditions, Forward, Phase, RoleConditions, Scene
@@ -128,7 +129,8 @@ def count(plan: Plan, cycles: int = _CYCLES) -> Counted:
     rows = min(recipe.train.batch_size, MOST_ROWS)
     counting, whole = _Count(recipe.train.pack), 0
     still = _NoUpdate(counting, len(recipe.losses) + (len(recipe.critic.losses) if recipe.critic else 0))
-    cycle = Cycle(recipe, _EmptyScenes(plan, rows), counting, still, still)  # pyright: ignore[reportArgumentType]
+    parts = recipe, _EmptyScenes(plan, rows), counting, still, still
+    cycle = Cycle(*parts, own=dict.fromkeys(own_critics(recipe.critic), still))  # pyright: ignore[reportArgumentType]
     done = 0.0
     with suppress(_Enough):
         while whole < cycles:
@@ -157,10 +159,12 @@ def cost(plan: Plan, room: int | None = None) -> str:
     critic_updates = updates * (recipe.critic.updates if recipe.critic else 0)
     forwards = counted.forward_equivalents * updates * recipe.train.batch_size
     more = "more than " if counted.cut_short else ""
+    own = len(own_critics(recipe.critic))
+    critics = f"each of {own + 1} critics" if own else "the critic"
     facts = {
         "effects": f"{len(plan.cards)}",
         "student": f"rank {recipe.student.rank} on {len(shapes)} linears, {numbers / 1e6:.2f} M numbers",
-        "updates": f"{updates:,} of the student, {critic_updates:,} of the critic, {recipe.train.batch_size} rows each",
+        "updates": f"{updates:,} of the student, {critic_updates:,} of {critics}, {recipe.train.batch_size} rows each",
         "forward passes": f"{more}{counted.forward_equivalents:.1f} a row and cycle ({recipe.train.schedule} "
         f"schedule; a backward counts 2), {more}{forwards:,.0f} in all",
     }

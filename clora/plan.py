@@ -31,6 +31,7 @@ from clora.recipe.problems import Problem, RecipeError
 from clora.routes import slots_problem
 from clora.runs import digest_of
 from clora.seeding import Draws
+from clora.training.critics import critic_problems
 from clora.training.warm_start import warm_start_problems
 from clora.values import EffectCard, GeneralItem, Prompts
 
@@ -237,6 +238,7 @@ def _objective(recipe: Recipe) -> Iterable[Finding]:
         yield "losses", "nothing is trained, but `serve.adapter: student` serves what was trained"
     if recipe.critic is not None and not recipe.critic.losses:
         yield "critic", "the critic has no losses; add some under critic.losses, or remove it with `critic: null`"
+    yield from critic_problems(recipe)
 
 
 def _metrics(recipe: Recipe) -> Iterable[Finding]:

@@ -62,6 +62,9 @@ class Critic:
     #: the student's x_g, made before its update, serves the critic's first update too; false: a fresh rollout of the
     #: updated student, as the public code makes (independent schedule)
     reuse_rollout: bool = True
+    #: simulations with a critic of their own, trained by the critic's losses and asked by the student's that read them;
+    #: the other simulations share one, as in the paper
+    own: tuple[str, ...] = ()
     losses: dict[str, Any] = field(factory=dict)
 
 
