@@ -44,6 +44,7 @@ from clora.protocols.loaded import (
     Part,
 )
 from clora.protocols.method import (
+    Alarms,
     ChecksCards,
     KeepsCaptions,
     ListsLoraFiles,
@@ -61,6 +62,7 @@ from clora.protocols.method import (
 from clora.protocols.parts import Checked, Component, RunInfo, Warns
 
 __all__ = [
+    "Alarms",
     "Backbone",
     "Captioner",
     "Checked",
