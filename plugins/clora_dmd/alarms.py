@@ -1,6 +1,6 @@
 """The over-saturation alarm: when the monitors of a finished run say that its contrast was driven outwards.
 
-Measured on the emoji world: the slope of speckled, over-contrasted students on the true effect pictures was 1.06 to 1.12
+Measured on the emoji world: the slope of over-contrasted students on the true effect pictures was 1.06 to 1.12
 and that of their critics at high noise 0.80 to 0.84 (updates 40 to 80). In healthy runs of 150 to 240 updates, started
 warm, the medians on the teacher over the last quarter were 0.98 to 1.01 and 0.92 to 0.98.
 """
