@@ -144,6 +144,25 @@ def count(plan: Plan, cycles: int = _CYCLES) -> Counted:
     return Counted(forwards / rows, held, with_grad, without, cut_short=not whole)
 
 
+def lag_cost(plan: Plan) -> tuple[int, float] | None:
+    """How often the critic's lag is measured and what it costs a row each time, from a few batches; None without."""
+    recipe = plan.recipe
+    lag = recipe.critic.lag if recipe.critic else None
+    if lag is None or not recipe.losses:
+        return None
+    rows = min(recipe.train.batch_size, MOST_ROWS)
+    counting, scenes = _Count(recipe.train.pack), _EmptyScenes(plan, rows)
+    still = _NoUpdate(counting, 1)
+    cycle = Cycle(recipe, scenes, counting, still, still)  # pyright: ignore[reportArgumentType]
+    done = 0
+    with suppress(_Enough):
+        while done < _CYCLES:
+            cycle.critic_terms(scenes.scene(Draws(recipe.seed).at(done), "critic", cycle.schedule))
+            done += 1
+    each = counting.row_forwards / max(done, 1) / rows
+    return recipe.train.steps // lag.every, each * (lag.updates + 2 * lag.batches)
+
+
 def forward_equivalents(plan: Plan, cycles: int = _CYCLES) -> float:
     """The mean cost of one cycle per row of the batch: a forward is 1, a forward with its backward 3."""
     return count(plan, cycles).forward_equivalents
@@ -173,6 +192,9 @@ def cost(plan: Plan, room: int | None = None) -> str:
         each = forward_equivalents(warm)
         whole = each * warm.recipe.train.steps * recipe.train.batch_size
         facts["warm start"] = f"{warm.recipe.train.steps:,} updates before it, {each:.1f} a row, {whole:,.0f} in all"
+    probes = lag_cost(plan)
+    if probes is not None:
+        facts["critic lag"] = f"{probes[0]:,} times {probes[1]:.1f} a row, beside the cycles"
     lines = [f"{name:<15} {fact}" for name, fact in facts.items()]
     lines += [f"{'note':<15} {note}" for note in notes(recipe)]
     return "\n".join([*lines, *_memory(plan, counted, room)])

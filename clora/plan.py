@@ -239,6 +239,11 @@ def _objective(recipe: Recipe) -> Iterable[Finding]:
     if recipe.critic is not None and not recipe.critic.losses:
         yield "critic", "the critic has no losses; add some under critic.losses, or remove it with `critic: null`"
     yield from critic_problems(recipe)
+    if recipe.critic is not None and recipe.critic.lag is not None and recipe.train.shard_base:
+        yield (
+            "critic.lag",
+            "it is not measured where processes share one base (train.shard_base); remove one of the two",
+        )
 
 
 def _metrics(recipe: Recipe) -> Iterable[Finding]:

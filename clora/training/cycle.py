@@ -144,9 +144,26 @@ class Cycle:
     def _update_critic(
         self, update: int, scene: Scene, scenes: Mapping[str, Scene], ready: Mapping[str, Simulated]
     ) -> dict[str, float]:
-        assert self.critic is not None
         terms, _ = self._terms("critic", scene, scenes, self.critic_losses, ready)
-        return self._apply("critic", update, scene, terms, {SHARED: self.critic, **self.own})
+        return self._apply("critic", update, scene, terms, self.critics)
+
+    @property
+    def critics(self) -> dict[str, Trained]:
+        """Every critic by its adapter, the shared one first."""
+        return {} if self.critic is None else {SHARED: self.critic, **self.own}
+
+    def critic_terms(self, scene: Scene) -> dict[str, LossTerm]:
+        """The terms of the critic's losses on fresh rollouts of the student, with their graph; nothing is updated."""
+        return self._terms("critic", scene, {}, self.critic_losses, {})[0]
+
+    def critic_objective(self, terms: Mapping[str, LossTerm], scene: Scene, update: int) -> torch.Tensor:
+        """What the critics minimise in student update `update`: the weighted sum over the whole batch's rows."""
+        total = torch.zeros(())
+        for name, term in terms.items():
+            loss = self.critic_losses[name]
+            share = len(scene.route.of(loss.streams)) / len(scene.rows)
+            total = total + self._weight(loss, update) * share * term.loss
+        return total
 
     def _apply(
         self, phase: Phase, update: int, scene: Scene, terms: Mapping[str, LossTerm], trained: Mapping[str, Trained]

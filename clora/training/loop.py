@@ -18,6 +18,7 @@ from clora.runs import RunFolder
 from clora.seeding import Draws
 from clora.stopping import GO_ON, Place, during, held
 from clora.training.checkpoint import Checkpoints, State, newest_good
+from clora.training.critic_lag import is_due, probe
 from clora.training.critics import SHARED, own_critics
 from clora.training.cycle import Cycle
 from clora.training.lookahead import LookAhead
@@ -125,6 +126,9 @@ def _one_cycle(cycle: Cycle, state: State, update: int, draws: Draws, plan: Plan
     train_keys = plan.recipe.train
     start, rows = time.perf_counter(), cycle.evaluator.row_forwards
     logs = cycle.run(update, draws)
+    lag = plan.recipe.critic.lag if plan.recipe.critic else None
+    if lag is not None and is_due(lag, update):
+        logs |= probe(cycle, lag, update, draws)
     if state.average is not None:
         state.average.update(state.student.adapter, update + 1)
     return StepReport(
