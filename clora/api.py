@@ -20,6 +20,7 @@ from clora.named_files import OutsideError, UnusablePathError, located, not_a_fi
 from clora.picture_doubts import doubts, same_bytes
 from clora.picture_files import PictureError, picture_size, read_picture
 from clora.protocols import (
+    Alarms,
     Backbone,
     Captioner,
     Checked,
@@ -118,6 +119,7 @@ __all__ = [
     "MAX_NAME",
     "MAX_PROMPT",
     "MOST_SEED",
+    "Alarms",
     "Asking",
     "Await",
     "Backbone",

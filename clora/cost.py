@@ -20,6 +20,7 @@ from clora.plan_numbers import notes
 from clora.protocols import trained_shapes
 from clora.seeding import Draws
 from clora.shifts import student_shift
+from clora.training.critics import own_critics
 from clora.training.cycle import Cycle
 from clora.training.warm_start import warm_plan
 from clora.values import Conditions, Forward, Phase, RoleConditions, Scene
@@ -131,7 +132,8 @@ def count(plan: Plan, cycles: int = _CYCLES) -> Counted:
     rows = min(recipe.train.batch_size, MOST_ROWS)
     counting, whole = _Count(recipe.train.pack), 0
     still = _NoUpdate(counting, len(recipe.losses) + (len(recipe.critic.losses) if recipe.critic else 0))
-    cycle = Cycle(recipe, _EmptyScenes(plan, rows), counting, still, still)  # pyright: ignore[reportArgumentType]
+    parts = recipe, _EmptyScenes(plan, rows), counting, still, still
+    cycle = Cycle(*parts, own=dict.fromkeys(own_critics(recipe.critic), still))  # pyright: ignore[reportArgumentType]
     done = 0.0
     with suppress(_Enough):
         while whole < cycles:
@@ -143,6 +145,25 @@ def count(plan: Plan, cycles: int = _CYCLES) -> Counted:
         for most in (counting.most_held, counting.most[True], counting.most[False])
     )
     return Counted(forwards / rows, held, with_grad, without, cut_short=not whole)
+
+
+def lag_cost(plan: Plan) -> tuple[int, float] | None:
+    """How often the critic's lag is measured and what it costs a row each time, from a few batches; None without."""
+    recipe = plan.recipe
+    lag = recipe.critic.lag if recipe.critic else None
+    if lag is None or not recipe.losses:
+        return None
+    rows = min(recipe.train.batch_size, MOST_ROWS)
+    counting, scenes = _Count(recipe.train.pack), _EmptyScenes(plan, rows)
+    still = _NoUpdate(counting, 1)
+    cycle = Cycle(recipe, scenes, counting, still, still)  # pyright: ignore[reportArgumentType]
+    done = 0
+    with suppress(_Enough):
+        while done < _CYCLES:
+            cycle.critic_terms(scenes.scene(Draws(recipe.seed).at(done), "critic", cycle.schedule))
+            done += 1
+    each = counting.row_forwards / max(done, 1) / rows
+    return recipe.train.steps // lag.every, each * (lag.updates + 2 * lag.batches)
 
 
 def forward_equivalents(plan: Plan, cycles: int = _CYCLES) -> float:
@@ -160,11 +181,13 @@ def cost(plan: Plan, room: int | None = None) -> str:
     critic_updates = updates * (recipe.critic.updates if recipe.critic else 0)
     forwards = counted.forward_equivalents * updates * recipe.train.batch_size
     more = "more than " if counted.cut_short else ""
+    own = len(own_critics(recipe.critic))
+    critics = f"each of {own + 1} critics" if own else "the critic"
     facts = {
         "effects": f"{len(plan.cards)}",
         "student": f"rank {recipe.student.rank} on {len(shapes)} linears, {numbers / 1e6:.2f} M numbers",
         "schedule": plan.schedule,
-        "updates": f"{updates:,} of the student, {critic_updates:,} of the critic, {recipe.train.batch_size} rows each",
+        "updates": f"{updates:,} of the student, {critic_updates:,} of {critics}, {recipe.train.batch_size} rows each",
         "forward passes": f"{more}{counted.forward_equivalents:.1f} a row and cycle ({recipe.train.schedule} "
         f"schedule; a backward counts 2), {more}{forwards:,.0f} in all",
     }
@@ -173,6 +196,9 @@ def cost(plan: Plan, room: int | None = None) -> str:
         each = forward_equivalents(warm)
         whole = each * warm.recipe.train.steps * recipe.train.batch_size
         facts["warm start"] = f"{warm.recipe.train.steps:,} updates before it, {each:.1f} a row, {whole:,.0f} in all"
+    probes = lag_cost(plan)
+    if probes is not None:
+        facts["critic lag"] = f"{probes[0]:,} times {probes[1]:.1f} a row, beside the cycles"
     lines = [f"{name:<15} {fact}" for name, fact in facts.items()]
     lines += [f"{'note':<15} {note}" for note in notes(recipe)]
     return "\n".join([*lines, *_memory(plan, counted, room)])

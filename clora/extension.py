@@ -76,7 +76,7 @@ def start_digest(start: Start) -> str:
 
 
 def begin(state: State, finished: Adapter, start: Start) -> None:
-    """Put a finished LoRA into a fresh student and its average, and the finished run's critic into the critic.
+    """Put a finished LoRA into a fresh student and its average, and the finished run's critic into every critic.
 
     A student of a higher rank keeps its own draw in the rows beyond; B is zero there, so nothing changes yet.
     Raises LoraFileError where the finished LoRA has more rank than the student.
@@ -93,9 +93,10 @@ def begin(state: State, finished: Adapter, start: Start) -> None:
         b.data[:, :rank] = old_b * (old_scale / scale)
     if state.average is not None:
         state.average.adapter.flat.copy_(student.flat)
-    kept = _critic(start.run)
-    if state.critic is not None and kept is not None and kept.shape == state.critic.adapter.flat.shape:
-        state.critic.adapter.flat.copy_(kept)
+    for name, critic in state.critics.items():
+        kept = _critic(start.run, name)
+        if kept is not None and kept.shape == critic.adapter.flat.shape:
+            critic.adapter.flat.copy_(kept)
 
 
 def _critic_file(run: Path) -> Path | None:
@@ -105,11 +106,13 @@ def _critic_file(run: Path) -> Path | None:
     return newest_good(run / "checkpoints")
 
 
-def _critic(run: Path) -> torch.Tensor | None:
+def _critic(run: Path, name: str) -> torch.Tensor | None:
+    """The finished run's critic of this name, or else its shared one."""
     from safetensors import safe_open
 
     file = _critic_file(run)
     if file is None:
         return None
     with safe_open(file, framework="pt", device="cpu") as tensors:
-        return tensors.get_tensor("critic.flat") if "critic.flat" in tensors.keys() else None  # noqa: SIM118
+        kept = [key for key in (f"{name}.flat", "critic.flat") if key in tensors.keys()]  # noqa: SIM118
+        return tensors.get_tensor(kept[0]) if kept else None

@@ -18,6 +18,7 @@ from clora.lora_files.header import ITEM_BYTES, inspect_header
 from clora.memory.quantizers import OFFERED
 from clora.memory.settings import NetworkMemory
 from clora.protocols import FitsMemory, Footprint, KnowsFootprint, trained_shapes
+from clora.training.critics import own_critics
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,9 +94,13 @@ def trained_numbers(plan: Plan) -> int:
 
 
 def critic_numbers(plan: Plan) -> int:
-    """How many numbers the critic has, 0 without one."""
+    """How many numbers a critic has, 0 without one."""
     critic = plan.recipe.critic
     return 0 if critic is None else (critic.rank or plan.recipe.student.rank) * _numbers_a_rank(plan)
+
+
+def _critics(plan: Plan) -> int:
+    return 0 if plan.recipe.critic is None else 1 + len(own_critics(plan.recipe.critic))
 
 
 def _numbers_a_rank(plan: Plan) -> int:
@@ -103,9 +108,9 @@ def _numbers_a_rank(plan: Plan) -> int:
 
 
 def trained_bytes(plan: Plan) -> int:
-    """Bytes of student, critic and moving average in float32; 0 where nothing is trained."""
+    """Bytes of student, critics and moving average in float32; 0 where nothing is trained."""
     recipe = plan.recipe
-    student, critic = trained_numbers(plan), critic_numbers(plan)
+    student, critic = trained_numbers(plan), critic_numbers(plan) * _critics(plan)
     each = 2 if recipe.train.offload_optimizer else 4  # weights and gradients, two moments
     average = student if recipe.student.ema is not None else 0
     return 4 * (each * (student + critic) + average) if recipe.losses else 0

@@ -35,6 +35,7 @@ from clora.routes import slots_problem
 from clora.runs import digest_of
 from clora.seeding import Draws
 from clora.shifts import shift_of, told
+from clora.training.critics import critic_problems
 from clora.training.warm_start import warm_start_problems
 from clora.values import EffectCard, GeneralItem, Prompts
 
@@ -263,6 +264,12 @@ def _objective(recipe: Recipe) -> Iterable[Finding]:
         yield "losses", "nothing is trained, but `serve.adapter: student` serves what was trained"
     if recipe.critic is not None and not recipe.critic.losses:
         yield "critic", "the critic has no losses; add some under critic.losses, or remove it with `critic: null`"
+    yield from critic_problems(recipe)
+    if recipe.critic is not None and recipe.critic.lag is not None and recipe.train.shard_base:
+        yield (
+            "critic.lag",
+            "it is not measured where processes share one base (train.shard_base); remove one of the two",
+        )
 
 
 def _metrics(recipe: Recipe) -> Iterable[Finding]:

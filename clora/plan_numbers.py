@@ -12,6 +12,7 @@ from clora.protocols import trained_shapes
 from clora.routes import first_step, foreseen, route_of
 from clora.runs import RunFolder
 from clora.seeding import Draws
+from clora.training.critics import critic_notes
 
 if TYPE_CHECKING:
     from clora.protocols import Loss
@@ -39,8 +40,9 @@ def number_findings(recipe: Recipe) -> Iterable[tuple[str, str]]:
 def size_findings(recipe: Recipe) -> Iterable[tuple[str, str]]:
     """(place, sentence) of the sections that name more parts than any method has."""
     critic = recipe.critic.losses if recipe.critic else {}
+    own = recipe.critic.own if recipe.critic else ()
     named = {"losses": recipe.losses, "simulations": recipe.simulations, "metrics": recipe.metrics}
-    for place, parts in {**named, "critic.losses": critic}.items():
+    for place, parts in {**named, "critic.losses": critic, "critic.own": own}.items():
         if len(parts) > MOST_PARTS:
             yield place, f"at most {MOST_PARTS} of them can be used at once, found {len(parts)}"
 
@@ -124,6 +126,7 @@ def notes(recipe: Recipe) -> Iterable[str]:
             f"train.warmup_steps {train.warmup_steps:,} is more than train.steps {train.steps:,}: the learning rate "
             "never reaches train.lr"
         )
+    yield from critic_notes(recipe)
     yield from (f"losses.{name}: its weight is 0, so it trains nothing" for name in _weightless(recipe.losses))
 
 

@@ -237,6 +237,7 @@ class Scene:
     conditions: RoleConditions
     targets: torch.Tensor  # [R, C, H, W]
     trajectory: Trajectory | None = None
+    critic: str = "critic"  # the adapter that plays the role of the critic: a simulation may have its own
 
     def select(self, streams: Sequence[Stream]) -> Scene:
         """The scene of the rows of some streams."""
@@ -275,7 +276,8 @@ class Scene:
         if at is not None:
             conditions, route = conditions.take(at), route.take(at)
         teacher = role in ("teacher", "teacher_unconditional")
-        adapters = tuple(row.effect if teacher else role for row in route.rows)
+        trained = self.critic if role == "critic" else role
+        adapters = tuple(row.effect if teacher else trained for row in route.rows)
         return Forward(role, adapters, x_sigma, sigma, conditions, grad and role == self.phase)
 
 

@@ -48,6 +48,8 @@ def carry_out(
     """Every stage of a plan in its folder, on every rank; `judge` has the last word, on the first rank."""
     from clora.pipeline import Pipeline, make_job
     from clora.progress import Progress
+    from clora.run_files.steps import read_steps
+    from clora.stages.alarms import alarms
     from clora.training.ranks import Ranks
 
     job = make_job(plan, catalogue, folder)
@@ -61,6 +63,8 @@ def carry_out(
     if not ranks.first:
         return 0
     print(headline(folder))
+    for sentence in alarms(plan, read_steps(folder.steps).reports):
+        print(f"{'warning':<28} {sentence}")
     return judge()
 
 

@@ -47,6 +47,7 @@ from clora.protocols.loaded import (
     Part,
 )
 from clora.protocols.method import (
+    Alarms,
     ChecksCards,
     KeepsCaptions,
     ListsLoraFiles,
@@ -64,6 +65,7 @@ from clora.protocols.method import (
 from clora.protocols.parts import Checked, Component, RunInfo, Warns
 
 __all__ = [
+    "Alarms",
     "Backbone",
     "Captioner",
     "Checked",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -110,6 +110,18 @@ class WeighsOverTime(Protocol):
 
     def weight_at(self, progress: float) -> float:
         """The weight after `progress` in [0, 1) of the run's student updates."""
+        ...
+
+
+@runtime_checkable
+class Alarms(Protocol):
+    """A loss that can tell from the course of what it has logged that a finished run went wrong."""
+
+    def alarms(self, course: Mapping[str, Sequence[tuple[float, float]]]) -> Iterable[str]:
+        """A sentence for everything wrong, with what helps; nothing if all is well.
+
+        `course` has (progress in (0, 1], value), rising, by the name of a log as the loss itself gave it.
+        """
         ...
 
 

@@ -54,6 +54,15 @@ class Student:
 
 
 @frozen
+class Lag:
+    """How often the critic is compared with a copy that is fitted further while the student stands still."""
+
+    every: int = field(default=50, validator=between(1, UPDATES))  # student updates between two comparisons
+    updates: int = field(default=10, validator=between(1, 1000))  # of the copy
+    batches: int = field(default=4, validator=between(1, 1000))  # held out, on which both are compared
+
+
+@frozen
 class Critic:
     """The adapter that follows the student's distribution; absent where no loss asks for it."""
 
@@ -64,6 +73,10 @@ class Critic:
     #: the student's x_g, made before its update, serves the critic's first update too; false: a fresh rollout of the
     #: updated student, as the public code makes (independent schedule)
     reuse_rollout: bool = True
+    #: simulations with a critic of their own, trained by the critic's losses and asked by the student's that read them;
+    #: the other simulations share one, as in the paper
+    own: tuple[str, ...] = ()
+    lag: Lag | None = None  # null: the critic's lag is not measured; `{}` measures it, at a cost that `validate` tells
     losses: dict[str, Any] = field(factory=dict)
 
 

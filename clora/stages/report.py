@@ -20,6 +20,7 @@ from clora.run_files.tensors import read_tensors
 from clora.runs import RunFolder
 from clora.seeding import Draws
 from clora.serving import Server
+from clora.stages.alarms import alarms
 from clora.stages.evaluate import general_items, load_served
 from clora.stopping import during
 from clora.training.warm_start import warm_folder
@@ -67,7 +68,7 @@ def report(plan: Plan, world: Callable[[], World], folder: RunFolder, plus: Path
             measured=measured,
             cost=_cost(info, steps, warm),
             versions=info.versions,
-            warnings=_warnings(plan, steps),
+            warnings=(*_warnings(plan, steps), *alarms(plan, steps)),
         ),
     )
 

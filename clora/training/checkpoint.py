@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
@@ -19,9 +19,12 @@ from clora.errors import CloraError, reason, shown
 from clora.files import told_plainly, write_folder
 from clora.run_files.checksums import DamagedError, Tell, checksum_of_tensors, set_aside, warn
 from clora.run_files.fields import Fields
+from clora.training.critics import SHARED
 from clora.untrusted import parse_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from clora.training.optimizer import MovingAverage, Trained
 
 FILE = "state.safetensors"
@@ -36,12 +39,18 @@ class State:
     student: Trained
     critic: Trained | None
     average: MovingAverage | None
+    own: Mapping[str, Trained] = field(factory=dict)  # the critics of simulations that have one, by adapter
+
+    @property
+    def critics(self) -> dict[str, Trained]:
+        """Every critic by its adapter, the shared one first."""
+        return {} if self.critic is None else {SHARED: self.critic, **self.own}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Every tensor under a dotted name."""
         named = {f"student.{key}": value for key, value in self.student.state().items()}
-        if self.critic is not None:
-            named |= {f"critic.{key}": value for key, value in self.critic.state().items()}
+        for name, critic in self.critics.items():
+            named |= {f"{name}.{key}": value for key, value in critic.state().items()}
         if self.average is not None:
             named["average.flat"] = self.average.adapter.flat
         return {key: value.contiguous() for key, value in named.items()}
@@ -53,8 +62,8 @@ class State:
             return {key.removeprefix(f"{owner}."): t for key, t in tensors.items() if key.startswith(f"{owner}.")}
 
         self.student.restore(part("student"))
-        if self.critic is not None:
-            self.critic.restore(part("critic"))
+        for name, critic in self.critics.items():
+            critic.restore(part(name))
         if self.average is not None:
             self.average.adapter.flat.copy_(tensors["average.flat"])
 

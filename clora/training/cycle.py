@@ -22,6 +22,7 @@ from clora.errors import CloraError
 from clora.protocols import SharesTrajectory, UsesSimulation, WeighsOverTime
 from clora.routes import first_step
 from clora.shifts import few_steps
+from clora.training.critics import SHARED, critic_of
 from clora.training.lockstep import run_together
 from clora.training.sharding import Pace
 from clora.values import LossTerm, Phase, Scene, Simulated, Stream, Trajectory
@@ -50,12 +51,14 @@ class Cycle:
         student: Trained,
         critic: Trained | None,
         pace: Pace | None = None,
+        own: Mapping[str, Trained] | None = None,
     ) -> None:
         self.recipe = recipe
         self.batches = batches
         self.evaluator = evaluator
         self.student = student
         self.critic = critic
+        self.own = dict(own or {})  # the critics that simulations have to themselves, by adapter
         self.pace = pace or Pace()
         self.critic_losses: Mapping[str, Loss] = recipe.critic.losses if recipe.critic else {}
         self.critic_updates = recipe.critic.updates if recipe.critic else 0
@@ -78,13 +81,13 @@ class Cycle:
             here = evolve(scene, phase="critic", draws=draws.at(draws.step + k))
             logs |= self._update_critic(update, here, critics, {})
         terms, _ = self._terms("student", scene, scenes, self.recipe.losses, {})
-        return logs | self._apply("student", update, scene, terms, self.student)
+        return logs | self._apply("student", update, scene, terms, {"student": self.student})
 
     def _independent(self, update: int, draws: Draws) -> dict[str, float]:
         scene = self.batches.scene(draws, "student", self.schedule)
         terms, outcomes = self._terms("student", scene, {}, self.recipe.losses, {})
         ready = {name: outcome.detach() for name, outcome in outcomes.items()} if self.reuse_rollout else {}
-        logs = self._apply("student", update, scene, terms, self.student)
+        logs = self._apply("student", update, scene, terms, {"student": self.student})
         for k in range(self.critic_updates):
             if k:
                 scene = self.batches.scene(draws.at(draws.step + k), "critic", self.schedule)
@@ -133,7 +136,7 @@ class Cycle:
         for name, loss in losses.items():
             part = scene.named(f"{phase}.losses.{name}").select(loss.streams)
             if part.rows:
-                running[name] = loss(part)
+                running[name] = loss(evolve(part, critic=critic_of(self.recipe.critic, loss)))
         outcomes, terms = run_together(simulations, running, self.evaluator, usable)
         self.pace.finish()
         return terms, outcomes
@@ -141,17 +144,35 @@ class Cycle:
     def _update_critic(
         self, update: int, scene: Scene, scenes: Mapping[str, Scene], ready: Mapping[str, Simulated]
     ) -> dict[str, float]:
-        assert self.critic is not None
         terms, _ = self._terms("critic", scene, scenes, self.critic_losses, ready)
-        return self._apply("critic", update, scene, terms, self.critic)
+        return self._apply("critic", update, scene, terms, self.critics)
+
+    @property
+    def critics(self) -> dict[str, Trained]:
+        """Every critic by its adapter, the shared one first."""
+        return {} if self.critic is None else {SHARED: self.critic, **self.own}
+
+    def critic_terms(self, scene: Scene) -> dict[str, LossTerm]:
+        """The terms of the critic's losses on fresh rollouts of the student, with their graph; nothing is updated."""
+        return self._terms("critic", scene, {}, self.critic_losses, {})[0]
+
+    def critic_objective(self, terms: Mapping[str, LossTerm], scene: Scene, update: int) -> torch.Tensor:
+        """What the critics minimise in student update `update`: the weighted sum over the whole batch's rows."""
+        total = torch.zeros(())
+        for name, term in terms.items():
+            loss = self.critic_losses[name]
+            share = len(scene.route.of(loss.streams)) / len(scene.rows)
+            total = total + self._weight(loss, update) * share * term.loss
+        return total
 
     def _apply(
-        self, phase: Phase, update: int, scene: Scene, terms: Mapping[str, LossTerm], trained: Trained
+        self, phase: Phase, update: int, scene: Scene, terms: Mapping[str, LossTerm], trained: Mapping[str, Trained]
     ) -> dict[str, float]:
-        """Sum the weighted terms, go back through them, update; returns what the curves show.
+        """Sum the weighted terms, go back through them, update who is trained; returns what the curves show.
 
         L = sum_k weight_k (R_k / B) mean_{R_k} l_k: R_k are a term's own rows, B those of the batch. So twelve rows in
-        one process are twelve ranks of one row, whose gradients are averaged.
+        one process are twelve ranks of one row, whose gradients are averaged. Every row has one adapter, so of several
+        critics each gets the gradient of its own terms.
         """
         losses = self.recipe.losses if phase == "student" else self.critic_losses
         logs: dict[str, float] = {}
@@ -166,15 +187,18 @@ class Cycle:
             if culprit is None and not torch.isfinite(term.loss):
                 culprit = _where(phase, label, update, scene.select(losses[name].streams))
         owed = self.pace.owed()
-        if not trained.wanted(bool(terms)):  # every row was of a stream that no loss of this phase reads
+        fed = {critic_of(self.recipe.critic, losses[name]) if phase == "critic" else phase for name in terms}
+        moving = {name: each for name, each in trained.items() if each.wanted(name in fed)}
+        if not moving:  # every row was of a stream that no loss of this phase reads
             return logs
         if owed is not None:
             total = total + owed
         if terms or owed is not None:
             total.backward()
         # the gradient passes it on: after the average every rank sees it, and all stop together with nothing changed
-        logs[f"{phase}.grad_norm"] = norm = trained.update(update, spoilt=culprit is not None)
-        if not math.isfinite(norm):
+        norms = {name: each.update(update, spoilt=culprit is not None) for name, each in moving.items()}
+        logs |= {f"{name.replace('/', '.')}.grad_norm": norm for name, norm in norms.items()}
+        if not all(map(math.isfinite, norms.values())):
             raise NonFiniteLossError(culprit or _where(phase, "gradient", update, scene))
         return logs
 

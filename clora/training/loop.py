@@ -18,6 +18,8 @@ from clora.runs import RunFolder
 from clora.seeding import Draws
 from clora.stopping import GO_ON, Place, during, held
 from clora.training.checkpoint import Checkpoints, State, newest_good
+from clora.training.critic_lag import is_due, probe
+from clora.training.critics import SHARED, own_critics
 from clora.training.cycle import Cycle
 from clora.training.lookahead import LookAhead
 from clora.training.optimizer import MovingAverage, Trained, learning_rate
@@ -41,7 +43,7 @@ class Watchers:
 
 
 def make_state(plan: Plan, world: World, ranks: Ranks) -> State:
-    """Fresh student, critic and moving average on the world's base; the same on every rank."""
+    """Fresh student, critics and moving average on the world's base; the same on every rank."""
     recipe = plan.recipe
     draws = Draws(recipe.seed).named("init")
     shapes = trained_shapes(recipe.backbone)  # teachers may cover more
@@ -51,12 +53,14 @@ def make_state(plan: Plan, world: World, ranks: Ranks) -> State:
         return world.adapted.add(name, Adapter.fresh(shapes, rank, alpha, draws.named(name)).to(world.device))
 
     student = Trained(fresh("student", recipe.student.rank), recipe.train.lr, recipe.train, ranks)
-    critic = None
+    critics: dict[str, Trained] = {}
     if recipe.critic is not None:
-        adapter = fresh("critic", recipe.critic.rank or recipe.student.rank)
-        critic = Trained(adapter, recipe.critic.lr, recipe.train, ranks)
+        for name in (SHARED, *own_critics(recipe.critic)):
+            adapter = fresh(name, recipe.critic.rank or recipe.student.rank)
+            critics[name] = Trained(adapter, recipe.critic.lr, recipe.train, ranks)
     decay = recipe.student.ema
-    return State(student, critic, None if decay is None else MovingAverage(student.adapter, decay))
+    average = None if decay is None else MovingAverage(student.adapter, decay)
+    return State(student, critics.pop(SHARED, None), average, critics)
 
 
 @during("while training", "everything up to the last checkpoint is kept")
@@ -85,7 +89,7 @@ def train(
         hand_over(state, learnt, recipe.warm_start)
     done = _resumed(checkpoints, state, ranks)
     log = StepLog(folder / "steps.jsonl", done) if ranks.first else None
-    cycle = Cycle(recipe, batches, world.evaluator, state.student, state.critic, world.pace)
+    cycle = Cycle(recipe, batches, world.evaluator, state.student, state.critic, world.pace, state.own)
     draws = Draws(recipe.seed, rank=ranks.rank)
     ahead = LookAhead(plan, world.teachers, draws)
     with held() as stop, world.teachers.session():
@@ -122,6 +126,9 @@ def _one_cycle(cycle: Cycle, state: State, update: int, draws: Draws, plan: Plan
     train_keys = plan.recipe.train
     start, rows = time.perf_counter(), cycle.evaluator.row_forwards
     logs = cycle.run(update, draws)
+    lag = plan.recipe.critic.lag if plan.recipe.critic else None
+    if lag is not None and is_due(lag, update):
+        logs |= probe(cycle, lag, update, draws)
     if state.average is not None:
         state.average.update(state.student.adapter, update + 1)
     return StepReport(

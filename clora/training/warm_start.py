@@ -63,7 +63,7 @@ def warm_folder(folder: Path) -> Path:
 
 
 def hand_over(state: State, warm: Adapter, settings: WarmStart) -> None:
-    """Put the warm start's weights into a fresh student, its average and, where asked for, the critic.
+    """Put the warm start's weights into a fresh student, its average and, where asked for, every critic.
 
     Optimizers begin anew: their moments belong to another loss. A critic of a higher rank keeps its own draw of A in
     the rows beyond, where B is zero: it computes the same.
@@ -71,8 +71,8 @@ def hand_over(state: State, warm: Adapter, settings: WarmStart) -> None:
     state.student.adapter.flat.copy_(warm.flat)
     if state.average is not None:
         state.average.adapter.flat.copy_(warm.flat)
-    if state.critic is not None and settings.critic:
-        for module, (a, b, _) in state.critic.adapter.factors.items():
+    for critic in state.critics.values() if settings.critic else ():
+        for module, (a, b, _) in critic.adapter.factors.items():
             learnt_a, learnt_b, _ = warm.factors[module]
             rank = len(learnt_a)
             a.data[:rank], b.data[:, :rank] = learnt_a, learnt_b

@@ -5,7 +5,8 @@ from __future__ import annotations
 from attrs import field, frozen
 from attrs.validators import and_, deep_iterable, in_, min_len
 
-from clora.api import Asking, Await, LossTerm, Scene, Stream, add_noise, between, shift, velocity_target
+from clora.api import Asking, Await, LossTerm, Scene, Stream, add_noise, between, shift, unshift, velocity_target
+from clora_dmd.monitors import by_level
 
 
 @frozen
@@ -28,7 +29,8 @@ class CriticFlowMatching:
     def __call__(self, scene: Scene) -> Asking[LossTerm]:
         """L = mean((v_critic(x_sigma, sigma, c_student) - (eps - x))^2), sigma = shift_s(U(0, 1)), in float32.
 
-        x is the simulation's x0 [R, C, H, W] without its graph. Raises ValueError in the student's phase: it would
+        x is the simulation's x0 [R, C, H, W] without its graph. Logged: the loss by thirds of the noise levels
+        (`error.high`). Raises ValueError in the student's phase: it would
         train nothing.
         """
         if scene.phase != "critic":
@@ -38,4 +40,5 @@ class CriticFlowMatching:
         noise = scene.draws.normal("noise", x)
         (velocity,) = yield (scene.forward("critic", add_noise(x, noise, sigma), sigma, grad=True),)
         error = velocity.float() - velocity_target(x.float(), noise.float())
-        return LossTerm(error.square().mean())
+        by_row = error.detach().square().flatten(1).mean(1)
+        return LossTerm(error.square().mean(), by_level("error", by_row, unshift(sigma, scene.shift)))

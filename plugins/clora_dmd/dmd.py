@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
@@ -23,6 +24,7 @@ from clora.api import (
     to_x0,
     unshift,
 )
+from clora_dmd.alarms import saturation
 from clora_dmd.monitors import Judged, logs
 
 if TYPE_CHECKING:
@@ -66,6 +68,10 @@ class Dmd:
     def needs_critic(self) -> bool:
         """True: the fake score is the critic's."""
         return True
+
+    def alarms(self, course: Mapping[str, Sequence[tuple[float, float]]]) -> Iterable[str]:
+        """Sentences where a finished run's student is over-saturated or its critic behind at high noise."""
+        return saturation(course)
 
     def __call__(self, scene: Scene) -> Asking[LossTerm]:
         """L = 0.5 mean((x - stopgrad(x - g))^2), so dL/dx = g / numel   (DMD Eq. 7).

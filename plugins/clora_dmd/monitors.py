@@ -76,6 +76,13 @@ def logs(step: Judged, broken: torch.Tensor) -> dict[str, float]:
     return {name: value for name, value in means.items() if isfinite(value)} | {"not_finite": float(broken)}
 
 
+def by_level(name: str, values: torch.Tensor, u: torch.Tensor) -> dict[str, float]:
+    """The means of `values` [R] over the rows of each third of the noise levels, by their positions u [R]."""
+    third = (u * len(BANDS)).long().clamp(0, len(BANDS) - 1).to(values.device)
+    here = {band: values[third == number] for number, band in enumerate(BANDS)}
+    return {f"{name}.{band}": float(part.mean()) for band, part in here.items() if len(part)}
+
+
 def _centred(values: torch.Tensor) -> torch.Tensor:
     flat = values.flatten(1)
     return flat - flat.mean(1, keepdim=True)

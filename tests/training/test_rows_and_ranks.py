@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from clora.runs import RunFolder
 from clora.seeding import Draws
 from clora.stages.prepare import prepare
 from clora.training.batches import Batches, Targets
+from clora.training.critics import SHARED, own_critics
 from clora.training.cycle import Cycle
 from clora.training.loop import make_state
 from clora.training.optimizer import Trained
@@ -50,8 +51,7 @@ class Setting:
 
     world: World
     targets: Targets
-    student: Trained
-    critic: Trained
+    trained: Mapping[str, Trained]  # by adapter
 
     @classmethod
     def of(cls, plan: Plan, folder: Path) -> Setting:
@@ -59,50 +59,52 @@ class Setting:
         world = World(plan, cache=run.cache)
         targets = prepare(plan, world, run)
         state = make_state(plan, world, Ranks())
-        assert state.critic is not None
+        trained = {"student": state.student, **state.critics}
         generator = torch.Generator().manual_seed(0)
-        for trained in (state.student, state.critic):  # B = 0 would leave A without gradient
-            trained.adapter.flat.normal_(0, 0.02, generator=generator)
-        return cls(world, targets, state.student, state.critic)
+        for each in trained.values():  # B = 0 would leave A without gradient
+            each.adapter.flat.normal_(0, 0.02, generator=generator)
+        return cls(world, targets, trained)
 
-    def gradients(self, plan: Plan, draws: Sequence[Any], joined: bool) -> tuple[list[list[Noted]], list[torch.Tensor]]:
-        """(student, critic) of each cycle with their gradients noted, and what the cycles' gradients add up to."""
+    def gradients(self, plan: Plan, draws: Sequence[Any], joined: bool) -> tuple[list[dict[str, Noted]], list[str]]:
+        """Of each cycle who was trained, with the gradients noted, and the adapters; they add up in the adapters."""
         one_row = Batches(plan, self.world, self.targets)
         batches: Any = Joined(one_row) if joined else one_row
+        critic = plan.recipe.critic
+        names = ["student", *(() if critic is None else (SHARED, *own_critics(critic)))]
         made = []
-        for trained in (self.student, self.critic):
-            trained.adapter.zero_grad()
+        for name in names:
+            self.trained[name].adapter.zero_grad()
         for each in draws:
-            made.append([Noted(self.student, rate=0.0), Noted(self.critic, rate=0.0)])
-            critic = made[-1][1] if plan.recipe.critic else None
-            Cycle(plan.recipe, batches, self.world.evaluator, made[-1][0], critic).run(0, each)
-        added = [trained.gradient.double().clone() for trained in made[-1]]
-        return made, added
+            noted = {name: Noted(self.trained[name], rate=0.0) for name in names}
+            own = {name: noted[name] for name in names if name not in ("student", SHARED)}
+            cycle = Cycle(plan.recipe, batches, self.world.evaluator, noted["student"], noted.get(SHARED), own=own)
+            cycle.run(0, each)
+            made.append(noted)
+        return made, names
 
     def check(self, plan: Plan) -> set[str]:
         """Compare one batch of twelve ranks' rows with the ranks; returns the streams of its rows."""
         ranks = tuple(Draws(0, rank=rank) for rank in range(ROWS))
-        each, added = self.gradients(plan, ranks, joined=False)
-        ((*ours,), _) = self.gradients(plan, [Together(ranks, (1,) * ROWS)], joined=True)
-        (together,) = ours
-        updates = (1, plan.recipe.critic.updates if plan.recipe.critic else 0)
-        for who, count in enumerate(updates):
-            noted = together[who].noted
-            assert len(noted) == count
+        each, names = self.gradients(plan, ranks, joined=False)
+        accumulated = {name: self.trained[name].adapter.flat_grad / ROWS for name in names}
+        ((together,), _) = self.gradients(plan, [Together(ranks, (1,) * ROWS)], joined=True)
+        for name in names:
+            noted = together[name].noted
+            assert len(noted) == (1 if name == "student" else plan.recipe.critic.updates)
             for update, gradient in enumerate(noted):
-                mean = torch.stack([rank[who].noted[update] for rank in each]).mean(0)
+                mean = torch.stack([rank[name].noted[update] for rank in each]).mean(0)
                 assert gradient.norm() > 0
-                assert (gradient - mean).norm() <= 2e-4 * mean.norm(), (who, update)
-            if count:
-                accumulated = added[who] / ROWS
-                assert (torch.stack(noted).sum(0) - accumulated).norm() <= 2e-4 * accumulated.norm(), who
+                assert (gradient - mean).norm() <= 2e-4 * mean.norm(), (name, update)
+            assert (torch.stack(noted).sum(0) - accumulated[name]).norm() <= 2e-4 * accumulated[name].norm(), name
         batches = Batches(plan, self.world, self.targets)
         return {batches.batch(draws).route.rows[0].stream for draws in ranks}
 
 
 @pytest.fixture(scope="module")
 def emoji(tmp_path_factory: pytest.TempPathFactory) -> Setting:
-    return Setting.of(plan_of(RECIPES / "collection.yaml", EMOJI), tmp_path_factory.mktemp("emoji") / "run")
+    return Setting.of(
+        plan_of(RECIPES / "collection.yaml", (*EMOJI, "critic.own=[target]")), tmp_path_factory.mktemp("emoji") / "run"
+    )
 
 
 def those_that_train() -> list[str]:
@@ -142,6 +144,7 @@ OTHERS = {
         "losses.bs_dmd={guidance_scale: 3.0, tau_min: 300, bound: pre_shift, floor_of_spread: 0.1}",
         "losses.ts_dmd={normalise: false, fade_out: 1.0}",
     ),
+    "two critics": ("critic={updates: 2, own: [target]}",),
     "another plugin's": ("router={use: round_robin}", "losses.ta_fm={use: huber_anchor, delta: 0.1}"),
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from clora_dmd.dmd import Dmd
-from clora_dmd.monitors import BANDS, Judged, contrast, logs, spread
+from clora_dmd.monitors import BANDS, Judged, by_level, contrast, logs, spread
 
 from clora.api import Draws, Row, Simulated
 from clora.testing import drive, example_scene
@@ -93,3 +93,9 @@ def test_the_floor_relative_to_the_teachers_spread_bounds_the_gradient_near_the_
     assert plain.abs().mean() > 100 * held.abs().mean()
     far, _ = Dmd("b", floor_of_spread=0.1).gradient(r + 5, fake, r)
     torch.testing.assert_close(far, Dmd("b").gradient(r + 5, fake, r)[0])  # far from it nothing changes
+
+
+def test_the_critics_error_is_told_by_thirds_of_the_levels():
+    values = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0])
+    told = by_level("error", values, torch.tensor([0.0, 0.3, 0.7, 0.99, 1.0]))
+    assert told == pytest.approx({"error.low": 1.5, "error.high": 28 / 3})

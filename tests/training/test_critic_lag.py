@@ -1,0 +1,163 @@
+"""The critic's lag: its equation, that measuring it changes nothing, that it resumes, what it costs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from attrs import evolve
+from safetensors.torch import load_file
+
+from clora import cli
+from clora.adapters.adapter import Adapter
+from clora.cost import cost
+from clora.pipeline import Pipeline, make_job
+from clora.plan import make_plan
+from clora.plugins import discover
+from clora.progress import Progress
+from clora.recipe.load import load_recipe
+from clora.recipe.schema import Lag, Train
+from clora.runs import RunFolder
+from clora.seeding import Draws
+from clora.testing import example_scene
+from clora.training.critic_lag import is_due, probe
+from clora.training.optimizer import Trained
+from clora.training.ranks import Ranks
+from clora.values import LossTerm, Row
+
+RECIPE = Path(__file__).parents[2] / "recipes/collection.yaml"
+SETS = (
+    "effects=[duotone_ocean, thermal]",
+    "student={rank: 4, alpha: 4, steps: 4, ema: null}",
+    "train={steps: 3, warmup_steps: 1, batch_size: 4, checkpoint_every: 1, keep_checkpoints: 5}",
+    "teacher.steps=1",
+    "prepare={previews: 0, train_images: 2, general_images: 4}",
+    "metrics=null",
+    "router.p_switch=0.8",
+    "critic.own=[target]",
+)
+LAG = "critic.lag={every: 2, updates: 3, batches: 2}"
+
+
+def carried_out(folder: Path, *sets: str) -> RunFolder:
+    catalogue = discover()
+    job = make_job(make_plan(load_recipe(RECIPE, (), [*SETS, *sets], catalogue)), catalogue, RunFolder(folder))
+    return Pipeline(job, catalogue, Ranks(), Progress(on=False)).run(until_export=True)
+
+
+def steps(folder: RunFolder) -> list[dict]:
+    return [json.loads(line) for line in folder.steps.read_text().splitlines()]
+
+
+class Quadratic:
+    """A cycle whose critic's loss is mean (w - c)^2, c being a draw of the scene; half of it is logged as `high`."""
+
+    def __init__(self) -> None:
+        adapter = Adapter.fresh({"mix": (3, 5)}, 2, 2.0, Draws(0))
+        self.critics = {"critic": Trained(adapter, 0.1, Train(betas=(0.0, 0.9), weight_decay=0.0), Ranks())}
+        self.critic_losses = {"fake": SimpleNamespace(streams=("effect",))}
+        self.batches, self.schedule = self, None
+
+    def scene(self, draws, phase, schedule):
+        return example_scene([Row("effect", "ink")], torch.zeros(1, 1, 1, 1), phase=phase, draws=draws)
+
+    def critic_terms(self, scene):
+        (a, b, _) = self.critics["critic"].adapter.factors["mix"]
+        c = float(scene.draws.uniform("c", 1))
+        loss = ((a - c).square().sum() + (b - c).square().sum()) / (a.numel() + b.numel())
+        return {"fake": LossTerm(loss, {"error.high": 0.5 * float(loss.detach()), "rows": 1.0})}
+
+    def critic_objective(self, terms, scene, update):
+        return terms["fake"].loss
+
+
+def test_the_lag_is_the_loss_against_that_of_a_fitted_copy():
+    """AdamW with betas 0 and 0.9 by hand in float64, then (L(critic) - L(fit)) / L(fit)."""
+    cycle, lag, draws = Quadratic(), Lag(every=5, updates=4, batches=3), Draws(7)
+    adapter = cycle.critics["critic"].adapter
+    before = adapter.flat.clone()
+    found = probe(cycle, lag, 9, draws)  # pyright: ignore[reportArgumentType]
+    assert torch.equal(adapter.flat, before)
+    assert not adapter.flat_grad.any()
+
+    def centre(name: str, k: int) -> float:
+        return float(draws.named(name).at(k).uniform("c", 1))
+
+    w = before.double()
+    square = torch.zeros_like(w)
+    for k in range(4):
+        gradient = 2 * (w - centre("lag.fit", 36 + k)) / w.numel()
+        square = 0.9 * square + 0.1 * gradient**2
+        w = w - 0.1 * gradient / ((square / (1 - 0.9 ** (k + 1))).sqrt() + 1e-8)
+
+    def held_out(w: torch.Tensor) -> float:
+        return sum(float((w - centre("lag.held_out", 27 + k)).square().mean()) for k in range(3)) / 3
+
+    expected = (held_out(before.double()) - held_out(w)) / held_out(w)
+    assert found == pytest.approx({"critic.fake.lag": expected, "critic.fake.lag.high": expected}, rel=1e-4)
+
+
+def test_its_turn_comes_after_every_so_many_updates():
+    assert [update for update in range(10) if is_due(Lag(every=4), update)] == [3, 7]
+    assert not is_due(None, 3)
+
+
+def test_measuring_changes_nothing_and_a_resumed_run_measures_the_same(tmp_path: Path) -> None:
+    plain, measured = carried_out(tmp_path / "plain"), carried_out(tmp_path / "measured", LAG)
+    ours, theirs = (load_file(run.path / "checkpoints/000003/state.safetensors") for run in (measured, plain))
+    assert ours.keys() == theirs.keys()
+    assert all(value.equal(theirs[key]) for key, value in ours.items())
+    for one, other in zip(steps(measured), steps(plain), strict=True):
+        assert one["losses"] == other["losses"]
+        more = {name for name in one["logs"] if name not in other["logs"]}
+        if one["step"] != 2:
+            assert not more
+            assert one["forward_equivalents"] == other["forward_equivalents"]
+            continue
+        assert {"critic.on_backward.lag", "critic.on_target.lag"} <= more
+        assert all(name.split(".")[2] == "lag" for name in more)
+        assert any(name.endswith(".lag.high") for name in more)
+        assert one["forward_equivalents"] > other["forward_equivalents"] + 10
+    again = RunFolder(tmp_path / "again")
+    shutil.copytree(measured.path, again.path)
+    (again.path / "stages.json").unlink()
+    for step in (2, 3):
+        shutil.rmtree(again.path / f"checkpoints/{step:06d}")
+    carried_out(again.path, LAG)
+    stall = "teacher.stall"
+    for one, other in zip(steps(again), steps(measured), strict=True):
+        assert {k: v for k, v in one["logs"].items() if k != stall} == {
+            k: v for k, v in other["logs"].items() if k != stall
+        }
+
+
+def test_its_cost_is_told():
+    plan = make_plan(load_recipe(RECIPE, (), [*SETS, LAG, "router.p_switch=1.0"], discover()))
+    told = next(line for line in cost(plan).splitlines() if line.startswith("critic lag"))
+    # a rollout of 0 to 3 steps and the one that is read, target simulation, two critics: 1.5 + 1 + 1 + 3 + 3 forwards
+    times, each = int(told.split()[2]), float(told.split()[4])
+    assert times == 1
+    assert each == pytest.approx(9.5 * (3 + 2 * 2), rel=0.1)
+    bare = evolve(plan, recipe=evolve(plan.recipe, critic=evolve(plan.recipe.critic, lag=None)))
+    assert "critic lag" not in cost(bare)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([LAG, "train.shard_base=true"], "critic.lag: it is not measured where processes share one base"),
+        (["critic.lag={every: 0}"], "critic.lag.every must be"),
+        (["critic.lag={updates: 5000}"], "critic.lag.updates must be"),
+        (["critic.lag={often: 5}"], "unknown key 'often' in critic.lag"),
+    ],
+)
+def test_a_lag_with_a_mistake_is_refused(words, sentence, capsys):
+    sets = [part for text in (*SETS, *words) for part in ("--set", text)]
+    assert cli.main(["validate", str(RECIPE), *sets]) == 2
+    err = capsys.readouterr().err
+    assert sentence in err
+    assert "Traceback" not in err
