@@ -23,6 +23,8 @@ RANK = between(1, 16_384)
 STEPS = between(1, MOST_STEPS)
 #: AdamW moves every weight by about the rate: above 1 nothing is left of a weight, below 1e-10 float32 rounds it away
 RATE = between(1e-10, 1.0)
+#: from 0 on and less than 1: a mean that forgets nothing never settles, and AdamW divides by 1 - beta
+BETAS = deep_iterable(between(0.0, 1.0, below=True))
 #: rows of one pass through a network
 ROWS = between(1, 4096)
 #: pictures of one kind
@@ -116,8 +118,7 @@ class Train:
     steps: int = field(default=5000, validator=between(0, UPDATES))  # up to a million; 0 exports what it starts from
     batch_size: int = field(default=1, validator=ROWS)  # 1 to 4096 rows of a process
     lr: float = field(default=1e-4, validator=RATE)  # 1e-10 to 1
-    #: from 0 on and less than 1: a mean that forgets nothing never settles, and AdamW divides by 1 - beta
-    betas: tuple[float, float] = field(default=(0.9, 0.999), validator=deep_iterable(between(0.0, 1.0, below=True)))
+    betas: tuple[float, float] = field(default=(0.9, 0.999), validator=BETAS)  # each at least 0, less than 1
     #: the share that an update takes off a weight is lr times this, so neither may be more than 1
     weight_decay: float = field(default=0.01, validator=between(0.0, 1.0))
     #: the largest norm that a gradient keeps; a million is as good as no clipping
@@ -147,6 +148,8 @@ class WarmStart:
     router: Any = None  # null: the recipe's own
     updates: int = field(default=120, validator=between(1, UPDATES))  # of train.batch_size rows each
     lr: float | None = field(default=None, validator=optional(RATE))  # null: train.lr
+    #: null: train.betas; regression likes momentum, which a critic's chase of its student does not
+    betas: tuple[float, float] | None = field(default=None, validator=optional(BETAS))
     #: share of these updates, at their end, over which the rate falls to zero
     decay: float = field(default=0.5, validator=_share())
     critic: bool = True  # false: the critic begins as the bare base

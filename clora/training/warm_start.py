@@ -35,6 +35,7 @@ def warm_recipe(recipe: Recipe, warm: WarmStart) -> Recipe:
         recipe.train,
         steps=warm.updates,
         lr=recipe.train.lr if warm.lr is None else warm.lr,
+        betas=recipe.train.betas if warm.betas is None else warm.betas,
         decay=warm.decay,
         warmup_steps=min(recipe.train.warmup_steps, warm.updates),
     )

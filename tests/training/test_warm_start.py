@@ -37,6 +37,7 @@ SETS = (
     "prepare={previews: 0, train_images: 2, general_images: 4}",
     "evaluate={images: 1, general_images: 1}",
     "metrics=null",
+    "warm_start=null",
 )
 WARM = "warm_start={updates: 2, losses: {flow: {use: ta_fm, streams: [effect]}}, router: {use: pdsr, p_switch: 1.0}}"
 
@@ -159,6 +160,16 @@ def test_a_critic_may_have_a_rank_of_its_own(tmp_path):
     plan, wide = plan_of(), plan_of("critic.rank=6")
     student = 16 * trained_numbers(plan)  # weights, gradients and two moments in float32
     assert trained_bytes(wide) - trained_bytes(plan) == student // 2
+
+
+def test_its_rate_and_momentum_are_the_runs_unless_given():
+    for words, expected in (
+        ((), (3e-3, (0.0, 0.99))),
+        (("warm_start.lr=1e-3", "warm_start.betas=[0.9, 0.95]"), (1e-3, (0.9, 0.95))),
+    ):
+        alone = warm_plan(plan_of(WARM, *words))
+        assert alone is not None
+        assert (alone.recipe.train.lr, alone.recipe.train.betas) == expected
 
 
 def test_its_cost_is_counted():
