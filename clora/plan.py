@@ -36,7 +36,7 @@ from clora.runs import digest_of
 from clora.seeding import Draws
 from clora.shifts import shift_of, told
 from clora.training.critics import critic_problems
-from clora.training.warm_start import warm_start_problems
+from clora.training.warm_start import warm_start_doubts, warm_start_problems
 from clora.values import EffectCard, GeneralItem, Prompts
 
 if TYPE_CHECKING:
@@ -148,9 +148,10 @@ def _few_steps(recipe: Recipe) -> tuple[TokenShift | None, list[Finding]]:
 
 
 def _warnings(recipe: Recipe) -> Iterable[Finding]:
-    """What the components of a recipe without mistakes find doubtful."""
+    """What is doubtful in a recipe without mistakes: what its components say, and a warm start longer than the run."""
     for place, part in components(recipe):
         yield from ((place, sentence) for sentence in (part.warnings() if isinstance(part, Warns) else ()))
+    yield from (("warm_start.updates", sentence) for sentence in warm_start_doubts(recipe))
 
 
 def _told(loaded: LoadedRecipe, findings: Iterable[Finding]) -> tuple[str, ...]:

@@ -132,7 +132,7 @@ class Calls:
 
 @pytest.mark.parametrize(("steps", "rows"), [(1_000_000, 1), (1_000_000, 12), (1_000_000, 4096), (4, 2), (0, 2)])
 def test_the_teachers_of_a_run_are_looked_up_in_bounded_work(steps, rows):
-    recipe = planned("teacher.slots=1", "train.steps=4", "router.per=batch").recipe
+    recipe = planned("teacher.slots=1", "train.steps=4", "router.per=batch", "warm_start=null").recipe
     calls = Calls()
     recipe = evolve(recipe, router=calls, train=evolve(recipe.train, steps=steps, batch_size=rows))
     assert slots_problem(recipe, Draws(0), ["ink", "wax", "clay"]) is None

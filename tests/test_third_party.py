@@ -43,6 +43,7 @@ def test_it_is_listed_with_its_distribution(site: Path) -> None:
 
 def test_a_recipe_runs_with_its_router_and_loss(site: Path, tmp_path: Path) -> None:
     settings = ["student.rank=4", "train.steps=2", "train.batch_size=4", "teacher.steps=2", "evaluate.images=2"]
+    settings += ["warm_start.updates=1"]
     settings += ["effects=[thermal, gold_frame]", "evaluate.general_images=2"]
     sets = [word for setting in settings for word in ("--set", setting)]
     done = clora("run", str(ROOT / "tests/third_party/recipe.yaml"), "--runs", str(tmp_path), *sets, site=site)

@@ -89,11 +89,6 @@ def warm_start_problems(recipe: Recipe, effects: tuple[str, ...]) -> Iterable[st
         return
     if recipe.start is not None:
         yield "an extension starts from a finished LoRA already; remove one of the two"
-    if warm.updates > MOST_PER_CYCLE * recipe.train.steps:
-        yield (
-            f"its {warm.updates} updates are longer than the run: more than {MOST_PER_CYCLE} for each of its "
-            f"{recipe.train.steps} cycles (train.steps)"
-        )
     rank = recipe.student.rank if recipe.critic is None else recipe.critic.rank or recipe.student.rank
     if warm.critic and rank < recipe.student.rank:
         yield (
@@ -108,3 +103,15 @@ def warm_start_problems(recipe: Recipe, effects: tuple[str, ...]) -> Iterable[st
         for row in route_of(alone, draws.at(update), effects).rows
     ):
         yield "its router gives no row that its losses read; give it rows of the effect stream under warm_start.router"
+
+
+def warm_start_doubts(recipe: Recipe) -> Iterable[str]:
+    """A sentence where the warm start is longer than the run itself; a run of no update exports it as it is."""
+    warm = recipe.warm_start
+    if warm is None or recipe.serve.adapter != "student":
+        return
+    if recipe.train.steps and warm.updates > MOST_PER_CYCLE * recipe.train.steps:
+        yield (
+            f"its {warm.updates} updates are longer than the run: more than {MOST_PER_CYCLE} for each of its "
+            f"{recipe.train.steps} cycles (train.steps)"
+        )
