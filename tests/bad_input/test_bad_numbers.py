@@ -43,8 +43,11 @@ REFUSED = [
     ("critic.lr=1e-320", "critic.lr must be between 1e-10 and 1, found 1e-320"),
     ("student.alpha=1e308", "student.alpha must be between 0.001 and 16,384, found 1e+308"),
     ("student.alpha=1e-320", "student.alpha must be between 0.001 and 16,384, found 1e-320"),
-    ("student.alpha=0.001", "the LoRA's strength, alpha / rank, must be between 0.001 and 1000; 0.001 / 16"),
-    ("student.alpha=16384", "the LoRA's strength, alpha / rank, must be between 0.001 and 1000; 16384 / 16 is 1024"),
+    ("student.alpha=0.001", "the LoRA's strength, alpha / rank, must be between 0.001 and 1000; 0.001 / 32"),
+    (
+        "student={rank: 8, alpha: 16384}",
+        "the LoRA's strength, alpha / rank, must be between 0.001 and 1000; 16384 / 8 is 2048",
+    ),
     ("student.rank=999999999", "student.rank must be between 1 and 16,384, found 999999999"),
     (
         "student.rank=129",
@@ -153,11 +156,11 @@ def test_a_short_run_is_refused_only_where_a_longer_one_trains_nothing_either(ca
 def test_a_student_narrower_than_the_lora_it_goes_on_from(tmp_path):
     plan = make_plan(load_recipe(RECIPES / "collection.yaml", (), [], discover()), thorough=False)
     linear, (inputs, outputs) = next(iter(plan.recipe.backbone.shapes().items()))
-    delta = LoraDelta(torch.ones(17, inputs), torch.ones(outputs, 17), 1.0)
+    delta = LoraDelta(torch.ones(33, inputs), torch.ones(outputs, 33), 1.0)
     write_lora(RunFolder(tmp_path).lora, {linear: delta})
     recipe = evolve(plan.recipe, start=Start(tmp_path))
-    assert list(number_findings(recipe)) == [("student.rank", "16 is less than the rank of the finished LoRA, 17")]
-    assert list(number_findings(evolve(recipe, student=Student(rank=17)))) == []
+    assert list(number_findings(recipe)) == [("student.rank", "32 is less than the rank of the finished LoRA, 33")]
+    assert list(number_findings(evolve(recipe, student=Student(rank=33)))) == []
 
 
 def test_more_losses_than_any_method_has(told):

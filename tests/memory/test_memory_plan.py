@@ -55,7 +55,7 @@ COUNTED = Counted(10.0, rows_held=6, rows_with_grad=4, rows_without=5)
 def test_every_part_of_every_phase(plan: Plan) -> None:
     numbers = trained_numbers(plan)
     files = [sum(t.end - t.begin for t in inspect_header(card.lora).tensors.values()) for card in plan.cards]
-    assert numbers == sum(16 * (i + o) for i, o in plan.recipe.backbone.shapes().values())
+    assert numbers == sum(32 * (i + o) for i, o in plan.recipe.backbone.shapes().values())
     found = {phase.name: dict(phase.parts) for phase in phases(plan, COUNTED)}
     base = {"base": 400 * MIB, "teachers": sum(files)}
     trained = {"adapters in training": numbers * 4 * (4 * 2 + (plan.recipe.student.ema is not None))}

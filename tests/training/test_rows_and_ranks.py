@@ -137,13 +137,13 @@ OTHERS = {
         "critic.losses.on_target.weight=0.5",
         "router={use: pdsr, per: batch, hold_steps: 2}",
         "train.steps=1",
-        "warm_start=null",
     ),
     "gradients, simulations": (
         "simulations={backward: {use: backward, stop: always_all}, target: {use: target, last_steps: 2}}",
         "losses.bs_dmd={guidance_scale: 3.0, tau_min: 300, bound: pre_shift, floor_of_spread: 0.1}",
         "losses.ts_dmd={normalise: false, fade_out: 1.0}",
     ),
+    "velocity matching": ("losses.keep={use: velocity_matching, streams: [general, effect], weight: 4.0}",),
     "two critics": ("critic={updates: 2, own: [target]}",),
     "another plugin's": ("router={use: round_robin}", "losses.ta_fm={use: huber_anchor, delta: 0.1}"),
 }
