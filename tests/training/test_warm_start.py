@@ -164,8 +164,8 @@ def test_a_critic_may_have_a_rank_of_its_own(tmp_path):
 
 def test_its_rate_and_momentum_are_the_runs_unless_given():
     for words, expected in (
-        ((), (3e-3, (0.0, 0.99))),
-        (("warm_start.lr=1e-3", "warm_start.betas=[0.9, 0.95]"), (1e-3, (0.9, 0.95))),
+        ((), (1e-3, (0.0, 0.99))),
+        (("warm_start.lr=2e-3", "warm_start.betas=[0.9, 0.95]"), (2e-3, (0.9, 0.95))),
     ):
         alone = warm_plan(plan_of(WARM, *words))
         assert alone is not None
