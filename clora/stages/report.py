@@ -106,6 +106,7 @@ def _facts(plan: Plan, results: Results) -> dict[str, str]:
         facts["few-step schedule"] = plan.schedule
     if recipe.losses:
         facts |= {
+            **({} if recipe.warm_start is None else {"warm start": f"{recipe.warm_start.updates:,} updates"}),
             "student updates": f"{recipe.train.steps:,} of {recipe.train.batch_size} rows",
             "rank": str(recipe.student.rank),
             "losses": ", ".join(recipe.losses),

@@ -113,7 +113,10 @@ def told_by(capsys, *sets: str) -> tuple[int, str, str]:
     [
         (["student.steps=1000", "critic.updates=1000", "train.batch_size=4096"], "more than "),
         (["train.steps=1000000", "teacher.slots=1", "router.per=batch"], "1,000,000 of the student"),
-        (["train.steps=5", "train.warmup_steps=10", "warm_start=null"], "train.warmup_steps 10 is more than train.steps 5"),
+        (
+            ["train.steps=5", "train.warmup_steps=10", "warm_start=null"],
+            "train.warmup_steps 10 is more than train.steps",
+        ),
         (["train.steps=0"], "train.steps: 0 trains nothing"),
         (["losses.ts_dmd.weight=0"], "losses.ts_dmd: its weight is 0"),
         (["router.p_switch=1"], "forward passes"),
