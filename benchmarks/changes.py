@@ -32,7 +32,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
     "no rising rate after the warm start": ("train.warmup_steps=0",),
     "momentum in the cycles too": ("train.betas=[0.9, 0.99]",),
     "two critic updates, shared rollouts": ("critic.updates=2", "train.schedule=shared"),
-    "critic at twice the rate": ("critic.lr=6e-3",),
+    "critic at twice the rate": ("critic.lr=2e-3",),
     "critic of rank 64": ("critic.rank=64",),
     "a critic for each simulation": ("critic.own=[target]",),
     "TS-DMD fades in over half": ("losses.ts_dmd.fade_in=0.5",),
