@@ -30,6 +30,17 @@ ABLATIONS = (
     "bs_only",
     "ts_without_bounds",
 )
+#: an order in which no two that begin the same way begin side by side: the second one takes what the first has trained
+IN_TURN = (
+    "collection",
+    "ablation_no_pdsr",
+    "ablation_pdsr_only",
+    "ablation_no_ts_no_tafm",
+    "ablation_no_tafm",
+    "ablation_no_aop",
+    "ts_without_bounds",
+    "bs_only",
+)
 # not the paper's: our own question, asked with as few seeds as the baselines
 OURS = ("critic_on_backward_only",)
 # what is not trained has nothing that a seed would change, but DARE, which drops weights by chance
@@ -78,6 +89,7 @@ def main() -> None:
             wanted = [*runs_of(SEEDLESS, args.seeds[:1]), *runs_of([*SEEDED, "collection"], args.baseline_seeds)]
         else:
             sets = (NO_TEACHERS, *(COLD if name == "cold" else ()))
+            carry_out(runs_of(IN_TURN, args.seeds, *sets), args.runs, args.jobs)
             ours = runs_of(OURS, args.baseline_seeds, *sets)
             wanted = [*runs_of(ABLATIONS, args.seeds, *sets), *ours]
         file = f"ablations_{name}" if name == "cold" else name

@@ -18,8 +18,6 @@ from clora import __version__, threads
 from clora.adapters.adapter import Adapter
 from clora.errors import shown
 from clora.files import write_atomic
-from clora.lora_files.reader import LoraDelta
-from clora.lora_files.writer import write_lora
 from clora.plan import Plan, make_plan
 from clora.progress import Progress
 from clora.protocols import Explains, RunInfo
@@ -38,11 +36,12 @@ from clora.stages.export import export, export_again, illustrate
 from clora.stages.prepare import prepare
 from clora.stages.previews import PREVIEWS
 from clora.stages.report import conditions_of_report, report
+from clora.stages.warm_start import warm_start
 from clora.training.batches import Batches, Targets
 from clora.training.checkpoint import Checkpoints
 from clora.training.loop import Watchers, train
 from clora.training.ranks import Ranks
-from clora.training.warm_start import warm_folder, warm_plan
+from clora.training.warm_start import warm_plan
 from clora.world import World
 
 if TYPE_CHECKING:
@@ -232,7 +231,9 @@ class Pipeline:
             targets = prepare(plan, self.world, self.folder, self.ranks, self.progress)
             batches = Batches(plan, self.world, targets)
             watchers = self._watchers("train", plan)
-            warm = partial(self._warm_start, targets)
+            told = self._watchers("warm start", warm_plan(plan) or plan)
+            say = self.progress.say if self.ranks.first else _silent
+            warm = partial(warm_start, plan, self.world, targets, self.folder, self.ranks, told, say)
             student = train(plan, self.world, batches, self.folder.path, self.ranks, watchers, warm)
         if self.ranks.first:
             self._still_held()
@@ -241,20 +242,6 @@ class Pipeline:
             self.folder.forget("report")  # it puts numbers and pictures into the bundle
             self.folder.mark_done("export", plan.digest, files)
         self.world.forget_trained()
-
-    def _warm_start(self, targets: Targets) -> Adapter | None:
-        """Train the warm start's adapter to its end, keep it as a LoRA file, and give it; None without a warm start."""
-        plan = warm_plan(self.plan)
-        if plan is None:
-            return None
-        folder = warm_folder(self.folder.path)
-        batches = Batches(plan, self.world, targets)
-        adapter = train(plan, self.world, batches, folder, self.ranks, self._watchers("warm start", plan)).copy()
-        self.world.forget_trained()
-        if self.ranks.first:
-            deltas = {name: LoraDelta(a, b, scale) for name, (a, b, scale) in adapter.factors.items()}
-            write_lora(folder / "lora.safetensors", deltas)
-        return adapter
 
     def _look_for_checkpoint(self) -> None:
         """Say where a LoRA that was finished must be trained anew."""

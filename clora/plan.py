@@ -31,12 +31,13 @@ from clora.protocols import (
 )
 from clora.recipe.checks import schedule_misfits
 from clora.recipe.problems import Problem, RecipeError
+from clora.recipe.resolved import digest as digest_of_tree
 from clora.routes import slots_problem
 from clora.runs import digest_of
 from clora.seeding import Draws
 from clora.shifts import shift_of, told
 from clora.training.critics import critic_problems
-from clora.training.warm_start import warm_start_doubts, warm_start_problems
+from clora.training.warm_start import decides, warm_start_doubts, warm_start_problems
 from clora.values import EffectCard, GeneralItem, Prompts
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Plan:
     mix: tuple[str, ...]  # the effects as the router draws them evenly: once each, or more often to weigh more
     warnings: tuple[str, ...] = ()  # what is doubtful and refuses nothing, each with its place, as `RecipeError` has it
     schedule: str = ""  # the few steps in one line: their shift, what it follows from, the levels
+    warm: str = ""  # the hash of all that decides the warm start
 
     def sources(self, effect: str) -> tuple[str, ...]:
         """The training pictures of an effect that the run uses."""
@@ -124,10 +126,12 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     recipe = evolve(recipe, student=evolve(recipe.student, shift=few.shift))
     loaded, schedule = loaded.having(recipe), told(few, recipe.student.steps)
     prompts = {card.name: recipe.prompts.effect(card) for card in cards}
-    digest = _digest(loaded, cards, prompts)
+    digest, warm = (
+        _digest(each, cards, prompts) for each in (loaded.digest, digest_of_tree(loaded.tree, decides(recipe)))
+    )
     warnings = _told(loaded, [*_warnings(recipe), *doubts]) if thorough else ()
     if recipe.start is None or not thorough:  # a finished extension is used without the run that it began from
-        return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, tuple(prompts), warnings, schedule)
+        return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, tuple(prompts), warnings, schedule, warm)
     mix = mixed(tuple(prompts), finished_effects(recipe.start.run), recipe.start.replay)
     digest = digest_of([digest, start_digest(recipe.start)])
     return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, mix, warnings, schedule)
@@ -168,10 +172,10 @@ def _told(loaded: LoadedRecipe, findings: Iterable[Finding]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _digest(loaded: LoadedRecipe, cards: tuple[EffectCard, ...], prompts: Mapping[str, Prompts]) -> str:
-    """The recipe's hash with the bank's words and strengths, which stand in files of their own that people edit."""
+def _digest(recipe: str, cards: tuple[EffectCard, ...], prompts: Mapping[str, Prompts]) -> str:
+    """A recipe's hash with the bank's words and strengths, which stand in files of their own that people edit."""
     words = [(card.name, *card.strengths(), prompts[card.name].student, prompts[card.name].teacher) for card in cards]
-    return blake2b(json.dumps([loaded.digest, words]).encode(), digest_size=16).hexdigest()
+    return blake2b(json.dumps([recipe, words]).encode(), digest_size=16).hexdigest()
 
 
 def _all_cards(recipe: Recipe) -> tuple[EffectCard, ...]:

@@ -108,12 +108,12 @@ def _plain(value: Any) -> Plain:
     raise _UnwritableError
 
 
-def digest(tree: Branch) -> str:
-    """A hash of all that a run depends on: every value, less its name and how it is carried out."""
+def digest(tree: Branch, counts: Callable[[Keypath], bool] = lambda path: True) -> str:
+    """A hash of all that a run, or a part of it, depends on: every value that `counts`, less what is outward."""
     content = {
         json.dumps(path): "shipped" if leaf.shipped else leaf.value
         for path, leaf in tree.leaves()
-        if path not in _NO_MATTER and path[0] != "captioner"  # captions count by what they say
+        if path not in _NO_MATTER and path[0] != "captioner" and counts(path)  # captions count by what they say
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return blake2b(text.encode(), digest_size=16).hexdigest()

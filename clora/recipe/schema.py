@@ -141,7 +141,8 @@ class WarmStart:
     """A start that knows the effects (not the paper's): one adapter is trained by these losses, then copied.
 
     Student and critic begin as that adapter instead of as the bare base, whose fake score knows no effect. It stays in
-    the run's folder: flow matching on the teachers' outputs alone is the all-in-one baseline's student.
+    the run's folder: flow matching on the teachers' outputs alone is the all-in-one baseline's student. Runs beside one
+    another that differ only in what comes after it train it once.
     """
 
     losses: dict[str, Any] = field(factory=dict)

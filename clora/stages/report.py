@@ -23,7 +23,7 @@ from clora.serving import Server
 from clora.stages.alarms import alarms
 from clora.stages.evaluate import general_items, load_served
 from clora.stopping import during
-from clora.training.warm_start import warm_folder
+from clora.training.warm_start import warm_folder, was_taken
 from clora.values import StepReport
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def report(plan: Plan, world: Callable[[], World], folder: RunFolder, plus: Path
             compositions=_compositions(plan, world, folder, plus),
             charts=(*_warm_chart(warm), *_charts(steps)),
             measured=measured,
-            cost=_cost(info, steps, warm),
+            cost=_cost(info, steps, warm, not was_taken(folder.path)),
             versions=info.versions,
             warnings=(*_warnings(plan, steps), *alarms(plan, steps)),
         ),
@@ -222,9 +222,11 @@ def _series(
     return series
 
 
-def _cost(info: RunRecord, steps: Sequence[StepReport], warm: Sequence[StepReport]) -> Cost:
+def _cost(info: RunRecord, steps: Sequence[StepReport], warm: Sequence[StepReport], own: bool) -> Cost:
     mean = sum(step.forward_equivalents for step in steps) / len(steps) if steps else 0.0
-    stages = {"warm start": sum(step.seconds for step in warm)} if warm else {}
+    stages = (
+        {"warm start" if own else "warm start, by a run beside it": sum(step.seconds for step in warm)} if warm else {}
+    )
     stages["train"] = sum(step.seconds for step in steps)
     return Cost(info.seconds, len(steps), mean, _peak_memory(), stages)
 

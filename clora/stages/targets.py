@@ -55,6 +55,11 @@ class Bank:
         """A picture's key: its noise is drawn by its name, so the name belongs to it as its content does."""
         return digest_of([source, self.world.conditioning.digest(source)])
 
+    def digest(self) -> str:
+        """The hash of all that decides the outputs: what decides each teacher's, and the pictures."""
+        shards = self.shards.items()
+        return digest_of({e: [s.folder.name, *map(self.key, self.plan.sources(e))] for e, s in shards})
+
     def check(self, ranks: Ranks) -> None:
         """Find damaged files, every rank its share, and see what is left."""
         for card in self.plan.cards:
@@ -123,7 +128,8 @@ def make_targets(plan: Plan, world: World, folder: RunFolder, ranks: Ranks, prog
         lacking = bank.missing()
         if lacking:
             raise CloraError(f"{lacking[0].card.name}: {len(lacking)} teacher outputs vanished from {folder.cache}")
-    return Targets({card.name: plan.sources(card.name) for card in plan.cards}, bank.read, world.device)
+    names = {card.name: plan.sources(card.name) for card in plan.cards}
+    return Targets(names, bank.read, world.device, digest=bank.digest())
 
 
 def _make(bank: Bank, chunks: Sequence[Chunk], progress: Progress | None) -> None:

@@ -26,7 +26,7 @@ KEPT_BYTES = 1 << 28
 class Targets:
     """The teachers' own outputs, by effect and source picture; read when needed, and kept up to so many bytes.
 
-    `read` gives the latents [C, h, w] of (effect, source).
+    `read` gives the latents [C, h, w] of (effect, source); `digest` is the hash of all that decides them.
     """
 
     def __init__(
@@ -35,8 +35,10 @@ class Targets:
         read: Callable[[str, str], torch.Tensor],
         device: torch.device,
         kept_bytes: int = KEPT_BYTES,
+        digest: str = "",
     ) -> None:
         self.names = names
+        self.digest = digest
         self.device = device
         self._read = read
         self._kept = Kept(kept_bytes)

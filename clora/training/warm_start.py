@@ -7,26 +7,29 @@ adapter trained by plain flow matching on the teachers' outputs (3 forward-equiv
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from clora.protocols import UsesSimulation
 from clora.routes import route_of
-from clora.runs import digest_of
 from clora.seeding import Draws
 
 if TYPE_CHECKING:
     from clora.adapters.adapter import Adapter
     from clora.plan import Plan
     from clora.recipe.schema import Recipe, WarmStart
+    from clora.recipe.tree import Keypath
     from clora.training.checkpoint import State
 
 #: how many batches are looked at for rows that the warm start's losses read
 LOOKED_AT = 64
 #: a cycle costs as much as 5 (one critic update, no guidance) to 25 (the paper's) of a warm start's updates
 MOST_PER_CYCLE = 10
+#: the recipe's sections that are read once the warm start is over
+_AFTER = ("losses", "critic", "metrics", "serve", "export", "evaluate")
 
 
 def warm_recipe(recipe: Recipe, warm: WarmStart) -> Recipe:
@@ -55,12 +58,31 @@ def warm_plan(plan: Plan) -> Plan | None:
     warm = plan.recipe.warm_start
     if warm is None or plan.recipe.serve.adapter != "student":
         return None
-    return evolve(plan, recipe=warm_recipe(plan.recipe, warm), digest=digest_of([plan.digest, "warm start"]))
+    return evolve(plan, recipe=warm_recipe(plan.recipe, warm), digest=plan.warm)
+
+
+def decides(recipe: Recipe) -> Callable[[Keypath], bool]:
+    """Whether the value at a path of the recipe has a say in its warm start; false of what only comes after it."""
+    warm = recipe.warm_start
+    if warm is None:
+        return lambda path: False
+    read = {loss.simulation for loss in warm.losses.values() if isinstance(loss, UsesSimulation)}
+    others = {("train", key) for key in ("steps", "decay", "checkpoint_every", "keep_checkpoints")}
+    others |= {("student", "ema"), ("warm_start", "critic"), *((section,) for section in _AFTER)}
+    others |= {("simulations", name) for name in recipe.simulations if name not in read}
+    others |= {("train", key) for key in ("lr", "betas") if getattr(warm, key) is not None}
+    others |= {("router",)} if warm.router is not None else set()
+    return lambda path: path[:1] not in others and path[:2] not in others
 
 
 def warm_folder(folder: Path) -> Path:
     """Where a run keeps its warm start: checkpoints, steps.jsonl, the adapter."""
     return folder / "warm_start"
+
+
+def was_taken(folder: Path) -> bool:
+    """True where a run's warm start was trained by a run beside it."""
+    return not (warm_folder(folder) / "checkpoints").exists()
 
 
 def hand_over(state: State, warm: Adapter, settings: WarmStart) -> None:

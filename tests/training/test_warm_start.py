@@ -23,6 +23,7 @@ from clora.recipe.load import load_recipe
 from clora.recipe.schema import Train, WarmStart
 from clora.runs import RunFolder
 from clora.seeding import Draws
+from clora.stages.warm_start import KEPT
 from clora.training.checkpoint import State
 from clora.training.optimizer import MovingAverage, Trained
 from clora.training.ranks import Ranks
@@ -132,6 +133,7 @@ def test_a_run_that_was_stopped_anywhere_ends_the_same(warm, tmp_path, killed):
     folder = RunFolder(tmp_path / "run")
     shutil.copytree(warm.path, folder.path)
     shutil.copytree(warm.cache, folder.cache)
+    shutil.rmtree(folder.cache / KEPT)  # else it would be taken from there
     for name in ("stages.json", "export/lora.safetensors"):
         (folder.path / name).unlink()
     lost = [folder.path / "checkpoints/000002"]
