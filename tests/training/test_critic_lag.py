@@ -11,15 +11,11 @@ import pytest
 import torch
 from attrs import evolve
 from safetensors.torch import load_file
+from two_effects import RECIPE, TwoEffects
 
 from clora import cli
 from clora.adapters.adapter import Adapter
 from clora.cost import cost
-from clora.pipeline import Pipeline, make_job
-from clora.plan import make_plan
-from clora.plugins import discover
-from clora.progress import Progress
-from clora.recipe.load import load_recipe
 from clora.recipe.schema import Lag, Train
 from clora.runs import RunFolder
 from clora.seeding import Draws
@@ -29,24 +25,9 @@ from clora.training.optimizer import Trained
 from clora.training.ranks import Ranks
 from clora.values import LossTerm, Row
 
-RECIPE = Path(__file__).parents[2] / "recipes/collection.yaml"
-SETS = (
-    "effects=[duotone_ocean, thermal]",
-    "student={rank: 4, alpha: 4, steps: 4, ema: null}",
-    "train={steps: 3, warmup_steps: 1, batch_size: 4, checkpoint_every: 1, keep_checkpoints: 5}",
-    "teacher.steps=1",
-    "prepare={previews: 0, train_images: 2, general_images: 4}",
-    "metrics=null",
-    "router.p_switch=0.8",
-    "critic.own=[target]",
-)
+SMALL = TwoEffects(("student.ema=null", "train.steps=3", "router.p_switch=0.8", "critic.own=[target]"))
+carried_out = SMALL.run
 LAG = "critic.lag={every: 2, updates: 3, batches: 2}"
-
-
-def carried_out(folder: Path, *sets: str) -> RunFolder:
-    catalogue = discover()
-    job = make_job(make_plan(load_recipe(RECIPE, (), [*SETS, *sets], catalogue)), catalogue, RunFolder(folder))
-    return Pipeline(job, catalogue, Ranks(), Progress(on=False)).run(until_export=True)
 
 
 def steps(folder: RunFolder) -> list[dict]:
@@ -136,7 +117,7 @@ def test_measuring_changes_nothing_and_a_resumed_run_measures_the_same(tmp_path:
 
 
 def test_its_cost_is_told():
-    plan = make_plan(load_recipe(RECIPE, (), [*SETS, LAG, "router.p_switch=1.0"], discover()))
+    plan = SMALL.plan(LAG, "router.p_switch=1.0")
     told = next(line for line in cost(plan).splitlines() if line.startswith("critic lag"))
     # a rollout of 0 to 3 steps and the one that is read, target simulation, two critics: 1.5 + 1 + 1 + 3 + 3 forwards
     times, each = int(told.split()[2]), float(told.split()[4])
@@ -156,7 +137,7 @@ def test_its_cost_is_told():
     ],
 )
 def test_a_lag_with_a_mistake_is_refused(words, sentence, capsys):
-    sets = [part for text in (*SETS, *words) for part in ("--set", text)]
+    sets = [part for text in (*SMALL.words, *words) for part in ("--set", text)]
     assert cli.main(["validate", str(RECIPE), *sets]) == 2
     err = capsys.readouterr().err
     assert sentence in err

@@ -11,16 +11,13 @@ import torch
 from attrs import evolve
 from ranks_as_one import Noted
 from safetensors.torch import load_file
+from two_effects import RECIPE, TwoEffects
 
 from clora import cli
 from clora.adapters.adapter import Adapter
 from clora.cost import cost, forward_equivalents
 from clora.memory_plan import critic_numbers, trained_bytes
-from clora.pipeline import Pipeline, make_job
-from clora.plan import Plan, make_plan
-from clora.plugins import discover
-from clora.progress import Progress
-from clora.recipe.load import load_recipe
+from clora.plan import Plan
 from clora.recipe.schema import Critic, Train, WarmStart
 from clora.runs import RunFolder
 from clora.seeding import Draws
@@ -37,29 +34,10 @@ from clora.training.warm_start import hand_over
 from clora.values import Forward, Row, Simulated
 from clora.world import World
 
-RECIPE = Path(__file__).parents[2] / "recipes/collection.yaml"
-SETS = (
-    "effects=[duotone_ocean, thermal]",
-    "student={rank: 4, alpha: 4, steps: 4}",
-    "train={steps: 2, warmup_steps: 1, batch_size: 4, checkpoint_every: 1, keep_checkpoints: 5}",
-    "teacher.steps=1",
-    "prepare={previews: 0, train_images: 2, general_images: 4}",
-    "metrics=null",
-)
+SMALL = TwoEffects()
+plan_of, carried_out = SMALL.plan, SMALL.run
 OWN = "critic.own=[target]"
 MOSTLY = "router.p_switch=0.8"  # effect rows in both updates
-
-
-def plan_of(*sets: str) -> Plan:
-    return make_plan(load_recipe(RECIPE, (), [*SETS, *sets], discover()))
-
-
-def carried_out(folder: Path, *sets: str) -> RunFolder:
-    catalogue = discover()
-    plan = make_plan(load_recipe(RECIPE, (), [*SETS, *sets], catalogue))
-    return Pipeline(make_job(plan, catalogue, RunFolder(folder)), catalogue, Ranks(), Progress(on=False)).run(
-        until_export=True
-    )
 
 
 @pytest.mark.parametrize("schedule", ["independent", "shared"])
@@ -178,7 +156,7 @@ def test_its_memory_and_updates_are_counted():
     ],
 )
 def test_a_critic_that_nothing_trains_is_refused(words, sentence, capsys):
-    sets = [part for text in (*SETS, *words) for part in ("--set", text)]
+    sets = [part for text in (*SMALL.words, *words) for part in ("--set", text)]
     assert cli.main(["validate", str(RECIPE), *sets]) == 2
     err = capsys.readouterr().err
     assert sentence in err
@@ -187,6 +165,6 @@ def test_a_critic_that_nothing_trains_is_refused(words, sentence, capsys):
 
 
 def test_a_critic_that_nobody_asks_is_told(capsys):
-    sets = [part for text in (*SETS, OWN, "losses.ts_dmd=null") for part in ("--set", text)]
+    sets = [part for text in (*SMALL.words, OWN, "losses.ts_dmd=null") for part in ("--set", text)]
     assert cli.main(["validate", str(RECIPE), *sets]) == 0
     assert "no loss asks the critic of target, which is trained all the same" in capsys.readouterr().out

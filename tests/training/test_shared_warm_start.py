@@ -8,41 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from two_effects import TwoEffects
 
-from clora.pipeline import Pipeline, make_job
-from clora.plan import Plan, make_plan
-from clora.plugins import discover
-from clora.progress import Progress
-from clora.recipe.load import load_recipe
 from clora.runs import RunFolder
 from clora.stages.warm_start import KEPT
-from clora.training.ranks import Ranks
 from clora.training.warm_start import warm_folder, was_taken
 
 ROOT = Path(__file__).parents[2]
-RECIPE = ROOT / "recipes/collection.yaml"
 BANK = ROOT / "plugins/clora_emoji/assets/teachers"
-SETS = (
-    "effects=[duotone_ocean, thermal]",
-    "student={rank: 4, alpha: 4, steps: 4}",
-    "train={steps: 1, warmup_steps: 1, batch_size: 4}",
-    "teacher.steps=1",
-    "prepare={previews: 0, train_images: 2, general_images: 4}",
-    "evaluate={images: 1, general_images: 1}",
-    "metrics=null",
-    "warm_start.updates=2",
-)
-
-
-def plan_of(*sets: str) -> Plan:
-    return make_plan(load_recipe(RECIPE, (), [*SETS, *sets], discover()))
-
-
-def carried_out(folder: Path, *sets: str, until_export: bool = True) -> RunFolder:
-    catalogue = discover()
-    plan = make_plan(load_recipe(RECIPE, (), [*SETS, *sets], catalogue))
-    job = make_job(plan, catalogue, RunFolder(folder))
-    return Pipeline(job, catalogue, Ranks(), Progress()).run(until_export=until_export)
+SMALL = TwoEffects(("train.steps=1", "warm_start.updates=2"))
+plan_of, carried_out = SMALL.plan, SMALL.run
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +35,7 @@ def beside(first: RunFolder, tmp_path: Path) -> Path:
 
 def test_a_run_that_differs_later_takes_it_and_ends_as_if_it_had_trained_it(first, beside, tmp_path_factory, capsys):
     other = ("losses.ta_fm.weight=3", "student.ema=0.5", "critic.lr=1e-4")
-    taken = carried_out(beside / "taken", *other, until_export=False)
+    taken = carried_out(beside / "taken", *other, until_export=False, telling=True)
     assert "warm start: its 2 updates were made by a run beside this one" in capsys.readouterr().err
     own = carried_out(tmp_path_factory.mktemp("alone") / "own", *other)
     assert was_taken(taken.path)
@@ -132,7 +107,7 @@ def test_one_that_is_damaged_is_told_and_made_again(first, beside, capsys):
     raw = bytearray(kept.read_bytes())
     raw[-5] ^= 1
     kept.write_bytes(raw)
-    again = carried_out(beside / "again", "critic.lr=1e-4")
+    again = carried_out(beside / "again", "critic.lr=1e-4", telling=True)
     assert not was_taken(again.path)
     assert "is damaged" in capsys.readouterr().err
     (kept,) = (beside / ".cache" / KEPT).glob("*.safetensors")

@@ -10,16 +10,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from two_effects import RECIPE, TwoEffects
 
 from clora import cli
 from clora.adapters.adapter import Adapter
 from clora.cost import cost, forward_equivalents
 from clora.memory_plan import trained_bytes, trained_numbers
-from clora.pipeline import Pipeline, make_job
-from clora.plan import Plan, make_plan
-from clora.plugins import discover
-from clora.progress import Progress
-from clora.recipe.load import load_recipe
 from clora.recipe.schema import Train, WarmStart
 from clora.runs import RunFolder
 from clora.seeding import Draws
@@ -29,29 +25,9 @@ from clora.training.optimizer import MovingAverage, Trained
 from clora.training.ranks import Ranks
 from clora.training.warm_start import hand_over, warm_folder, warm_plan
 
-RECIPE = Path(__file__).parents[2] / "recipes/collection.yaml"
-SETS = (
-    "effects=[duotone_ocean, thermal]",
-    "student={rank: 4, alpha: 4, steps: 4}",
-    "train={steps: 2, warmup_steps: 1, batch_size: 4, checkpoint_every: 1, keep_checkpoints: 5}",
-    "teacher.steps=1",
-    "prepare={previews: 0, train_images: 2, general_images: 4}",
-    "evaluate={images: 1, general_images: 1}",
-    "metrics=null",
-    "warm_start=null",
-)
+COLD = TwoEffects(("warm_start=null",))
+plan_of, carried_out = COLD.plan, COLD.run
 WARM = "warm_start={updates: 2, losses: {flow: {use: ta_fm, streams: [effect]}}, router: {use: pdsr, p_switch: 1.0}}"
-
-
-def plan_of(*sets: str) -> Plan:
-    return make_plan(load_recipe(RECIPE, (), [*SETS, *sets], discover()))
-
-
-def carried_out(folder: Path, *sets: str) -> RunFolder:
-    catalogue = discover()
-    plan = make_plan(load_recipe(RECIPE, (), [*SETS, *sets], catalogue))
-    job = make_job(plan, catalogue, RunFolder(folder))
-    return Pipeline(job, catalogue, Ranks(), Progress(on=False)).run(until_export=True)
 
 
 def checkpoint(folder: Path, update: int) -> dict[str, torch.Tensor]:
@@ -203,7 +179,7 @@ def test_its_cost_is_counted():
     ],
 )
 def test_a_warm_start_with_a_mistake_is_told(words, sentence, capsys):
-    sets = [part for text in (*SETS, *words) for part in ("--set", text)]
+    sets = [part for text in (*COLD.words, *words) for part in ("--set", text)]
     assert cli.main(["validate", str(RECIPE), *sets]) == 2
     err = capsys.readouterr().err
     assert sentence in err
@@ -213,7 +189,7 @@ def test_a_warm_start_with_a_mistake_is_told(words, sentence, capsys):
 @pytest.mark.parametrize(("updates", "steps", "told"), [(21, 2, True), (20, 2, False), (21, 0, False)])
 def test_a_warm_start_longer_than_the_run_is_doubtful(updates, steps, told, capsys):
     words = (WARM, f"warm_start.updates={updates}", f"train.steps={steps}", "train.warmup_steps=0")
-    sets = [part for text in (*SETS, *words) for part in ("--set", text)]
+    sets = [part for text in (*COLD.words, *words) for part in ("--set", text)]
     assert cli.main(["validate", str(RECIPE), *sets]) == 0
     sentence = (
         f"warm_start.updates: its {updates} updates are longer than the run: more than 10 for each of its 2 cycles"

@@ -1,0 +1,49 @@
+"""A small run of two effects in this process, for tests that look at what it leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import frozen
+
+from clora.pipeline import Pipeline, make_job
+from clora.plan import Plan, make_plan
+from clora.plugins import discover
+from clora.progress import Progress
+from clora.recipe.load import load_recipe
+from clora.runs import RunFolder
+from clora.training.ranks import Ranks
+
+RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
+SETS = (
+    "effects=[duotone_ocean, thermal]",
+    "student={rank: 4, alpha: 4, steps: 4}",
+    "train={steps: 2, warmup_steps: 1, batch_size: 4, checkpoint_every: 1, keep_checkpoints: 5}",
+    "teacher.steps=1",
+    "prepare={previews: 0, train_images: 2, general_images: 4}",
+    "evaluate={images: 1, general_images: 1}",
+    "metrics=null",
+)
+
+
+@frozen
+class TwoEffects:
+    """The collection's recipe made small, with some settings of a test on top."""
+
+    sets: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All settings, for a command line."""
+        return (*SETS, *self.sets)
+
+    def plan(self, *more: str) -> Plan:
+        """The plan with further settings."""
+        return make_plan(load_recipe(RECIPE, (), [*self.words, *more], discover()))
+
+    def run(self, folder: Path, *more: str, until_export: bool = True, telling: bool = False) -> RunFolder:
+        """Carry the plan out in a folder, and on stderr where it is `telling`."""
+        catalogue = discover()
+        plan = make_plan(load_recipe(RECIPE, (), [*self.words, *more], catalogue))
+        pipeline = Pipeline(make_job(plan, catalogue, RunFolder(folder)), catalogue, Ranks(), Progress(on=telling))
+        return pipeline.run(until_export=until_export)
