@@ -12,7 +12,7 @@ from clora.errors import CloraError, hint, nearest, quoted, reason
 from clora.observers import Observer, Observers
 
 if TYPE_CHECKING:
-    from clora.protocols import RunInfo
+    from clora.protocols import Component, RunInfo
     from clora.values import StepReport
 
 
@@ -41,11 +41,24 @@ class Registered:
     """A component with its origin."""
 
     kind: str
-    name: str
-    cls: type
+    component: Component
     plugin: str
     distribution: str
     version: str
+
+    @property
+    def name(self) -> str:
+        """What recipes write after `use:`."""
+        return self.component.name
+
+    @property
+    def cls(self) -> type:
+        """The component's class, imported now. Raises CloraError, naming the plugin, where it cannot be."""
+        try:
+            return self.component.load()
+        except CloraError as error:
+            owner = f"plugin {quoted(self.plugin)} of {self.distribution} {self.version}"
+            raise CloraError(f"{self.kind}: {quoted(self.name)} of {owner} is broken: {error}") from error
 
 
 @frozen

@@ -1,7 +1,8 @@
 """Every hook of clora, in one place: ten that register components, four that observe a run.
 
-A plugin is a module or object under the entry-point group `clora.plugins` whose functions carry `@hookimpl`. Import
-heavy packages inside the functions: these hooks are called before anyone knows what a recipe needs.
+A plugin is a module or object under the entry-point group `clora.plugins` whose functions carry `@hookimpl`. These
+hooks are called before anyone knows what a recipe needs: name a class by its place,
+`Component("mine", "package.module:Mine")`.
 """
 
 # pyright: reportReturnType=false

@@ -137,19 +137,22 @@ def picture_size(plan: Plan) -> tuple[int, int]:
     return height, width
 
 
-def capacity(text: str | None) -> int | None:
-    """A GPU's memory in bytes: what was written (`24GB`), else this machine's own; None where there is none.
+def capacity(text: str) -> int:
+    """A GPU's memory in bytes, as a person writes it (`24GB`); GB is read as GPUs are sold, 2^30 bytes.
 
-    GB is read as GPUs are sold: 2^30 bytes. Raises CloraError for anything else, and outside of LEAST_GB to MOST_GB.
+    Raises CloraError for anything else, and outside of LEAST_GB to MOST_GB.
     """
-    if text is not None:
-        found = _CAPACITY.fullmatch(text.strip()) if len(text) <= LONGEST_CAPACITY else None
-        if found is None:
-            raise CloraError(f"--memory: {quoted(text)} is no amount of memory; write it as 24GB")
-        if not LEAST_GB <= float(found[1]) <= MOST_GB:
-            bounds = f"from {LEAST_GB:g}GB to {MOST_GB}GB"
-            raise CloraError(f"--memory: {quoted(text)} is no amount of memory {bounds}; write it as 24GB")
-        return round(float(found[1]) * GIB)
+    found = _CAPACITY.fullmatch(text.strip()) if len(text) <= LONGEST_CAPACITY else None
+    if found is None:
+        raise CloraError(f"--memory: {quoted(text)} is no amount of memory; write it as 24GB")
+    if not LEAST_GB <= float(found[1]) <= MOST_GB:
+        bounds = f"from {LEAST_GB:g}GB to {MOST_GB}GB"
+        raise CloraError(f"--memory: {quoted(text)} is no amount of memory {bounds}; write it as 24GB")
+    return round(float(found[1]) * GIB)
+
+
+def own_capacity() -> int | None:
+    """The memory of this machine's GPU in bytes; None where there is none."""
     import torch
 
     return torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else None

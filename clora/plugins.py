@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import os
-import re
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -29,8 +28,6 @@ GROUP = "clora.plugins"
 BLOCK_VARIABLE = "CLORA_BLOCK_PLUGINS"
 
 MOST_OF_A_REASON = 400  # characters of what is wrong with one plugin
-
-_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 class _PluginError(Exception):
@@ -115,7 +112,7 @@ class _Hooks:
                         raise _PluginError(f"{hook} registers {quoted(component.name)} twice")
                     names.add(component.name)
                     owner = self.plugin
-                    yield Registered(kind, component.name, component.cls, owner.name, owner.distribution, owner.version)
+                    yield Registered(kind, component, owner.name, owner.distribution, owner.version)
 
     def registered(self, hook: str, function: Any) -> list[Component]:
         """What a registration hook returns; raises where it is not what the hook promises."""
@@ -128,12 +125,9 @@ class _Hooks:
         for component in components:
             if not isinstance(component, Component):
                 raise _PluginError(f"{hook} must return list[Component], but the list holds {quoted(component)}")
-            if not isinstance(component.cls, type) or not attrs.has(component.cls):
-                raise _PluginError(
-                    f"{hook}: the class of {quoted(component.name)} must be an attrs class, not {quoted(component.cls)}"
-                )
-            if not isinstance(component.name, str) or not _NAME.fullmatch(component.name):
-                raise _PluginError(f"{hook}: {quoted(component.name)} is no name; letters, digits, - _ and . make one")
+            problem = component.problem()
+            if problem is not None:
+                raise _PluginError(f"{hook}: {problem}")
         return components
 
     def observers(self) -> Iterator[Observer]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 from attrs import evolve, field, frozen
-from clora_emoji.backbone import EmojiBackbone, LoadedEmoji
+from clora_emoji.backbone import EmojiBackbone
+from clora_emoji.loaded import LoadedEmoji
 
 from clora.plan import Plan, make_plan
 from clora.plugins import discover

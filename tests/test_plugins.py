@@ -12,6 +12,8 @@ import pytest
 from clora.errors import CloraError
 from clora.plugins import BLOCK_VARIABLE, Plugin, discover
 from clora.protocols import RunInfo
+from clora.recipe.load import load_recipe
+from clora.recipe.problems import RecipeError
 
 ROUTER = """
     from attrs import frozen
@@ -100,6 +102,9 @@ def test_a_wrapper_is_refused(install) -> None:
         ("return [Component('a', dict)]", "clora_routers: the class of 'a' must be an attrs class, not <class 'dict'>"),
         ("return [Component('a', A())]", "clora_routers: the class of 'a' must be an attrs class, not A()"),
         ("return [Component('a b', A)]", "clora_routers: 'a b' is no name"),
+        ("return [Component('a', 'house.A')]", "clora_routers: the class of 'a' must be written as module:Class, not"),
+        ("return [Component('a', 'no_house.b:A')]", "clora_routers: the module of 'a' is not there: 'no_house.b' (Mod"),
+        ("return [Component('a', 'os.no_house:A')]", "clora_routers: the module of 'a' is not there: 'os.no_house'"),
         ("return [Component('a', A), Component('a', A)]", "clora_routers registers 'a' twice"),
         ("raise OSError('no disk')", "clora_routers raised OSError: no disk"),
     ],
@@ -154,6 +159,58 @@ def test_an_unknown_name_quotes_the_broken_plugin_it_may_come_from(install) -> N
     )
     with pytest.raises(CloraError, match=message):
         discover().find("router", "polar")
+
+
+LAZY = """
+    from clora.api import Component, hookimpl
+
+    @hookimpl
+    def clora_routers():
+        return [
+            Component("even", "late_house_parts:Even"),
+            Component("gone", "late_house_parts:Gone"),
+            Component("plain", "late_house_parts:Plain"),
+            Component("bad", "late_house_bad:Even"),
+            Component("exits", "late_house_exits:Even"),
+        ]
+"""
+
+
+def late(install) -> None:
+    """A plugin whose classes are imported when they are used."""
+    site = Path(install("late-house", {"lazy": LAZY}))
+    parts = "from attrs import frozen\n@frozen\nclass Even:\n    p: float = 0.5\nclass Plain: pass\n"
+    (site / "late_house_parts.py").write_text(parts)
+    (site / "late_house_bad.py").write_text("import no_such_package")
+    (site / "late_house_exits.py").write_text("raise SystemExit(3)")
+
+
+def test_a_class_named_by_its_place_is_imported_when_it_is_used(install, monkeypatch) -> None:
+    late(install)
+    monkeypatch.delitem(sys.modules, "late_house_parts", raising=False)
+    found = discover().find("router", "even")
+    assert "late_house_parts" not in sys.modules
+    assert found.cls(p=0.25).p == 0.25
+    assert found.cls is sys.modules["late_house_parts"].Even
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("bad", "cannot import 'late_house_bad:Even': ModuleNotFoundError: No module named 'no_such_package'"),
+        ("exits", "cannot import 'late_house_exits:Even': SystemExit: 3"),
+        ("gone", "cannot import 'late_house_parts:Gone': AttributeError: "),
+        ("plain", "the class of 'plain' must be an attrs class, not 'late_house_parts:Plain'"),
+    ],
+)
+def test_a_class_that_cannot_be_had_is_told_at_its_line_with_the_plugins_name(install, tmp_path, name, why) -> None:
+    late(install)
+    path = tmp_path / "r.yaml"
+    path.write_text(f"router:\n  use: {name}\n")
+    with pytest.raises(RecipeError) as told:
+        load_recipe(path, catalogue=discover())
+    line = f"2:8: router: {name!r} of plugin 'lazy' of late-house 1.0 is broken: {why}"
+    assert [str(problem) for problem in told.value.problems if line in str(problem)]
 
 
 OBSERVER = """

@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 
-from clora.catalogue import Catalogue, Plugin
+from clora.catalogue import Catalogue, Plugin, Registered
+from clora.errors import CloraError, printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--json", action="store_true", help="print the list as JSON")
+    parser.add_argument(
+        "--load", action="store_true", help="import every component too, as a recipe that uses it would"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the list; a broken plugin is no failure of this command."""
+    """Print the list; the exit code is 1 where a plugin is broken or, with --load, a component of it."""
     from clora.plugins import discover
 
     catalogue = discover()
     print(as_json(catalogue) if args.json else as_text(catalogue))
-    return 0
+    broken = [problem for component in catalogue.components if args.load for problem in _problems(component)]
+    for problem in broken:
+        print(problem, file=sys.stderr)
+    return int(bool(broken) or any(plugin.state == "broken" for plugin in catalogue.plugins))
+
+
+def _problems(component: Registered) -> Iterator[str]:
+    """What keeps a component from being used; nothing where its class is there."""
+    try:
+        _ = component.cls
+    except CloraError as error:
+        yield printable(str(error))
 
 
 def as_json(catalogue: Catalogue) -> str:

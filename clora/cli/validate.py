@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the recipe, its data and its teachers' files, and those of the recipe it adds; print the cost."""
-    from clora.memory_plan import capacity
+    from clora.memory_plan import capacity, own_capacity
 
-    room = capacity(args.memory)
+    room = None if args.memory is None else capacity(args.memory)
     recipe, _ = loaded(args)
     plan = checked(recipe, plus=True)
     from clora.cost import cost
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         doubts += more
     else:
         read = "pictures were read as far as their headers; `--data` decodes every one" if plan.pictures() else ""
-    print(cost(plan, room))
+    print(cost(plan, own_capacity() if room is None else room))
     if read:
         print(read)
     warned = f"; {doubts} warning{'s' * (doubts != 1)} above" if doubts else ""

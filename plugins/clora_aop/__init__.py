@@ -8,6 +8,4 @@ from clora.api import Component, hookimpl
 @hookimpl
 def clora_prompts() -> list[Component]:
     """Register the prompt strategies `aop` and `shared`."""
-    from clora_aop.prompting import Aop, Shared
-
-    return [Component("aop", Aop), Component("shared", Shared)]
+    return [Component("aop", "clora_aop.prompting:Aop"), Component("shared", "clora_aop.prompting:Shared")]

@@ -8,7 +8,4 @@ from clora.api import Component, hookimpl
 @hookimpl
 def clora_captioners() -> list[Component]:
     """Register the captioners `qwen_vl` and `openai`."""
-    from clora_captions.openai import OpenAi
-    from clora_captions.qwen_vl import QwenVl
-
-    return [Component("qwen_vl", QwenVl), Component("openai", OpenAi)]
+    return [Component("qwen_vl", "clora_captions.qwen_vl:QwenVl"), Component("openai", "clora_captions.openai:OpenAi")]

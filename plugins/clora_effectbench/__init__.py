@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from clora.api import hookimpl
-
-if TYPE_CHECKING:
-    from clora.api import Component
+from clora.api import Component, hookimpl
 
 
 @hookimpl
 def clora_metrics() -> list[Component]:
     """Register the metrics `truth`, `to_teacher` and `similarity`."""
-    from clora.api import Component
-    from clora_effectbench.similarity import SimilarityMetric
-    from clora_effectbench.to_teacher import ToTeacherMetric
-    from clora_effectbench.truth import TruthMetric
-
     return [
-        Component("truth", TruthMetric),
-        Component("to_teacher", ToTeacherMetric),
-        Component("similarity", SimilarityMetric),
+        Component("truth", "clora_effectbench.truth:TruthMetric"),
+        Component("to_teacher", "clora_effectbench.to_teacher:ToTeacherMetric"),
+        Component("similarity", "clora_effectbench.similarity:SimilarityMetric"),
     ]

@@ -8,14 +8,10 @@ from clora.api import Component, hookimpl
 @hookimpl
 def clora_backbones() -> list[Component]:
     """`backbone: {use: emoji}`."""
-    from .backbone import EmojiBackbone
-
-    return [Component("emoji", EmojiBackbone)]
+    return [Component("emoji", "clora_emoji.backbone:EmojiBackbone")]
 
 
 @hookimpl
 def clora_datasets() -> list[Component]:
     """`dataset: {use: emoji}`."""
-    from .dataset import EmojiDataset
-
-    return [Component("emoji", EmojiDataset)]
+    return [Component("emoji", "clora_emoji.dataset:EmojiDataset")]

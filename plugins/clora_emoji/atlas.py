@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
-import numpy
-import torch
-from PIL import Image
 
 from clora.api import quoted, read_json
+
+if TYPE_CHECKING:
+    import torch
 
 ASSETS = Path(__file__).parent / "assets"
 ARTISTS = ("noto", "noto-v1", "twemoji", "fluent-emoji-flat", "fluent-emoji-high-contrast")
@@ -52,6 +53,10 @@ def pictures(artist: str) -> torch.Tensor:
 
     Raises ValueError for an unknown artist or an atlas of the wrong size.
     """
+    import numpy
+    import torch
+    from PIL import Image
+
     if artist not in ARTISTS:
         raise ValueError(f"unknown artist {quoted(artist)}; there are {', '.join(ARTISTS)}")
     count = len(subjects())

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from attrs import frozen
-from torch.nn.functional import interpolate, pad
 
 from clora.api import (
     CloraError,
-    Conditions,
     Footprint,
-    Schedule,
     TokenShift,
-    Words,
     config_fields,
     files_problems,
     read_config,
@@ -28,7 +23,13 @@ from clora.api import (
     weights_problems,
 )
 
-from . import codec, network, words
+from .model_config import BASE, FIELDS, GRID, SHIFT, misfits
+from .words import MAX_TOKENS
+
+if TYPE_CHECKING:
+    import torch
+
+    from .loaded import LoadedEmoji
 
 #: the linears of a block that carry adapters, with (inputs, outputs) in multiples of the model's width
 TAILS: Mapping[str, tuple[int, int]] = {
@@ -42,16 +43,12 @@ TAILS: Mapping[str, tuple[int, int]] = {
 #: what a token keeps in each block for the backward pass, in multiples of the model's width (measured at rank 16)
 KEPT = 24
 
-#: what the levels of this world's 64 tokens are shifted by: measured, and docs/science.md has the measurements. The
-#: paper's 3 for 4,096 tokens moved as Stable Diffusion 3 does, with the square root, gives 0.375; 0.5 was worse than 1
-SHIFT = 1.0
-
 
 @frozen
 class EmojiBackbone:
     """YAML: `backbone: {use: emoji}`; `weights` is a diffusers folder with config.json and safetensors."""
 
-    weights: Path = network.BASE
+    weights: Path = BASE
 
     def check(self) -> Iterable[str]:
         """Problems with the weights' folder, before anything is loaded."""
@@ -71,8 +68,8 @@ class EmojiBackbone:
         """config.json, every field of its type and in its range. Raises CloraError where one is not."""
         path = self.weights / "config.json"
         config = read_config(path, self.weights)
-        config_fields.check_fields(config, network.FIELDS, shown(path))
-        for problem in network.misfits(config):
+        config_fields.check_fields(config, FIELDS, shown(path))
+        for problem in misfits(config):
             raise CloraError(f"{shown(path)}: {problem}")
         return config
 
@@ -102,13 +99,13 @@ class EmojiBackbone:
         """Bytes of the weights in float32, and of a row of MAX_TOKENS words with two pictures; no weights are read."""
         config = self._config()
         width = config["num_attention_heads"] * config["attention_head_dim"]
-        tokens = words.MAX_TOKENS + 2 * network.GRID**2
+        tokens = MAX_TOKENS + 2 * GRID**2
         stored = sum(file.stat().st_size for file in self.weights.glob("*.safetensors") if file.is_file())
         return Footprint(2 * stored, 4 * KEPT * width * config["num_layers"] * tokens)  # stored in bfloat16
 
     def shift_for(self, size: tuple[int, int] | None) -> TokenShift:
         """The measured one: its pictures are always 32 x 32."""
-        return TokenShift(SHIFT, f"{network.GRID**2} tokens: measured for the emoji model")
+        return TokenShift(SHIFT, f"{GRID**2} tokens: measured for the emoji model")
 
     def digest(self) -> str:
         """A hash of configuration and weights."""
@@ -122,40 +119,7 @@ class EmojiBackbone:
 
     def load(self, device: torch.device) -> LoadedEmoji:
         """The model in float32 on a device."""
+        from . import network
+        from .loaded import LoadedEmoji
+
         return LoadedEmoji(network.load(self.weights), device)
-
-
-class LoadedEmoji:
-    """The model in memory, with hashed words for a text encoder and patches for a VAE."""
-
-    def __init__(self, transformer: torch.nn.Module, device: torch.device) -> None:
-        self.network = transformer.requires_grad_(False).to(device)
-
-    def fit(self, picture: torch.Tensor) -> torch.Tensor:
-        """A picture [1, 3, H, W] padded with white to a square and resized to [1, 3, 32, 32]."""
-        height, width = picture.shape[-2:]
-        side = max(height, width)
-        top, left = (side - height) // 2, (side - width) // 2
-        square = pad(picture, (left, side - width - left, top, side - height - top), value=1.0)
-        return interpolate(square, (32, 32), mode="bilinear", antialias=True, align_corners=False).clamp(-1, 1)
-
-    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> Words:
-        """Words [B] -> text [B, L, 128], mask [B, L]; these words do not depend on the pictures."""
-        return Words(*words.encode(prompts))
-
-    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Pictures [B, 3, 32, 32] -> latents [B, 48, 8, 8]."""
-        return codec.to_latents(images)
-
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents [B, 48, 8, 8] -> pictures [B, 3, 32, 32], clamped to [-1, 1]."""
-        return codec.to_pixels(latents).clamp(-1, 1)
-
-    def schedule(self, steps: int, latents: torch.Tensor) -> Schedule:
-        """The levels of as many steps for 64 tokens, what `teacher.shift: null` samples at."""
-        return Schedule.shifted(steps, SHIFT)
-
-    def velocity(self, x_sigma: torch.Tensor, sigma: torch.Tensor, conditions: Conditions) -> torch.Tensor:
-        """eps - x0 at x_sigma [B, 48, 8, 8], sigma [B]."""
-        text, mask, source = conditions.text, conditions.mask, conditions.source
-        return network.velocity(self.network, x_sigma, sigma, text, mask, source)

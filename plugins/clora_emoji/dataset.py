@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, overload
+from functools import cache
+from typing import TYPE_CHECKING, Literal, overload
 
-import torch
 from attrs import field, frozen
 from attrs.validators import in_
 
 from clora.api import GeneralItem, Split, nearest, quoted
 
 from . import atlas
-from .effects import EFFECTS, training_subjects
-from .general import GENERAL
+
+if TYPE_CHECKING:
+    import torch
+
+    from .general import GeneralEdit
 
 SOURCE_ARTIST = "noto"
-_EDIT_OF = {phrasing: edit for edit in GENERAL.values() for phrasing in edit.phrasings}
+
+
+@cache
+def _edits() -> dict[str, GeneralEdit]:
+    """Every wording of every instruction, and what it does to a picture."""
+    from .general import GENERAL
+
+    return {phrasing: edit for edit in GENERAL.values() for phrasing in edit.phrasings}
 
 
 def _mixed(names: Sequence[str]) -> list[str]:
@@ -79,6 +89,8 @@ class EmojiDataset:
 
         Raises ValueError for an unknown effect.
         """
+        from .effects import EFFECTS, training_subjects
+
         if effect not in EFFECTS:
             near = nearest(effect, EFFECTS)
             hint = f"; did you mean {near!r}?" if near else ""
@@ -87,7 +99,7 @@ class EmojiDataset:
 
     def general(self, split: Split) -> Sequence[GeneralItem]:
         """Every subject of the split with every instruction in each of its wordings."""
-        return _Items(_mixed(atlas.select("train")) if split == "train" else self.judged(), tuple(_EDIT_OF))
+        return _Items(_mixed(atlas.select("train")) if split == "train" else self.judged(), tuple(_edits()))
 
     def images(self, names: Sequence[str]) -> torch.Tensor:
         """Noto's drawings, float32 [B, 3, 32, 32] in [-1, 1]."""
@@ -95,8 +107,13 @@ class EmojiDataset:
 
     def truth(self, effect: str, names: Sequence[str], images: torch.Tensor | None = None) -> torch.Tensor:
         """What the effect makes of Noto's drawings, or of `images` in their stead, [B, 3, 32, 32] in [-1, 1]."""
+        from .effects import EFFECTS
+
         return EFFECTS[effect].apply(self.images(names) if images is None else images, tuple(names))
 
     def general_truth(self, items: Sequence[GeneralItem]) -> torch.Tensor:
         """What the instructions make of their pictures, [B, 3, 32, 32] in [-1, 1]."""
-        return torch.stack([_EDIT_OF[item.instruction].apply(self.images([item.source])[0]) for item in items])
+        import torch
+
+        edits = _edits()
+        return torch.stack([edits[item.instruction].apply(self.images([item.source])[0]) for item in items])

@@ -7,10 +7,12 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from statistics import NormalDist
-
-import torch
+from typing import TYPE_CHECKING
 
 from clora.api import CloraError, quoted
+
+if TYPE_CHECKING:
+    import torch
 
 WIDTH = 128
 MAX_TOKENS = 32
@@ -33,6 +35,8 @@ def tokenise(prompt: str) -> list[str]:
 @cache
 def vector(token: str) -> torch.Tensor:
     """Return the float32 [128] vector of a token, mean 0 and variance 1, the same on every machine."""
+    import torch
+
     digest = hashlib.shake_256(token.encode()).digest(2 * WIDTH)
     normal = NormalDist()
     values = [
@@ -48,6 +52,8 @@ def encode(prompts: Sequence[str], length: int | None = None) -> tuple[torch.Ten
 
     Raises PromptError when a prompt has more tokens than ``length`` or than 32.
     """
+    import torch
+
     tokens = [tokenise(prompt) for prompt in prompts]
     longest = max((len(row) for row in tokens), default=1)
     limit = MAX_TOKENS if length is None else length

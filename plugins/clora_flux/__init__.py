@@ -8,6 +8,4 @@ from clora.api import Component, hookimpl
 @hookimpl
 def clora_backbones() -> list[Component]:
     """`backbone: {use: flux_kontext}`."""
-    from .backbone import FluxKontext
-
-    return [Component("flux_kontext", FluxKontext)]
+    return [Component("flux_kontext", "clora_flux.backbone:FluxKontext")]

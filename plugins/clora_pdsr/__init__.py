@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from clora.api import Component, hookimpl
-
-if TYPE_CHECKING:
-    from clora_pdsr.router import Pdsr as Pdsr
 
 
 @hookimpl
 def clora_routers() -> list[Component]:
     """Register the router `pdsr`."""
-    from clora_pdsr.router import Pdsr
-
-    return [Component("pdsr", Pdsr)]
+    return [Component("pdsr", "clora_pdsr.router:Pdsr")]

@@ -8,6 +8,7 @@ from clora.api import Component, hookimpl
 @hookimpl
 def clora_datasets() -> list[Component]:
     """Register the dataset `pictures`, also under its first name, `jsonl`."""
-    from clora_pictures.dataset import PicturesDataset
-
-    return [Component("pictures", PicturesDataset), Component("jsonl", PicturesDataset)]
+    return [
+        Component("pictures", "clora_pictures.dataset:PicturesDataset"),
+        Component("jsonl", "clora_pictures.dataset:PicturesDataset"),
+    ]

@@ -8,6 +8,4 @@ from clora.api import Component, hookimpl
 @hookimpl
 def clora_backbones() -> list[Component]:
     """`backbone: {use: qwen_image_edit}`."""
-    from .backbone import QwenImageEdit
-
-    return [Component("qwen_image_edit", QwenImageEdit)]
+    return [Component("qwen_image_edit", "clora_qwen.backbone:QwenImageEdit")]

@@ -8,7 +8,7 @@ from clora.api import Component, hookimpl
 @hookimpl
 def clora_losses() -> list[Component]:
     """Register the losses `ta_fm` and `velocity_matching`."""
-    from clora_tafm.anchoring import TaFm
-    from clora_tafm.velocity import VelocityMatching
-
-    return [Component("ta_fm", TaFm), Component("velocity_matching", VelocityMatching)]
+    return [
+        Component("ta_fm", "clora_tafm.anchoring:TaFm"),
+        Component("velocity_matching", "clora_tafm.velocity:VelocityMatching"),
+    ]

@@ -8,6 +8,4 @@ from clora.api import Component, hookimpl
 @hookimpl
 def clora_teachers() -> list[Component]:
     """Register the teachers `bank`."""
-    from clora_teachers.bank import Bank
-
-    return [Component("bank", Bank)]
+    return [Component("bank", "clora_teachers.bank:Bank")]

@@ -38,6 +38,8 @@ def __getattr__(name: str) -> Any:
 @hookimpl
 def clora_kernels() -> list[Component]:
     """Register the kernels `auto`, `eager` and `triton`."""
-    from clora_triton.kernels import Auto, Eager, Triton
-
-    return [Component("auto", Auto), Component("eager", Eager), Component("triton", Triton)]
+    return [
+        Component("auto", "clora_triton.kernels:Auto"),
+        Component("eager", "clora_triton.kernels:Eager"),
+        Component("triton", "clora_triton.kernels:Triton"),
+    ]

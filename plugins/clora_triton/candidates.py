@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch
 from torch.nn.functional import linear
 
 from clora_triton.call import Call, Grads, Implementation, Needs, rows_as_matrix
 from clora_triton.cpu import Packed
+from clora_triton.installed import has_triton
 from clora_triton.merged import merge
 
 
@@ -126,11 +125,6 @@ CANDIDATES: dict[str, Implementation] = {
     "fused": Fused(),
 }
 TRITON = ("parts", "fused")
-
-
-def has_triton() -> bool:
-    """True where the package triton is installed (it has wheels for Linux alone)."""
-    return find_spec("triton") is not None
 
 
 def usable(call: Call, grad: bool, kernel: str) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from clora_triton.call import Call, Implementation, Needs
-from clora_triton.candidates import CANDIDATES, has_triton, usable
+from clora_triton.candidates import CANDIDATES, usable
 from clora_triton.choices import Choices, cache_folder
+from clora_triton.installed import has_triton
 
 #: seconds that one pass of a candidate takes on a call
 Timer = Callable[[Implementation, Call, bool], float]

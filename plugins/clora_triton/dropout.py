@@ -12,6 +12,7 @@ from functools import cache
 import torch
 
 from clora_triton.call import Call, Dropout
+from clora_triton.installed import has_triton
 
 #: numbers of x that share a generator's stream on a CPU; a multiple of 4
 BLOCK = 1 << 16
@@ -41,9 +42,7 @@ def keep_mask(call: Call, adapter: int, at: slice) -> torch.Tensor | None:
 @cache
 def _counted() -> bool:
     """True where there is Triton, whose kernels make the mask in passing, and every candidate then has theirs."""
-    from importlib.util import find_spec
-
-    return find_spec("triton") is not None
+    return has_triton()
 
 
 def written(dropout: Dropout, adapter: int, at: slice, columns: int) -> torch.Tensor:

@@ -1,22 +1,25 @@
-"""The components of a recipe's `kernels:` section."""
+"""The components of a recipe's `kernels:` section.
+
+What computes is imported by the call: a recipe that is only looked at needs no torch. An import of what is there
+already takes a microsecond, a linear a hundred.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import torch
 from attrs import frozen
-from torch.nn.functional import linear
 
-from clora_triton.candidates import has_triton
-from clora_triton.checks import check_base, check_rows
-from clora_triton.groups import Linear, lora_linears
-from clora_triton.mlp import ACTIVATIONS, lora_mlp
-from clora_triton.op import Segment, lora_linear
+from clora_triton.installed import has_triton
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
+
+    from clora_triton.groups import Linear
+    from clora_triton.op import Segment
 
 
 @frozen
@@ -27,6 +30,10 @@ class Eager:
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, segments: Sequence[Segment]
     ) -> torch.Tensor:
         """y = x W^T + b + scale (x A^T) B^T, row segment by row segment; x [B, ..., in] -> [B, ..., out]."""
+        from torch.nn.functional import linear
+
+        from clora_triton.checks import check_base, check_rows
+
         check_base(x, weight, bias)
         check_rows([rows for rows, *_ in segments], x.shape[0])
         y = linear(x, weight, bias)
@@ -52,10 +59,14 @@ class Auto:
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, segments: Sequence[Segment]
     ) -> torch.Tensor:
         """x [B, ..., in] -> [B, ..., out]."""
+        from clora_triton.op import lora_linear
+
         return lora_linear(x, weight, bias, segments)
 
     def group(self, x: torch.Tensor, linears: Sequence[Linear]) -> list[torch.Tensor]:
         """x [B, ..., in] -> [B, ..., out] of every linear."""
+        from clora_triton.groups import lora_linears
+
         return lora_linears(x, linears)
 
     def mlp(self, x: torch.Tensor, up: Linear, down: Linear, activation: str) -> torch.Tensor:
@@ -63,12 +74,17 @@ class Auto:
 
         On a CPU, whose memory is large, from its parts: there a second pass of a GELU takes longer than it is worth.
         """
+        from clora_triton.mlp import ACTIVATIONS, lora_mlp
+        from clora_triton.op import lora_linear
+
         if x.device.type == "cpu":
             return lora_linear(ACTIVATIONS[activation].of(lora_linear(x, *up)), *down)
         return lora_mlp(x, up, down, activation=activation)
 
     def explain(self, device: torch.device) -> str:
         """What computes on this device, and why."""
+        import torch
+
         if device.type != "cuda":
             how = f"packed products in torch, as there is no kernel for {device.type}; adapters of many rows are merged"
         elif not has_triton():
@@ -88,18 +104,26 @@ class Triton:
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, segments: Sequence[Segment]
     ) -> torch.Tensor:
         """x [B, ..., in] -> [B, ..., out]."""
+        from clora_triton.op import lora_linear
+
         return lora_linear(x, weight, bias, segments, kernel="triton")
 
     def group(self, x: torch.Tensor, linears: Sequence[Linear]) -> list[torch.Tensor]:
         """x [B, ..., in] -> [B, ..., out] of every linear."""
+        from clora_triton.groups import lora_linears
+
         return lora_linears(x, linears, kernel="triton")
 
     def mlp(self, x: torch.Tensor, up: Linear, down: Linear, activation: str) -> torch.Tensor:
         """down(activation(up(x))), x [B, ..., in] -> [B, ..., out]."""
+        from clora_triton.mlp import lora_mlp
+
         return lora_mlp(x, up, down, activation=activation, kernel="triton")
 
     def check(self) -> Iterable[str]:
         """What is missing here."""
+        import torch
+
         if not has_triton():
             yield "`triton` needs the package triton (pip install 'clora[triton]'); `auto` works without"
         elif not torch.cuda.is_available():

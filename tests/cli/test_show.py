@@ -71,7 +71,7 @@ def test_show_tells_every_mistake_and_exits_two(recipe: Path, capsys: pytest.Cap
 
 
 def test_plugins(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plugins"]) == 0
+    assert main(["plugins"]) == 1  # one is broken
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "one loaded one-house 0.3" in lines
     assert "router: one, two" in lines
@@ -81,12 +81,24 @@ def test_plugins(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_plugins_as_json(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plugins", "--json"]) == 0
+    assert main(["plugins", "--json"]) == 1
     rows = {row["plugin"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["one"]["state"] == "loaded"
     assert rows["one"]["components"]["router"] == ["one", "two"]
     assert rows["one"]["observes"] == ["clora_run_started"]
     assert (rows["gone"]["state"], rows["gone"]["components"]) == ("broken", {})
+
+
+def test_plugins_are_well_where_none_is_broken(install, capsys: pytest.CaptureFixture[str]) -> None:
+    lazy = PARTS.replace('Component("two", Part)', 'Component("two", "two_house_two:Gone")')
+    install("two-house", {"two": lazy})
+    assert main(["plugins"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["plugins", "--load"]) == 1  # a class that is not there is known once it is asked for
+    told = (
+        "router: 'two' of plugin 'two' of two-house 1.0 is broken: cannot import 'two_house_two:Gone': AttributeError"
+    )
+    assert capsys.readouterr().err.startswith(told)
 
 
 def test_show_prints_nothing_that_steers_a_terminal(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ def card(
 
 
 def test_aop_registers_both_strategies():
-    assert [(c.name, c.cls) for c in clora_prompts()] == [("aop", Aop), ("shared", Shared)]
+    assert [(c.name, c.load()) for c in clora_prompts()] == [("aop", Aop), ("shared", Shared)]
 
 
 def test_aop_student_reads_trigger_and_caption_teacher_its_prompt():

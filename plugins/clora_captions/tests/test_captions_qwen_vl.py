@@ -99,7 +99,7 @@ def made_tokens(loaded: QwenVl, monkeypatch, request: str, pairs) -> tuple[dict,
 
 
 def test_captions_plugin_registers_both_captioners():
-    assert [(c.name, c.cls) for c in clora_captioners()] == [("qwen_vl", QwenVl), ("openai", OpenAi)]
+    assert [(c.name, c.load()) for c in clora_captioners()] == [("qwen_vl", QwenVl), ("openai", OpenAi)]
 
 
 def test_captions_qwen_vl_reads_pictures_where_the_words_say_so(loaded, monkeypatch, pairs):

@@ -58,7 +58,7 @@ def stops(scene: Scene) -> torch.Tensor:
 
 
 def test_dmd_registers_its_simulations():
-    assert [(c.name, c.cls) for c in clora_simulations()] == [("backward", Backward), ("target", Target)]
+    assert [(c.name, c.load()) for c in clora_simulations()] == [("backward", Backward), ("target", Target)]
     assert isinstance(Backward(), SharesTrajectory)
     assert not isinstance(Target(), SharesTrajectory)
     assert list(Backward().check_schedule(Schedule.shifted(1, 3.0))) == []

@@ -65,7 +65,7 @@ def run(loss: Dmd, scene: Scene, x0: torch.Tensor) -> tuple[LossTerm, Roles]:
 
 
 def test_dmd_registers_its_losses():
-    assert [(c.name, c.cls) for c in clora_losses()] == [("dmd", Dmd), ("critic_flow_matching", CriticFlowMatching)]
+    assert [(c.name, c.load()) for c in clora_losses()] == [("dmd", Dmd), ("critic_flow_matching", CriticFlowMatching)]
     for loss in (Dmd("backward"), CriticFlowMatching("backward")):
         assert isinstance(loss, UsesSimulation)
         assert isinstance(loss, UsesCritic)

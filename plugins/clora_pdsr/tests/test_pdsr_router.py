@@ -20,7 +20,7 @@ def routes(router: Pdsr, steps: int, rows: int = 4, draws: Draws = DRAWS) -> lis
 
 
 def test_pdsr_registers_itself():
-    assert [(c.name, c.cls) for c in clora_routers()] == [("pdsr", Pdsr)]
+    assert [(c.name, c.load()) for c in clora_routers()] == [("pdsr", Pdsr)]
 
 
 @pytest.mark.parametrize("per", ["row", "batch"])

@@ -45,7 +45,7 @@ def told(folder: Path, *rows: object, general: bool = False, **keys: bool) -> li
 
 
 def test_pictures_registers_itself():
-    assert [(c.name, c.cls) for c in clora_datasets()] == [("pictures", PicturesDataset), ("jsonl", PicturesDataset)]
+    assert [(c.name, c.load()) for c in clora_datasets()] == [("pictures", PicturesDataset), ("jsonl", PicturesDataset)]
     dataset = PicturesDataset(effects=Path("x.jsonl"))
     assert isinstance(dataset, Checked)
     assert isinstance(dataset, HasPairs)

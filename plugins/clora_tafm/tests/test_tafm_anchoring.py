@@ -21,7 +21,7 @@ def a_scene(seed: int = 3, rows: int = 3, **more):
 
 
 def test_tafm_registers_itself():
-    registered = [(c.name, c.cls) for c in clora_losses()]
+    registered = [(c.name, c.load()) for c in clora_losses()]
     assert registered == [("ta_fm", TaFm), ("velocity_matching", VelocityMatching)]
 
 

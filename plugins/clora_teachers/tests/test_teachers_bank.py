@@ -58,7 +58,7 @@ def entry(**changes: str | None) -> str:
 
 
 def test_teachers_bank_registers_itself():
-    assert [(c.name, c.cls) for c in clora_teachers()] == [("bank", Bank)]
+    assert [(c.name, c.load()) for c in clora_teachers()] == [("bank", Bank)]
     assert isinstance(Bank(Path("x.yaml")), Checked)
 
 

@@ -9,8 +9,9 @@ import sys
 import pytest
 import torch
 from clora_triton.call import Dropout
-from clora_triton.candidates import CANDIDATES, TRITON, has_triton
+from clora_triton.candidates import CANDIDATES, TRITON
 from clora_triton.dropout import written
+from clora_triton.installed import has_triton
 from clora_triton.op import lora_linear
 from clora_triton.reference import reference
 

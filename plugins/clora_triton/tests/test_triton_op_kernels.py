@@ -27,7 +27,7 @@ def a_case(rows: int = 12, tokens: int = 128):
 
 
 def test_they_are_registered_under_their_names() -> None:
-    assert {component.name: component.cls for component in clora_kernels()} == {
+    assert {component.name: component.load() for component in clora_kernels()} == {
         "auto": Auto,
         "eager": Eager,
         "triton": Triton,
