@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,9 @@ from typing import Any
 import pytest
 import torch
 from attrs import frozen
-from PIL import Image
 from ranks_as_one import Joined, Noted, Together
+from tiny_recipe import tiny_recipe
 
-from clora.lora_files.reader import LoraDelta
-from clora.lora_files.writer import write_lora
 from clora.memory.settings import NetworkMemory
 from clora.plan import Plan, make_plan
 from clora.plugins import discover
@@ -164,36 +161,6 @@ def _round_robin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("sets", OTHERS.values(), ids=OTHERS)
 def test_twelve_rows_are_twelve_ranks_of_one_row_whatever_the_settings(sets: tuple[str, ...], emoji: Setting) -> None:
     emoji.check(plan_of(RECIPES / "collection.yaml", (*EMOJI, *sets)))
-
-
-def tiny_recipe(folder: Path, backbone: dict[str, Any], shapes: dict[str, tuple[int, int]]) -> Path:
-    """A recipe on a tiny model: two random teachers, a few pictures of 32 x 48."""
-    generator = torch.Generator().manual_seed(0)
-    bank, rows = [], []
-    for name in ("ink", "wool"):
-        factors = {m: [torch.randn(2, n, generator=generator) for n in shape] for m, shape in shapes.items()}
-        write_lora(folder / f"{name}.safetensors", {m: LoraDelta(a, b.T, 0.02) for m, (a, b) in factors.items()})
-        bank.append(
-            {"name": name, "lora": f"{name}.safetensors", "teacher_prompt": "turn it", "caption": f"all {name}"}
-        )
-        rows += [{"source": f"{i}.png", "effect": name, "split": ("train", "test")[i]} for i in range(2)]
-    for i in range(2):
-        pixels = torch.randint(0, 256, (32, 48, 3), generator=generator, dtype=torch.uint8)
-        Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
-    (folder / "effects.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    plain = [{"source": f"{i}.png", "instruction": "make it", "split": ("train", "test")[i]} for i in range(2)]
-    (folder / "general.jsonl").write_text("\n".join(map(json.dumps, plain)))
-    tree = {
-        "extends": str(RECIPES / "collection.yaml"),
-        "backbone": backbone,
-        "dataset": {"use": "jsonl", "effects": "effects.jsonl", "general": "general.jsonl", "size": [32, 48]},
-        "teachers": {"use": "bank", "manifest": "bank.yaml"},
-        "metrics": None,
-        "device": "cpu",
-    }
-    (folder / "bank.yaml").write_text(json.dumps(bank))
-    (folder / "tiny.yaml").write_text(json.dumps(tree))
-    return folder / "tiny.yaml"
 
 
 @pytest.mark.parametrize("family", ["qwen_image_edit", "flux_kontext"])
