@@ -52,6 +52,11 @@ class Registered:
         return self.component.name
 
     @property
+    def owner(self) -> str:
+        """What messages call it: `opd of clora-opd 0.2.0`."""
+        return f"{self.name} of {self.distribution} {self.version}"
+
+    @property
     def cls(self) -> type:
         """The component's class, imported now. Raises CloraError, naming the plugin, where it cannot be."""
         try:

@@ -18,6 +18,7 @@ from clora.flow import Schedule
 from clora.memory_plan import USABLE, phases, savings, teachers_bytes, trained_bytes, trained_numbers
 from clora.plan_numbers import notes
 from clora.protocols import trained_shapes
+from clora.routes import route_of
 from clora.seeding import Draws
 from clora.shifts import student_shift
 from clora.training.critics import own_critics
@@ -85,7 +86,7 @@ class _EmptyScenes:
 
     def scene(self, draws: Draws, phase: Phase, schedule: Schedule) -> Scene:
         rows = self.rows
-        route = self.plan.recipe.router.route(draws.named("router"), rows, self.effects)
+        route = route_of(self.plan.recipe, draws, self.effects, self.plan.owners, rows)
         empty = Conditions(torch.zeros(rows, 1, 1), torch.ones(rows, 1, dtype=torch.bool), torch.zeros(rows, 1, 2, 2))
         conditions = RoleConditions(empty, empty, empty)
         return Scene(
@@ -133,7 +134,8 @@ def count(plan: Plan, cycles: int = _CYCLES) -> Counted:
     counting, whole = _Count(recipe.train.pack), 0
     still = _NoUpdate(counting, len(recipe.losses) + (len(recipe.critic.losses) if recipe.critic else 0))
     parts = recipe, _EmptyScenes(plan, rows), counting, still, still
-    cycle = Cycle(*parts, own=dict.fromkeys(own_critics(recipe.critic), still))  # pyright: ignore[reportArgumentType]
+    own = dict.fromkeys(own_critics(recipe.critic), still)
+    cycle = Cycle(*parts, own=own, owners=plan.owners)  # pyright: ignore[reportArgumentType]
     done = 0.0
     with suppress(_Enough):
         while whole < cycles:
@@ -156,7 +158,7 @@ def lag_cost(plan: Plan) -> tuple[int, float] | None:
     rows = min(recipe.train.batch_size, MOST_ROWS)
     counting, scenes = _Count(recipe.train.pack), _EmptyScenes(plan, rows)
     still = _NoUpdate(counting, 1)
-    cycle = Cycle(recipe, scenes, counting, still, still)  # pyright: ignore[reportArgumentType]
+    cycle = Cycle(recipe, scenes, counting, still, still, owners=plan.owners)  # pyright: ignore[reportArgumentType]
     done = 0
     with suppress(_Enough):
         while done < _CYCLES:

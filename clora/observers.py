@@ -29,7 +29,7 @@ class Observer:
         """Call it; what it raises becomes a RuntimeWarning that names the plugin."""
         try:
             self.function(*(values[name] for name in self.arguments))
-        except Exception as error:  # someone else's code, which must not end a training run
+        except (Exception, SystemExit) as error:  # someone else's code, which must not end a training run
             why = f"{type(error).__name__}: {reason(error)}"
             warnings.warn(f"plugin {self.plugin}: {self.hook} raised {why}", RuntimeWarning, stacklevel=3)
 

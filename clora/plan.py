@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from clora.errors import QUOTED, CloraError, escaped, hint, quoted, shown
 from clora.extension import finished_effects, mixed, start_digest, start_problems
 from clora.flow import Schedule
 from clora.lora_files.base_weights import base_weights
 from clora.lora_files.teacher import judge
+from clora.owners import Owners, sentences
+from clora.plan_components import (
+    Finding,
+    checked,
+    components,
+    doubted,
+    incomplete,
+    metric_findings,
+    objective_findings,
+    picture_findings,
+)
 from clora.plan_numbers import number_findings, size_findings, teacher_strengths, unfed_losses
-from clora.plan_texts import MOST_TOLD, card_problems, instruction_problems
+from clora.plan_texts import MOST_TOLD, card_problems, instruction_problems, prompts_of
 from clora.protocols import (
-    Checked,
     ChecksCards,
-    ChecksDataset,
-    ChecksEvaluation,
     HasLocalWeights,
     ListsLoraFiles,
     ListsPictures,
     PictureRow,
     Tokenizes,
     TokenShift,
-    Warns,
 )
 from clora.recipe.checks import schedule_misfits
 from clora.recipe.problems import Problem, RecipeError
@@ -36,7 +44,6 @@ from clora.routes import slots_problem
 from clora.runs import digest_of
 from clora.seeding import Draws
 from clora.shifts import shift_of, told
-from clora.training.critics import critic_problems
 from clora.training.warm_start import decides, warm_start_doubts, warm_start_problems
 from clora.values import EffectCard, GeneralItem, Prompts
 
@@ -47,9 +54,6 @@ if TYPE_CHECKING:
     from clora.protocols import Teachers
     from clora.recipe.load import LoadedRecipe
     from clora.recipe.schema import Recipe
-
-#: (the recipe's dotted place that it concerns, one sentence)
-Finding = tuple[str, str]
 
 
 @frozen
@@ -65,6 +69,7 @@ class Plan:
     warnings: tuple[str, ...] = ()  # what is doubtful and refuses nothing, each with its place, as `RecipeError` has it
     schedule: str = ""  # the few steps in one line: their shift, what it follows from, the levels
     warm: str = ""  # the hash of all that decides the warm start
+    owners: Owners = field(factory=Owners)  # whose the recipe's components are
 
     def sources(self, effect: str) -> tuple[str, ...]:
         """The training pictures of an effect that the run uses."""
@@ -97,9 +102,11 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     Raises RecipeError with every problem found, each at the line that names the part it concerns.
     """
     recipe = loaded.recipe
-    problems = [(place, sentence) for place, part in components(recipe) for sentence in _checked(part)]
+    if lacking := incomplete(recipe):
+        raise _refusal(loaded, lacking)
+    problems = [(place, sentence) for place, part in components(recipe) for sentence in checked(part)]
     doubts: list[Finding] = []
-    problems += [*_objective(recipe), *size_findings(recipe), *_metrics(recipe)]
+    problems += [*objective_findings(recipe), *size_findings(recipe), *metric_findings(recipe)]
     cards: tuple[EffectCard, ...] = ()
     wrong = {place.split(".")[0] for place, _ in problems}
     few: TokenShift | None = None
@@ -112,29 +119,34 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
         texts = _texts(cards, general)
         problems += [*unknown, *(texts or [*_words(recipe, cards), *_pictures(recipe, cards, general)])]
         if cards and "warm_start" not in wrong:
-            problems += _warm_start(recipe, cards)
+            problems += _warm_start(recipe, cards, loaded.owners)
     if "backbone" not in wrong:
         problems += number_findings(recipe)
         wrong_files, doubts = _files(recipe, _lora_files(recipe, {place for place, _ in problems}), thorough)
         problems += wrong_files
     if _SUBJECT.isdisjoint(wrong):
         problems += _start(recipe, cards) if thorough else ()
-        problems += [*_routed(recipe, cards), *_sizes(recipe)] if not problems else ()
+        problems += [*_routed(recipe, cards, loaded.owners), *picture_findings(recipe)] if not problems else ()
     if problems:
-        raise RecipeError(Problem(loaded.mark_of(place), f"{place}: {sentence}") for place, sentence in problems)
+        raise _refusal(loaded, problems)
     assert few is not None  # else there is a problem
     recipe = evolve(recipe, student=evolve(recipe.student, shift=few.shift))
     loaded, schedule = loaded.having(recipe), told(few, recipe.student.steps)
-    prompts = {card.name: recipe.prompts.effect(card) for card in cards}
+    prompts = {card.name: prompts_of(recipe.prompts, card, loaded.owners) for card in cards}
     digest, warm = (
         _digest(each, cards, prompts) for each in (loaded.digest, digest_of_tree(loaded.tree, decides(recipe)))
     )
     warnings = _told(loaded, [*_warnings(recipe), *doubts]) if thorough else ()
-    if recipe.start is None or not thorough:  # a finished extension is used without the run that it began from
-        return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, tuple(prompts), warnings, schedule, warm)
-    mix = mixed(tuple(prompts), finished_effects(recipe.start.run), recipe.start.replay)
-    digest = digest_of([digest, start_digest(recipe.start)])
-    return Plan(recipe, digest, loaded.resolved_yaml(), cards, prompts, mix, warnings, schedule)
+    mix = tuple(prompts)
+    if recipe.start is not None and thorough:  # else a finished extension is used without the run that it began from
+        mix = mixed(mix, finished_effects(recipe.start.run), recipe.start.replay)
+        digest = digest_of([digest, start_digest(recipe.start)])
+    text, owners = loaded.resolved_yaml(), loaded.owners
+    return Plan(recipe, digest, text, cards, prompts, mix, warnings, schedule, warm, owners)
+
+
+def _refusal(loaded: LoadedRecipe, problems: Iterable[Finding]) -> RecipeError:
+    return RecipeError(Problem(loaded.mark_of(place), f"{place}: {sentence}") for place, sentence in problems)
 
 
 def _few_steps(recipe: Recipe) -> tuple[TokenShift | None, list[Finding]]:
@@ -153,8 +165,7 @@ def _few_steps(recipe: Recipe) -> tuple[TokenShift | None, list[Finding]]:
 
 def _warnings(recipe: Recipe) -> Iterable[Finding]:
     """What is doubtful in a recipe without mistakes: what its components say, and a warm start longer than the run."""
-    for place, part in components(recipe):
-        yield from ((place, sentence) for sentence in (part.warnings() if isinstance(part, Warns) else ()))
+    yield from doubted(recipe)
     yield from (("warm_start.updates", sentence) for sentence in warm_start_doubts(recipe))
 
 
@@ -164,8 +175,8 @@ def _told(loaded: LoadedRecipe, findings: Iterable[Finding]) -> tuple[str, ...]:
     for place, sentence in findings:
         places.setdefault(place, {})[sentence] = None
     lines: list[str] = []
-    for place, sentences in places.items():
-        told = list(sentences)
+    for place, found in places.items():
+        told = list(found)
         if len(told) > MOST_WARNINGS:
             told = [*told[:MOST_WARNINGS], f"{len(told) - MOST_WARNINGS:,} more warnings like these"]
         lines += [str(Problem(loaded.mark_of(place), f"{place}: {sentence}")) for sentence in told]
@@ -219,73 +230,23 @@ def _start(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
     yield from (("start.run", sentence) for sentence in start_problems(recipe.start, prompts))
 
 
-def _warm_start(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
+def _warm_start(recipe: Recipe, cards: tuple[EffectCard, ...], owners: Owners) -> Iterable[Finding]:
     """A warm start that teaches nothing, or does not belong to this run."""
     effects = tuple(card.name for card in cards)
-    yield from (("warm_start", sentence) for sentence in warm_start_problems(recipe, effects))
+    yield from (
+        ("warm_start", sentence) for sentence in warm_start_problems(recipe, effects, owners.within("warm_start"))
+    )
 
 
 def checked_cards(recipe: Recipe, places: Collection[str]) -> tuple[tuple[EffectCard, ...], list[Finding]]:
     """The recipe's effects for work that needs no whole plan, and the mistakes in the components at `places`."""
     findings = [
-        (place, sentence) for place, part in components(recipe) if place in places for sentence in _checked(part)
+        (place, sentence) for place, part in components(recipe) if place in places for sentence in checked(part)
     ]
     if findings:
         return (), findings
     cards, unknown = _chosen(recipe, _all_cards(recipe))
     return cards, [*unknown, *_card_texts(cards)]
-
-
-def components(recipe: Recipe) -> list[tuple[str, Any]]:
-    """Every component of a recipe with its place, such as `losses.bs_dmd`."""
-    single = {
-        "backbone": recipe.backbone,
-        "dataset": recipe.dataset,
-        "teachers": recipe.teachers,
-        "router": recipe.router,
-        "prompts": recipe.prompts,
-        "kernels": recipe.kernels,
-        "captioner": recipe.captioner,
-    }
-    groups = {"simulations": recipe.simulations, "losses": recipe.losses, "metrics": recipe.metrics}
-    if recipe.critic is not None:
-        groups["critic.losses"] = recipe.critic.losses
-    if recipe.warm_start is not None:
-        single["warm_start.router"] = recipe.warm_start.router
-        groups["warm_start.losses"] = recipe.warm_start.losses
-    if recipe.start is not None:
-        groups["start.teachers"] = recipe.start.teachers
-    found = [(place, part) for place, part in single.items() if part is not None]
-    return found + [(f"{place}.{name}", part) for place, group in groups.items() for name, part in group.items()]
-
-
-def _checked(part: Any) -> Iterable[str]:
-    return part.check() if isinstance(part, Checked) else ()
-
-
-def _objective(recipe: Recipe) -> Iterable[Finding]:
-    """Sections that contradict one another: something to train without a loss, a critic without one."""
-    if recipe.serve.adapter == "student" and not recipe.losses:
-        yield "losses", "nothing is trained, but `serve.adapter: student` serves what was trained"
-    if recipe.critic is not None and not recipe.critic.losses:
-        yield "critic", "the critic has no losses; add some under critic.losses, or remove it with `critic: null`"
-    yield from critic_problems(recipe)
-    if recipe.critic is not None and recipe.critic.lag is not None and recipe.train.shard_base:
-        yield (
-            "critic.lag",
-            "it is not measured where processes share one base (train.shard_base); remove one of the two",
-        )
-
-
-def _metrics(recipe: Recipe) -> Iterable[Finding]:
-    """Metrics that could not measure this dataset's pictures once they are made, or not beside one another."""
-    for name, metric in recipe.metrics.items():
-        if isinstance(metric, ChecksDataset):
-            yield from ((f"metrics.{name}", sentence) for sentence in metric.check_dataset(recipe.dataset))
-        if isinstance(metric, ChecksEvaluation):
-            others = [other for key, other in recipe.metrics.items() if key != name]
-            found = metric.check_evaluation(recipe.evaluate.teacher, others)
-            yield from ((f"metrics.{name}", sentence) for sentence in found)
 
 
 def _chosen(recipe: Recipe, cards: tuple[EffectCard, ...]) -> tuple[tuple[EffectCard, ...], list[Finding]]:
@@ -305,7 +266,8 @@ def _chosen(recipe: Recipe, cards: tuple[EffectCard, ...]) -> tuple[tuple[Effect
 def _words(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
     if isinstance(recipe.prompts, ChecksCards):
         tokens = recipe.backbone.tokens if isinstance(recipe.backbone, Tokenizes) else None
-        yield from (("prompts", sentence) for sentence in recipe.prompts.check_cards(cards, tokens))
+        found = sentences("check_cards", partial(recipe.prompts.check_cards, cards, tokens))
+        yield from (("prompts", sentence) for sentence in found)
 
 
 def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...], general: Sequence[GeneralItem]) -> Iterable[Finding]:
@@ -325,20 +287,14 @@ def _pictures(recipe: Recipe, cards: tuple[EffectCard, ...], general: Sequence[G
         yield "dataset", "the general stream has no pictures"
 
 
-def _sizes(recipe: Recipe) -> Iterable[Finding]:
-    """Pictures that the backbone cannot take."""
-    if isinstance(recipe.backbone, ChecksDataset):
-        yield from (("dataset", sentence) for sentence in recipe.backbone.check_dataset(recipe.dataset))
-
-
-def _routed(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
+def _routed(recipe: Recipe, cards: tuple[EffectCard, ...], owners: Owners) -> Iterable[Finding]:
     """Fewer teachers on the device than a batch follows, and losses that no row comes to."""
     if recipe.serve.adapter == "student":
         effects = [card.name for card in cards]
-        problem = slots_problem(recipe, Draws(recipe.seed), effects)
+        problem = slots_problem(recipe, Draws(recipe.seed), effects, owners)
         if problem is not None:
             yield "teacher.slots", problem
-        yield from unfed_losses(recipe, effects)
+        yield from unfed_losses(recipe, effects, owners)
 
 
 def _texts(cards: tuple[EffectCard, ...], general: Sequence[GeneralItem]) -> list[Finding]:

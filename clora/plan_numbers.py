@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from clora.bounds import between
 from clora.errors import escaped
 from clora.lora_files.header import LoraFileError, inspect_header
+from clora.owners import Owners
 from clora.protocols import trained_shapes
 from clora.routes import first_step, foreseen, route_of
 from clora.runs import RunFolder
@@ -91,7 +92,7 @@ def teacher_strengths(cards: Sequence[EffectCard]) -> Iterable[str]:
             yield f"{escaped(card.name)}: {found}; it must be {STRENGTH}, or as far below 0"
 
 
-def unfed_losses(recipe: Recipe, effects: Sequence[str]) -> Iterable[tuple[str, str]]:
+def unfed_losses(recipe: Recipe, effects: Sequence[str], owners: Owners | None = None) -> Iterable[tuple[str, str]]:
     """A student that would never train: the router sends no row to a stream that any of its losses reads.
 
     As many rows are looked at as `foreseen` says; of a short run some that would follow it too, for other ranks draw
@@ -104,7 +105,7 @@ def unfed_losses(recipe: Recipe, effects: Sequence[str]) -> Iterable[tuple[str, 
     drawn: set[str] = set()
     beyond = range(recipe.train.steps, recipe.train.steps + FEWEST_ROWS // recipe.train.batch_size)
     for update in (*foreseen(recipe), *beyond):
-        rows = route_of(recipe, draws.at(first_step(recipe, update)), effects).rows
+        rows = route_of(recipe, draws.at(first_step(recipe, update)), effects, owners).rows
         drawn |= {row.stream for row in rows}
         if drawn & wanted:
             return

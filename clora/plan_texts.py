@@ -7,16 +7,31 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from clora.errors import quoted
+from clora.owners import Owners, came
 from clora.recipe.names import folder_name_problem
 from clora.untrusted import MAX_PROMPT, text_problem
+from clora.values import EffectCard, GeneralItem, Prompts
 
 if TYPE_CHECKING:
-    from clora.values import EffectCard, GeneralItem
+    from clora.protocols import PromptStrategy
 
 #: instructions that are looked at; a list of more is made by a rule, not written by hand
 MOST_ITEMS = 1_000_000
 #: mistakes that are told of one kind
 MOST_TOLD = 10
+
+
+def prompts_of(strategy: PromptStrategy, about: EffectCard | GeneralItem, owners: Owners) -> Prompts:
+    """The words of an effect or of an instruction. Raises ComponentError where the strategy gives none."""
+    what = quoted(about.name if isinstance(about, EffectCard) else about.instruction)
+    with owners.calling("prompts"):
+        words = strategy.effect(about) if isinstance(about, EffectCard) else strategy.general(about)
+    if not isinstance(words, Prompts):
+        raise owners.error("prompts", f"gave {came(words)} for {what}; expected Prompts")
+    for side, text in (("student", words.student), ("teacher", words.teacher)):
+        if not isinstance(text, str):
+            raise owners.error("prompts", f"gave {came(text)} as the {side}'s words for {what}; expected a text")
+    return words
 
 
 def card_problems(cards: Sequence[EffectCard]) -> Iterable[str]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
+
+from clora.errors import hint, quoted
+from clora.owners import Owners, came
+from clora.values import Route, Row, Stream
 
 if TYPE_CHECKING:
     from clora.recipe.schema import Recipe
     from clora.seeding import Draws
-    from clora.values import Route
+
+STREAMS: tuple[str, ...] = get_args(Stream)
 
 
 def first_step(recipe: Recipe, update: int) -> int:
@@ -16,14 +21,42 @@ def first_step(recipe: Recipe, update: int) -> int:
     return update * max(1, recipe.critic.updates if recipe.critic else 0)
 
 
-def route_of(recipe: Recipe, draws: Draws, effects: Sequence[str]) -> Route:
-    """The ways of the rows in the step of `draws`."""
-    return recipe.router.route(draws.named("router"), recipe.train.batch_size, effects)
+def route_of(
+    recipe: Recipe, draws: Draws, effects: Sequence[str], owners: Owners | None = None, rows: int | None = None
+) -> Route:
+    """The ways of the rows in the step of `draws`, a batch or so many. Raises ComponentError for what is no route."""
+    owners, rows = owners or Owners(), recipe.train.batch_size if rows is None else rows
+    with owners.calling("router"):
+        route = recipe.router.route(draws.named("router"), rows, effects)
+    problem = route_problem(route, rows, effects)
+    if problem is not None:
+        raise owners.error("router", problem)
+    return route
 
 
-def teachers_of(recipe: Recipe, draws: Draws, effects: Sequence[str], update: int) -> tuple[str, ...]:
+def route_problem(route: object, rows: int, effects: Sequence[str]) -> str | None:
+    """What is wrong with what a router gave for so many rows; a row too few would train less in silence."""
+    if not isinstance(route, Route) or not isinstance(route.rows, tuple):
+        return f"gave {came(route)}; expected a Route"
+    if len(route.rows) != rows:
+        return f"gave a route of {len(route.rows):,} rows; expected {rows:,}, as many as it was asked for"
+    for row in route.rows:
+        if not isinstance(row, Row):
+            return f"gave a route with {came(row)} in it; expected Rows"
+        if row.stream not in STREAMS:
+            return f"gave a row of the stream {quoted(row.stream)}{hint(str(row.stream), STREAMS)}"
+        if row.stream == "general" and row.effect is not None:
+            return f"gave a row of the general stream with the effect {quoted(row.effect)}; expected None"
+        if row.stream == "effect" and row.effect not in effects:
+            return f"gave a row of the effect stream with {quoted(row.effect)}{hint(str(row.effect), effects)}"
+    return None
+
+
+def teachers_of(
+    recipe: Recipe, draws: Draws, effects: Sequence[str], update: int, owners: Owners | None = None
+) -> tuple[str, ...]:
     """The different teachers that the student's batch of cycle `update` follows, in the order of its rows."""
-    route = route_of(recipe, draws.at(first_step(recipe, update)), effects)
+    route = route_of(recipe, draws.at(first_step(recipe, update)), effects, owners)
     return tuple(dict.fromkeys(row.effect for row in route.rows if row.effect is not None))
 
 
@@ -37,7 +70,7 @@ def foreseen(recipe: Recipe) -> range:
     return range(0, cycles, max(1, -(-cycles // most)))
 
 
-def slots_problem(recipe: Recipe, draws: Draws, effects: Sequence[str]) -> str | None:
+def slots_problem(recipe: Recipe, draws: Draws, effects: Sequence[str], owners: Owners | None = None) -> str | None:
     """A sentence where a batch of the run follows more teachers than there are slots, on the rank of `draws`.
 
     Of a run with more rows than MOST_ROWS, some batches are looked at.
@@ -45,7 +78,7 @@ def slots_problem(recipe: Recipe, draws: Draws, effects: Sequence[str]) -> str |
     slots = recipe.teacher.slots
     if slots is None or slots >= min(recipe.train.batch_size, len(effects)):
         return None
-    most = max((len(teachers_of(recipe, draws, effects, n)) for n in foreseen(recipe)), default=0)
+    most = max((len(teachers_of(recipe, draws, effects, n, owners)) for n in foreseen(recipe)), default=0)
     if most <= slots:
         return None
     return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clora.flow import Schedule
 from clora.seeding import Draws
@@ -25,11 +25,15 @@ def drive(
     """Run one simulation or loss to its end and return its result.
 
     `velocity` answers every Forward with a tensor like its x_sigma; a graph is recorded only where the Forward asks for
-    one, as in the training loop. Raises KeyError where a loss awaits a simulation that `simulated` lacks.
+    one, as in the training loop. Raises KeyError where a loss awaits a simulation that `simulated` lacks, and TypeError
+    for anything else that is yielded.
     """
     import torch
 
-    answer: tuple[torch.Tensor, ...] | Simulated | None = None
+    from clora.owners import came
+    from clora.training.answers import forwards_of, reply
+
+    answer: Any = None
     while True:
         try:
             question = asking.send(answer)
@@ -38,11 +42,14 @@ def drive(
         if isinstance(question, Await):
             answer = (simulated or {})[question.simulation]
             continue
+        forwards = forwards_of(question)
+        if forwards is None:
+            raise TypeError(f"expected a Forward, a tuple or a dict of them, or an Await, and got {came(question)}")
         velocities: list[torch.Tensor] = []
-        for forward in question:
+        for forward in forwards:
             with torch.set_grad_enabled(forward.grad):
                 velocities.append(velocity(forward))
-        answer = tuple(velocities)
+        answer = reply(question, velocities)
 
 
 def example_scene(

@@ -220,8 +220,9 @@ class LossTerm:
 
 
 #: A component's computation: a generator that yields what it needs (network evaluations, a simulation's outcome),
-#: is sent the answers (a velocity [R, C, H, W] per Forward, a Simulated per Await) and returns T.
-Asking = Generator["tuple[Forward, ...] | Await", Any, T]
+#: is sent the answers (a velocity [R, C, H, W] per Forward, in a tuple or dict as they were asked for; a Simulated per
+#: Await) and returns T.
+Asking = Generator["Forward | tuple[Forward, ...] | dict[str, Forward] | Await", Any, T]
 
 
 @frozen

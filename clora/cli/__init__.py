@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from clora import __version__, threads
@@ -67,6 +68,8 @@ def _called(argv: Sequence[str] | None) -> int:
         code: int = args.run(args)
         sys.stdout.flush()
     except CloraError as error:
+        if "--traceback" in words:
+            traceback.print_exc()
         print(printable(str(error)), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
@@ -97,6 +100,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         if name == called:
             module = importlib.import_module(f"clora.cli.{name.replace('-', '_')}")
             module.add_arguments(command)
+            command.add_argument("--traceback", action="store_true", help="where in the code an error arose, too")
             command.set_defaults(run=module.run)
             if name in COMPUTES:  # before the command imports torch, which starts its pools as it finds the environment
                 threads.add_threads_argument(command)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from clora.cli.recipes import add_recipe_arguments, checked, loaded, tell_warnings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clora.plan import Plan
     from clora.recipe.load import LoadedRecipe
 
@@ -34,12 +36,22 @@ def run(args: argparse.Namespace) -> int:
         doubts += more
     else:
         read = "pictures were read as far as their headers; `--data` decodes every one" if plan.pictures() else ""
-    print(cost(plan, own_capacity() if room is None else room))
+    print(_told(cost, plan, own_capacity() if room is None else room))
     if read:
         print(read)
     warned = f"; {doubts} warning{'s' * (doubts != 1)} above" if doubts else ""
     print(f"valid: nothing stands in the way of this run{warned}")
     return 0
+
+
+def _told(cost: Callable[[Plan, int | None], str], plan: Plan, room: int | None) -> str:
+    """The cost; where a component cannot be counted, why: counting runs it on latents of one channel."""
+    from clora.owners import ComponentError
+
+    try:
+        return cost(plan, room)
+    except ComponentError as error:
+        return f"{'cost':<15} not counted, for that runs every component on latents [rows, 1, 2, 2]: {error}"
 
 
 def _check_data(plan: Plan, recipe: LoadedRecipe) -> tuple[str, int]:

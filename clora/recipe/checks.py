@@ -12,8 +12,9 @@ from typing import Any
 
 from attrs import frozen
 
-from clora.errors import CloraError, quoted, reason
+from clora.errors import CloraError, quoted
 from clora.flow import Schedule
+from clora.owners import sentences
 from clora.protocols import UsesCritic, UsesSimulation
 from clora.recipe.problems import MOST_KNOWN, Problem, UnknownWord
 from clora.recipe.schema import Student
@@ -89,9 +90,6 @@ def _critic_is_there(tree: Keys, path: Keypath, loss: Any) -> Iterator[Problem]:
         yield Problem(mark_at(tree, path), f"{dotted(path)} asks for the critic, but there is no `critic` section")
 
 
-def schedule_misfits(simulation: Any, schedule: Schedule) -> Iterator[str]:
+def schedule_misfits(simulation: Any, schedule: Schedule) -> list[str]:
     """What a simulation finds wrong with the recipe's few steps, a sentence each."""
-    try:
-        yield from simulation.check_schedule(schedule)
-    except Exception as error:  # a plugin's own code, which may raise anything
-        yield f"its check_schedule raised {type(error).__name__}: {reason(error)}"
+    return sentences("check_schedule", lambda: simulation.check_schedule(schedule))

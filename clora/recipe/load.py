@@ -9,6 +9,7 @@ import attrs
 from attrs import frozen
 
 from clora.errors import quoted
+from clora.owners import Owners
 from clora.recipe.checks import cross_checks
 from clora.recipe.layers import layered, names_of, real
 from clora.recipe.marks import MAX_BYTES, MAX_VALUES
@@ -36,6 +37,7 @@ class LoadedRecipe:
     written: Keys
     #: the recipe that `serve.plus` names, with this one's seed; None where it names none or was not to be read
     plus: LoadedRecipe | None = None
+    owners: Owners = attrs.field(factory=Owners)
 
     @property
     def origins(self) -> Mapping[str, Mark | None]:
@@ -131,7 +133,8 @@ class _Reader:
         self.problems += _too_much(tree, layers.tree.mark)
         if len(self.problems) > before:
             return None
-        return LoadedRecipe(recipe, file.absolute(), tree, digest(tree), layers.tree, plus)
+        owners = Owners(structurer.owners)
+        return LoadedRecipe(recipe, file.absolute(), tree, digest(tree), layers.tree, plus, owners)
 
     def added(self, other: OtherRecipe, sets: Sequence[str], above: tuple[Path, ...]) -> LoadedRecipe | None:
         """The recipe that `serve.plus` names."""

@@ -32,6 +32,11 @@ class Provides(Protocol):
         """The attrs class whose fields are the component's YAML keys."""
         ...
 
+    @property
+    def owner(self) -> str:
+        """What messages call it: `opd of clora-opd 0.2.0`."""
+        ...
+
 
 class Finds(Protocol):
     """The catalogue of components, as far as recipes need it."""
@@ -56,6 +61,7 @@ class RecipeStructurer(Structurer):
         super().__init__()
         self.catalogue = catalogue
         self.components: dict[Keypath, Any] = {}
+        self.owners: dict[str, str] = {}
         self.student: Student | None = None
         self.plus: OtherRecipe | None = None
 
@@ -117,9 +123,11 @@ class RecipeStructurer(Structurer):
         if name is None:
             self.fail(use.mark, f"expected a component's name under `use`, {found(use)}")
         try:
-            cls = self.catalogue.find(kind, name).cls
+            provided = self.catalogue.find(kind, name)
+            cls = provided.cls
         except CloraError as error:
             self.fail(use.mark, error)
+        self.owners[dotted(path)] = f"{provided.owner}, {use.mark}"
         return self.made(cls, keys.without("use"), path)
 
     def other_recipe(self, node: Node, path: Keypath) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from clora.conditioning import Condition
 from clora.errors import CloraError
 from clora.kept import size
+from clora.plan_texts import prompts_of
 
 if TYPE_CHECKING:
     from clora.cache_shards import Record
@@ -35,7 +36,7 @@ def conditions_of_training(plan: Plan) -> Iterator[Condition]:
         for source in plan.sources(card.name):
             yield from ((prompt, source) for prompt in (words.student, words.teacher, card.teacher_prompt, ""))
     for item in plan.general():
-        words = plan.recipe.prompts.general(item)
+        words = prompts_of(plan.recipe.prompts, item, plan.owners)
         yield from ((prompt, item.source) for prompt in (words.student, words.teacher, ""))
 
 

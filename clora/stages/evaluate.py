@@ -19,6 +19,7 @@ from clora.run_files.tensors import kept_tensors, write_tensors
 from clora.runs import RunFolder, digest_file, digest_of, digest_once, digest_tensor
 from clora.seeding import Draws
 from clora.serving import Server
+from clora.stages.measuring import measure
 from clora.stopping import during
 from clora.world import World, read_adapter
 
@@ -66,8 +67,7 @@ def evaluate(
     evaluation = Evaluation(effects, general)
     write_tensors(folder.pictures, to_tensors(evaluation))  # before a metric has a chance to fail
     results = Results(nfe=nfe(plan), pictures={effect.effect: effect.names for effect in effects})
-    for metric in recipe.metrics.values():
-        results = results.with_measured(metric.measure(evaluation))
+    results = measure(plan, evaluation, results, tell)
     folder.write_results(results)
     shutil.rmtree(maker.parts, ignore_errors=True)
     return evaluation, results

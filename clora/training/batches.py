@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clora.kept import Kept
+from clora.plan_texts import prompts_of
 from clora.routes import route_of
 from clora.shifts import student_shift
 from clora.values import Batch, Phase, Prompts, RoleConditions, Row, Scene
@@ -66,7 +67,7 @@ class Batches:
 
     def batch(self, draws: Draws) -> Batch:
         """The batch of the step that `draws` stands for."""
-        route = route_of(self.plan.recipe, draws, self.effects)
+        route = route_of(self.plan.recipe, draws, self.effects, self.plan.owners)
         choose = draws.python("batch")
         rows = [self._row(row, choose.random()) for row in route.rows]
         sources, prompts, targets = zip(*rows, strict=True)
@@ -76,7 +77,7 @@ class Batches:
         """Source, prompts and target of one row; u in [0, 1) picks among the row's pictures."""
         if row.effect is None:
             item = self.general[int(u * len(self.general))]
-            return item.source, self.plan.recipe.prompts.general(item), self.blank
+            return item.source, prompts_of(self.plan.recipe.prompts, item, self.plan.owners), self.blank
         names = self.targets.names[row.effect]
         source = names[int(u * len(names))]
         return source, self.plan.prompts[row.effect], self.targets.latents(row.effect, source)

@@ -12,18 +12,21 @@ its own, and the student's update, which comes last and so meets a critic that h
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from attrs import evolve
 
 from clora.errors import CloraError
+from clora.owners import Owners
 from clora.protocols import SharesTrajectory, UsesSimulation, WeighsOverTime
 from clora.routes import first_step
 from clora.shifts import few_steps
+from clora.training.answers import simulated_problem, term_problem, trajectory_problem
 from clora.training.critics import SHARED, critic_of
-from clora.training.lockstep import run_together
+from clora.training.lockstep import Guard, run_together
 from clora.training.sharding import Pace
 from clora.values import LossTerm, Phase, Scene, Simulated, Stream, Trajectory
 
@@ -52,6 +55,7 @@ class Cycle:
         critic: Trained | None,
         pace: Pace | None = None,
         own: Mapping[str, Trained] | None = None,
+        owners: Owners | None = None,
     ) -> None:
         self.recipe = recipe
         self.batches = batches
@@ -60,6 +64,7 @@ class Cycle:
         self.critic = critic
         self.own = dict(own or {})  # the critics that simulations have to themselves, by adapter
         self.pace = pace or Pace()
+        self.owners = owners or Owners()
         self.critic_losses: Mapping[str, Loss] = recipe.critic.losses if recipe.critic else {}
         self.critic_updates = recipe.critic.updates if recipe.critic else 0
         self.reuse_rollout = recipe.critic.reuse_rollout if recipe.critic else True
@@ -105,8 +110,13 @@ class Cycle:
             if isinstance(simulation, SharesTrajectory)
             and self._streams(name, {**self.recipe.losses, **self.critic_losses})
         }
-        rollouts = {name: s.rollout(scene.named(f"simulations.{name}.rollout")) for name, s in sharing.items()}
-        made = run_together({}, rollouts, self.evaluator)[1]
+        rollouts = {}
+        for name, simulation in sharing.items():
+            with self.owners.calling(f"simulations.{name}"):
+                rollouts[name] = simulation.rollout(scene.named(f"simulations.{name}.rollout"))
+        latent = tuple(scene.targets.shape[1:])
+        check = partial(_rollout_problem, len(scene.rows), latent)
+        made = run_together({}, rollouts, self.evaluator, guard=Guard(self.owners, latent, "simulations", check))[1]
         self.pace.finish()
         return made
 
@@ -124,20 +134,27 @@ class Cycle:
         ready: Mapping[str, Simulated],
     ) -> tuple[dict[str, LossTerm], dict[str, Simulated]]:
         """All loss terms of a phase. `scenes` holds a simulation's own scene where it has a trajectory to read."""
+        section = "losses" if phase == "student" else "critic.losses"
+        latent = tuple(scene.targets.shape[1:])
         simulations: dict[str, Any] = {}
+        asked: dict[str, tuple[int, ...]] = {}
         usable = dict(ready)
         for name, simulation in self.recipe.simulations.items():
             part = scenes.get(name, scene).named(f"simulations.{name}").select(self._streams(name, losses))
             if name in usable and not set(part.rows) <= set(usable[name].rows):
                 del usable[name]
             if part.rows and name not in usable:
-                simulations[name] = simulation.simulate(part)
+                with self.owners.calling(f"simulations.{name}"):
+                    simulations[name] = simulation.simulate(part)
+                asked[f"simulations.{name}"] = part.rows
         running = {}
         for name, loss in losses.items():
             part = scene.named(f"{phase}.losses.{name}").select(loss.streams)
             if part.rows:
-                running[name] = loss(evolve(part, critic=critic_of(self.recipe.critic, loss)))
-        outcomes, terms = run_together(simulations, running, self.evaluator, usable)
+                with self.owners.calling(f"{section}.{name}"):
+                    running[name] = loss(evolve(part, critic=critic_of(self.recipe.critic, loss)))
+        guard = Guard(self.owners, latent, section, partial(_result_problem, asked, latent))
+        outcomes, terms = run_together(simulations, running, self.evaluator, usable, guard)
         self.pace.finish()
         return terms, outcomes
 
@@ -193,6 +210,9 @@ class Cycle:
             return logs
         if owed is not None:
             total = total + owed
+        if terms and not total.requires_grad:
+            section = "losses" if phase == "student" else "critic.losses"
+            raise self.owners.error(f"{section}.{next(iter(terms))}", "its loss has no gradient: no forward had any")
         if terms or owed is not None:
             total.backward()
         # the gradient passes it on: after the average every rank sees it, and all stop together with nothing changed
@@ -207,6 +227,17 @@ class Cycle:
         if isinstance(loss, WeighsOverTime):
             return loss.weight_at(update / max(self.recipe.train.steps, 1))
         return loss.weight
+
+
+def _rollout_problem(rows: int, latent: Sequence[int], place: str, path: object) -> str | None:
+    return trajectory_problem(path, rows, latent)
+
+
+def _result_problem(
+    asked: Mapping[str, Sequence[int]], latent: Sequence[int], place: str, result: object
+) -> str | None:
+    """What is wrong with what a simulation (one of `asked`, with its rows) or a loss returned."""
+    return simulated_problem(result, asked[place], latent) if place in asked else term_problem(result)
 
 
 def _where(phase: Phase, term: str, update: int, scene: Scene) -> str:

@@ -19,12 +19,13 @@ class LookAhead:
     def __init__(self, plan: Plan, teachers: TeacherSlots, draws: Draws) -> None:
         self.recipe = plan.recipe
         self.effects = plan.mix
+        self.owners = plan.owners
         self.teachers = teachers
         self.draws = draws
         self.before = teachers.needed
         teachers.take_stall()  # what came before is no cycle's
         # the plan has looked at the first rank; the others draw their own rows
-        problem = slots_problem(self.recipe, draws, self.effects)
+        problem = slots_problem(self.recipe, draws, self.effects, self.owners)
         if problem is not None:
             raise CloraError(f"teacher.slots: {problem}")
 
@@ -41,4 +42,4 @@ class LookAhead:
         self.teachers.ahead(names)
 
     def _of(self, update: int) -> tuple[str, ...]:
-        return teachers_of(self.recipe, self.draws, self.effects, update)
+        return teachers_of(self.recipe, self.draws, self.effects, update, self.owners)

@@ -89,7 +89,7 @@ def train(
         hand_over(state, learnt, recipe.warm_start)
     done = _resumed(checkpoints, state, ranks)
     log = StepLog(folder / "steps.jsonl", done) if ranks.first else None
-    cycle = Cycle(recipe, batches, world.evaluator, state.student, state.critic, world.pace, state.own)
+    cycle = Cycle(recipe, batches, world.evaluator, state.student, state.critic, world.pace, state.own, plan.owners)
     draws = Draws(recipe.seed, rank=ranks.rank)
     ahead = LookAhead(plan, world.teachers, draws)
     with held() as stop, world.teachers.session():

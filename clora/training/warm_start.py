@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from clora.owners import Owners
 from clora.protocols import UsesSimulation
 from clora.routes import route_of
 from clora.seeding import Draws
@@ -58,7 +59,8 @@ def warm_plan(plan: Plan) -> Plan | None:
     warm = plan.recipe.warm_start
     if warm is None or plan.recipe.serve.adapter != "student":
         return None
-    return evolve(plan, recipe=warm_recipe(plan.recipe, warm), digest=plan.warm)
+    owners = plan.owners.within("warm_start")
+    return evolve(plan, recipe=warm_recipe(plan.recipe, warm), digest=plan.warm, owners=owners)
 
 
 def decides(recipe: Recipe) -> Callable[[Keypath], bool]:
@@ -101,7 +103,7 @@ def hand_over(state: State, warm: Adapter, settings: WarmStart) -> None:
             a.data[:rank], b.data[:, :rank] = learnt_a, learnt_b
 
 
-def warm_start_problems(recipe: Recipe, effects: tuple[str, ...]) -> Iterable[str]:
+def warm_start_problems(recipe: Recipe, effects: tuple[str, ...], owners: Owners | None = None) -> Iterable[str]:
     """What keeps a recipe's warm start from teaching anything, a sentence each."""
     warm = recipe.warm_start
     if warm is None or recipe.serve.adapter != "student":
@@ -122,7 +124,7 @@ def warm_start_problems(recipe: Recipe, effects: tuple[str, ...]) -> Iterable[st
     if not any(
         row.stream in read
         for update in range(min(warm.updates, LOOKED_AT))
-        for row in route_of(alone, draws.at(update), effects).rows
+        for row in route_of(alone, draws.at(update), effects, owners).rows
     ):
         yield "its router gives no row that its losses read; give it rows of the effect stream under warm_start.router"
 

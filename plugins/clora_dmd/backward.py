@@ -43,7 +43,7 @@ class Backward:
         elif scene.phase == "critic":
             return Simulated(scene.rows, trajectory.x_sigma[stop, here], sigma, trajectory.x0[stop, here])
         x_sigma = trajectory.x_sigma[stop, here]
-        (velocity,) = yield (scene.forward("student", x_sigma, sigma, grad=True),)
+        velocity = yield scene.forward("student", x_sigma, sigma, grad=True)
         return Simulated(scene.rows, x_sigma, sigma, to_x0(x_sigma, velocity, sigma))
 
     def rollout(self, scene: Scene) -> Asking[Trajectory]:
@@ -75,7 +75,7 @@ def _walk(scene: Scene, until: torch.Tensor) -> Asking[Trajectory]:
             break
         before = x_sigma[i, rows]
         sigma = torch.full((len(rows),), level, device=before.device)
-        (velocity,) = yield (scene.forward("student", before, sigma, at=rows),)
+        velocity = yield scene.forward("student", before, sigma, at=rows)
         x0[i, rows] = to_x0(before, velocity, sigma)
         if i + 1 < len(levels):
             noise = scene.draws.normal(f"noise/{i + 1}", scene.targets)[rows]

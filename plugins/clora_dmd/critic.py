@@ -38,7 +38,7 @@ class CriticFlowMatching:
         x = (yield Await(self.simulation)).on(scene.rows).x0.detach()
         sigma = shift(scene.draws.uniform("sigma", len(scene.rows)), scene.shift).to(x.device)
         noise = scene.draws.normal("noise", x)
-        (velocity,) = yield (scene.forward("critic", add_noise(x, noise, sigma), sigma, grad=True),)
+        velocity = yield scene.forward("critic", add_noise(x, noise, sigma), sigma, grad=True)
         error = velocity.float() - velocity_target(x.float(), noise.float())
         by_row = error.detach().square().flatten(1).mean(1)
         return LossTerm(error.square().mean(), by_level("error", by_row, unshift(sigma, scene.shift)))

@@ -47,7 +47,7 @@ class Target:
         drawn = scene.draws.integers("level", len(scene.rows), len(levels))
         sigma = levels[drawn].to(scene.targets.device)
         x_sigma = add_noise(scene.targets, scene.draws.normal("noise", scene.targets), sigma)
-        (velocity,) = yield (scene.forward("student", x_sigma, sigma, grad=True),)
+        velocity = yield scene.forward("student", x_sigma, sigma, grad=True)
         return Simulated(scene.rows, x_sigma, sigma, to_x0(x_sigma, velocity, sigma))
 
     def check_schedule(self, schedule: Schedule) -> Iterable[str]:

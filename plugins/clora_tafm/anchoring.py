@@ -53,7 +53,7 @@ class TaFm:
         y = scene.targets
         sigma = self.sigmas(scene).to(y.device)
         noise = scene.draws.normal("noise", y)
-        (velocity,) = yield (scene.forward("student", add_noise(y, noise, sigma), sigma, grad=True),)
+        velocity = yield scene.forward("student", add_noise(y, noise, sigma), sigma, grad=True)
         error = velocity.float() - velocity_target(y.float(), noise.float())
         return LossTerm(error.square().mean())
 

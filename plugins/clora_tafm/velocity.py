@@ -40,7 +40,7 @@ class VelocityMatching:
         source = scene.conditions.teacher.source
         first, sigma = (self._levels(scene, name).to(source.device) for name in ("first", "sigma"))
         z = add_noise(source, scene.draws.normal("first noise", source), first)
-        (velocity,) = yield (scene.forward("teacher", z, first),)
+        velocity = yield scene.forward("teacher", z, first)
         x = to_x0(z, velocity.detach(), first)
         x_sigma = add_noise(x, scene.draws.normal("noise", x), sigma)
         student, teacher = yield (

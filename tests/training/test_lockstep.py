@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clora.training.lockstep import run_together
+from clora.errors import CloraError
+from clora.owners import ComponentError, Owners
+from clora.testing import drive
+from clora.training.lockstep import Guard, run_together
 from clora.values import Await, Conditions, Forward, Simulated
 
 
@@ -122,16 +125,52 @@ def test_a_loss_that_asks_nothing_returns_its_result():
     assert run_together({}, {"a": asks(), "b": asks((forward(1),))}, Recorder())[1] == {"a": [], "b": [[10]]}
 
 
+def test_one_forward_is_answered_by_its_velocity_and_a_dict_by_a_dict():
+    def single():
+        velocity = yield forward(1)
+        both = yield {"a": forward(2), "b": forward(3)}
+        return [velocity.item(), {name: v.item() for name, v in both.items()}]
+
+    record = Recorder()
+    assert run_together({}, {"one": single()}, record)[1] == {"one": [10, {"a": 20, "b": 30}]}
+    assert record.calls == [[1], [2, 3]]
+    assert drive(single(), lambda f: 10 * f.x_sigma) == [10, {"a": 20, "b": 30}]
+
+
 def test_awaiting_a_simulation_that_nobody_gives_is_an_error():
     losses = {"dmd": asks((forward(1),), Await("bakward"))}
-    with pytest.raises(RuntimeError, match="loss dmd awaits the simulation bakward, which never comes"):
+    with pytest.raises(ComponentError, match=r"^losses.dmd: awaits the simulation 'bakward', which never comes$"):
         run_together({"backward": simulates(1.0, (forward(2),))}, losses, Recorder())
 
 
-def test_errors_of_a_component_pass_through():
+def test_what_a_component_raises_is_told_by_its_place_owner_and_line():
     def broken():
         yield (forward(1),)
-        raise ZeroDivisionError
+        raise ZeroDivisionError("no rows")
 
-    with pytest.raises(ZeroDivisionError):
+    guard = Guard(Owners({"critic.losses.a": "opd of clora-opd 0.2.0, r.yaml:9:3"}), section="critic.losses")
+    sentence = (
+        r"^critic\.losses\.a \(opd of clora-opd 0\.2\.0, r\.yaml:9:3\): ZeroDivisionError: no rows "
+        r"at test_lockstep\.py:\d+$"
+    )
+    with pytest.raises(ComponentError, match=sentence) as told:
+        run_together({}, {"a": broken()}, Recorder(), guard=guard)
+    assert isinstance(told.value.__cause__, ZeroDivisionError)
+
+
+def test_an_error_that_is_meant_for_a_person_passes_as_it_is():
+    def broken():
+        yield (forward(1),)
+        raise CloraError("the file has gone")
+
+    with pytest.raises(CloraError, match=r"^the file has gone$"):
         run_together({}, {"a": broken()}, Recorder())
+
+
+def test_one_that_never_ends_is_stopped_by_its_name():
+    def endless():
+        while True:
+            yield ()
+
+    with pytest.raises(ComponentError, match=r"^losses.a: yielded 25,000 times in one step; it never comes to an end$"):
+        run_together({}, {"a": endless()}, Recorder())

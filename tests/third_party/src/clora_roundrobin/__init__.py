@@ -50,7 +50,7 @@ class HuberAnchor:
         sigma = shift(scene.draws.uniform("sigma", len(scene.rows)), scene.shift)
         noise = scene.draws.normal("noise", scene.targets)
         x_sigma = add_noise(scene.targets, noise, sigma)
-        (velocity,) = yield (scene.forward("student", x_sigma, sigma, grad=True),)
+        velocity = yield scene.forward("student", x_sigma, sigma, grad=True)
         target = velocity_target(scene.targets, noise)
         return LossTerm(huber_loss(velocity, target, delta=self.delta), {"sigma": float(sigma.mean())})
 
