@@ -8,6 +8,7 @@ import pytest
 from attrs import evolve
 
 from clora.cost import cost
+from clora.owners import ComponentError
 from clora.plan import Plan, make_plan
 from clora.plugins import discover
 from clora.recipe.load import load_recipe
@@ -92,7 +93,7 @@ def test_pictures_outlive_an_evaluation_that_is_cut_short(sampled, tmp_path):
     folder.path.mkdir(parents=True)
     world = World(plan)
     failing = evolve(plan, recipe=evolve(plan.recipe, metrics={"fails": Fails()}))
-    with pytest.raises(RuntimeError, match="no"):
+    with pytest.raises(ComponentError, match=r"^metrics\.fails: RuntimeError: no at "):
         evaluate(failing, world, folder, None, lambda text: None)
     assert folder.pictures.exists()
     made = len(sampled)

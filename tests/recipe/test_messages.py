@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 
@@ -82,12 +84,16 @@ import pytest
             "simulations: {backward: {tau_max: 200}}",
             "2:15: simulations.backward: no step of the schedule lies below tau_max 200.0",
         ),
-        ("simulations: {b: unready}", "2:18: simulations.b: its check_schedule raised KeyError: 'sigma'"),
         ("serve: {plus: nowhere.yaml}", "2:15: serve.plus: no recipe at {cwd}/nowhere.yaml"),
     ],
 )
 def test_one_mistake(wrong, tmp_path, line: str, problem: str) -> None:
     assert wrong(line) == [problem.replace("{cwd}", str(tmp_path / "work"))]
+
+
+def test_a_check_that_raises_is_told_with_its_line_of_code(wrong) -> None:
+    (problem,) = wrong("simulations: {b: unready}")
+    assert re.fullmatch(r"2:18: simulations\.b: its check_schedule raised KeyError: 'sigma' at \w+\.py:\d+", problem)
 
 
 @pytest.mark.parametrize("word", ["yes", "no", "on", "off", "True", "FALSE", '"true"'])
