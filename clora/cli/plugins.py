@@ -6,13 +6,25 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from itertools import islice
+from textwrap import wrap
+
+from attrs import Factory
 
 from clora.catalogue import Catalogue, Plugin, Registered
-from clora.errors import CloraError, printable
+from clora.errors import CloraError, hint, printable, quoted
+from clora.recipe.fields import Key, keys_of
+from clora.recipe.json_schema import bounds_in
+from clora.recipe.key_docs import key_docs, paragraphs_of
+from clora.recipe.words import described
+
+#: columns of a sentence
+WIDTH = 110
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="tell the keys of the components of this name")
     parser.add_argument("--json", action="store_true", help="print the list as JSON")
     parser.add_argument(
         "--load", action="store_true", help="import every component too, as a recipe that uses it would"
@@ -24,11 +36,48 @@ def run(args: argparse.Namespace) -> int:
     from clora.plugins import discover
 
     catalogue = discover()
+    if args.names:
+        print("\n\n".join(text for name in args.names for text in described_components(catalogue, name)))
+        return 0
     print(as_json(catalogue) if args.json else as_text(catalogue))
     broken = [problem for component in catalogue.components if args.load for problem in _problems(component)]
     for problem in broken:
         print(problem, file=sys.stderr)
     return int(bool(broken) or any(plugin.state == "broken" for plugin in catalogue.plugins))
+
+
+def described_components(catalogue: Catalogue, name: str) -> Iterator[str]:
+    """Every component of a name, or of a plugin of this name, with its keys. Raises CloraError where there is none."""
+    found = [c for c in catalogue.components if name in (c.name, c.plugin, f"{c.distribution}:{c.name}")]
+    if not found:
+        known = {word for c in catalogue.components for word in (c.name, c.plugin)}
+        raise CloraError(f"no component or plugin is named {quoted(name)}{hint(name, known)}")
+    for component in found:
+        yield "\n".join([f"{component.kind}: {component.owner}", *_keys(component.cls)])
+
+
+def _keys(cls: type) -> Iterator[str]:
+    """What the class is, and a line for every key: type, bounds, default; its sentence under it."""
+    for paragraph in paragraphs_of(cls):
+        yield from wrap(paragraph, WIDTH, initial_indent="    ", subsequent_indent="    ")
+    docs = key_docs(cls)
+    for key in keys_of(cls):
+        bounds = "".join(f", {bound}" for bound in islice(bounds_in(key.attribute.validator), 1))
+        yield f"    {key.name}: {described(key.type)}{bounds}; {_default(key)}"
+        if key.attribute.name in docs:
+            yield from wrap(docs[key.attribute.name], WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+
+
+def _default(key: Key) -> str:
+    """The default as a person writes it in YAML."""
+    if key.required:
+        return "required"
+    default = key.attribute.default
+    if isinstance(default, Factory):  # pyright: ignore[reportArgumentType] - attrs types Factory as a function
+        return "by itself none" if default.takes_self else f"default {default.factory() or 'none'}"
+    if isinstance(default, tuple):
+        return f"default [{', '.join(map(str, default))}]"
+    return f"default {'null' if default is None else str(default).lower() if isinstance(default, bool) else default}"
 
 
 def _problems(component: Registered) -> Iterator[str]:
