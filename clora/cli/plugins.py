@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from textwrap import wrap
+from typing import Any
 
 from attrs import Factory
 
@@ -72,9 +73,10 @@ def _default(key: Key) -> str:
     """The default as a person writes it in YAML."""
     if key.required:
         return "required"
-    default = key.attribute.default
+    default: Any = key.attribute.default
     if isinstance(default, Factory):  # pyright: ignore[reportArgumentType] - attrs types Factory as a function
-        return "by itself none" if default.takes_self else f"default {default.factory() or 'none'}"
+        made = None if default.takes_self else default.factory()
+        return f"default {made or 'none'}"
     if isinstance(default, tuple):
         return f"default [{', '.join(map(str, default))}]"
     return f"default {'null' if default is None else str(default).lower() if isinstance(default, bool) else default}"

@@ -101,6 +101,18 @@ def test_plugins_are_well_where_none_is_broken(install, capsys: pytest.CaptureFi
     assert capsys.readouterr().err.startswith(told)
 
 
+def test_plugins_tells_the_keys_of_a_component(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugins", "dmd", "bank"]) == 0
+    out = capsys.readouterr().out
+    assert "losses: dmd of clora 0.1.0" in out
+    assert "simulations: target of clora 0.1.0" in out  # of the plugin of this name
+    assert "    streams: a list of effect, general; default [general, effect]" in out
+    assert "    tau_max: a number or null, between 0.1 and 1000; default 750.0" in out
+    assert "    manifest: a path; required" in out
+    assert main(["plugins", "pdrs"]) == 2
+    assert capsys.readouterr().err == "no component or plugin is named 'pdrs'; did you mean 'pdsr'?\n"
+
+
 def test_show_prints_nothing_that_steers_a_terminal(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "\x1b[2J\u202e.yaml"
     text = (
