@@ -10,6 +10,7 @@ from attrs import frozen
 
 from clora.errors import CloraError, hint, nearest, quoted, reason
 from clora.observers import Observer, Observers
+from clora.plugin_sources import source_digest
 
 if TYPE_CHECKING:
     from clora.protocols import Component, RunInfo
@@ -55,6 +56,11 @@ class Registered:
     def owner(self) -> str:
         """What messages call it: `opd of clora-opd 0.2.0`."""
         return f"{self.name} of {self.distribution} {self.version}"
+
+    @property
+    def code(self) -> str:
+        """What its numbers depend on beside its keys: distribution, version, and the hash of its package's source."""
+        return f"{self.distribution} {self.version} {source_digest(self.cls.__module__)}".rstrip()
 
     @property
     def cls(self) -> type:

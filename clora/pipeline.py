@@ -191,6 +191,7 @@ class Pipeline:
                 ranks=self.ranks.world,
                 recipe=checksum_of_file(self.folder.recipe),
                 threads=self._say_threads(0 if before is None else before.threads),
+                components=self.plan.code,
                 machine={"system": platform.platform(), "processor": platform.processor()},
                 versions={
                     "clora": __version__,

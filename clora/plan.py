@@ -70,6 +70,7 @@ class Plan:
     schedule: str = ""  # the few steps in one line: their shift, what it follows from, the levels
     warm: str = ""  # the hash of all that decides the warm start
     owners: Owners = field(factory=Owners)  # whose the recipe's components are
+    code: Mapping[str, str] = field(factory=dict)  # by a component's place: distribution, version, hash of its source
 
     def sources(self, effect: str) -> tuple[str, ...]:
         """The training pictures of an effect that the run uses."""
@@ -133,16 +134,15 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     recipe = evolve(recipe, student=evolve(recipe.student, shift=few.shift))
     loaded, schedule = loaded.having(recipe), told(few, recipe.student.steps)
     prompts = {card.name: prompts_of(recipe.prompts, card, loaded.owners) for card in cards}
-    digest, warm = (
-        _digest(each, cards, prompts) for each in (loaded.digest, digest_of_tree(loaded.tree, decides(recipe)))
-    )
+    of_warm_start = digest_of_tree(loaded.tree, loaded.code, decides(recipe))
+    digest, warm = (_digest(each, cards, prompts) for each in (loaded.digest, of_warm_start))
     warnings = _told(loaded, [*_warnings(recipe), *doubts]) if thorough else ()
     mix = tuple(prompts)
     if recipe.start is not None and thorough:  # else a finished extension is used without the run that it began from
         mix = mixed(mix, finished_effects(recipe.start.run), recipe.start.replay)
         digest = digest_of([digest, start_digest(recipe.start)])
-    text, owners = loaded.resolved_yaml(), loaded.owners
-    return Plan(recipe, digest, text, cards, prompts, mix, warnings, schedule, warm, owners)
+    text = loaded.resolved_yaml()
+    return Plan(recipe, digest, text, cards, prompts, mix, warnings, schedule, warm, loaded.owners, loaded.code)
 
 
 def _refusal(loaded: LoadedRecipe, problems: Iterable[Finding]) -> RecipeError:

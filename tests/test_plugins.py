@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clora.errors import CloraError
+from clora.plugin_sources import source_digest
 from clora.plugins import BLOCK_VARIABLE, Plugin, discover
 from clora.protocols import RunInfo
 from clora.recipe.load import load_recipe
@@ -211,6 +213,74 @@ def test_a_class_that_cannot_be_had_is_told_at_its_line_with_the_plugins_name(in
         load_recipe(path, catalogue=discover())
     line = f"2:8: router: {name!r} of plugin 'lazy' of late-house 1.0 is broken: {why}"
     assert [str(problem) for problem in told.value.problems if line in str(problem)]
+
+
+PACKAGE = """
+from attrs import frozen
+from clora.api import Component, hookimpl
+
+@frozen
+class Even:
+    p: float = 0.5
+
+@hookimpl
+def clora_routers():
+    return [Component("even", Even)]
+"""
+
+
+def packaged(site: Path, version: str = "1.0") -> Path:
+    """A plugin that is a package, with a second module and tests; returns the package's folder."""
+    folder = site / "whole_house"
+    (folder / "tests").mkdir(parents=True)
+    (folder / "__init__.py").write_text(PACKAGE)
+    (folder / "inner.py").write_text("x = 1\n")
+    (folder / "tests/test_it.py").write_text("def test_it(): pass\n")
+    about = site / f"whole_house-{version}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: whole-house\nVersion: {version}\n")
+    (about / "entry_points.txt").write_text("[clora.plugins]\nwhole = whole_house\n")
+    return folder
+
+
+def code_of(site: Path) -> str:
+    """What a fresh process says that the component's numbers depend on."""
+    program = "from clora.plugins import discover; print(discover().find('router', 'even').code)"
+    environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_a_component_depends_on_its_packages_source_and_version_and_not_on_its_tests(tmp_path: Path) -> None:
+    folder = packaged(tmp_path / "one")
+    before = code_of(tmp_path / "one")
+    assert re.fullmatch(r"whole-house 1\.0 [0-9a-f]{16}", before)
+    (folder / "tests/test_it.py").write_text("def test_more(): pass\n")
+    assert code_of(tmp_path / "one") == before
+    (folder / "inner.py").write_text("x = 2\n")
+    changed = code_of(tmp_path / "one")
+    assert changed != before
+    packaged(tmp_path / "two", version="1.1")
+    assert code_of(tmp_path / "two") == before.replace("1.0", "1.1")
+
+
+def test_the_digest_of_a_recipe_changes_with_the_code_of_what_it_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    from clora import catalogue
+
+    recipe = Path(__file__).parents[1] / "recipes/quickstart.yaml"
+    before = load_recipe(recipe, catalogue=discover())
+    assert load_recipe(recipe, catalogue=discover()).digest == before.digest
+    assert before.code["losses.ta_fm"].startswith("clora 0.1.0 ")
+
+    def with_other_source_of(package: str) -> str:
+        def source(module: str) -> str:
+            return "0" * 16 if module.startswith(package) else source_digest(module)
+
+        monkeypatch.setattr(catalogue, "source_digest", source)
+        return load_recipe(recipe, catalogue=discover()).digest
+
+    assert all(with_other_source_of(each) != before.digest for each in ("clora_tafm", "clora_pdsr", "clora_emoji"))
+    assert with_other_source_of("clora_flux") == before.digest  # which the recipe does not use
 
 
 OBSERVER = """

@@ -38,6 +38,7 @@ class LoadedRecipe:
     #: the recipe that `serve.plus` names, with this one's seed; None where it names none or was not to be read
     plus: LoadedRecipe | None = None
     owners: Owners = attrs.field(factory=Owners)
+    code: Mapping[str, str] = attrs.field(factory=dict)  # by a component's place: distribution, version, hash of source
 
     @property
     def origins(self) -> Mapping[str, Mark | None]:
@@ -52,7 +53,7 @@ class LoadedRecipe:
         """The same with other values in its typed recipe, such as a number where the file has null."""
         tree = resolve(recipe, self.written)
         assert isinstance(tree, Branch)
-        return attrs.evolve(self, recipe=recipe, tree=tree, digest=digest(tree))
+        return attrs.evolve(self, recipe=recipe, tree=tree, digest=digest(tree, self.code))
 
     def resolved_yaml(self) -> str:
         """The recipe with every value in it; loads again to the same digest."""
@@ -134,7 +135,8 @@ class _Reader:
         if len(self.problems) > before:
             return None
         owners = Owners(structurer.owners)
-        return LoadedRecipe(recipe, file.absolute(), tree, digest(tree), layers.tree, plus, owners)
+        code = structurer.code
+        return LoadedRecipe(recipe, file.absolute(), tree, digest(tree, code), layers.tree, plus, owners, code)
 
     def added(self, other: OtherRecipe, sets: Sequence[str], above: tuple[Path, ...]) -> LoadedRecipe | None:
         """The recipe that `serve.plus` names."""

@@ -37,6 +37,11 @@ class Provides(Protocol):
         """What messages call it: `opd of clora-opd 0.2.0`."""
         ...
 
+    @property
+    def code(self) -> str:
+        """What its numbers depend on beside its keys: `clora-opd 0.2.0` and a hash of its source."""
+        ...
+
 
 class Finds(Protocol):
     """The catalogue of components, as far as recipes need it."""
@@ -62,6 +67,7 @@ class RecipeStructurer(Structurer):
         self.catalogue = catalogue
         self.components: dict[Keypath, Any] = {}
         self.owners: dict[str, str] = {}
+        self.code: dict[str, str] = {}
         self.student: Student | None = None
         self.plus: OtherRecipe | None = None
 
@@ -128,6 +134,7 @@ class RecipeStructurer(Structurer):
         except CloraError as error:
             self.fail(use.mark, error)
         self.owners[dotted(path)] = f"{provided.owner}, {use.mark}"
+        self.code[dotted(path)] = provided.code
         return self.made(cls, keys.without("use"), path)
 
     def other_recipe(self, node: Node, path: Keypath) -> str:

@@ -108,12 +108,18 @@ def _plain(value: Any) -> Plain:
     raise _UnwritableError
 
 
-def digest(tree: Branch, counts: Callable[[Keypath], bool] = lambda path: True) -> str:
-    """A hash of all that a run, or a part of it, depends on: every value that `counts`, less what is outward."""
-    content = {
+def digest(tree: Branch, code: Mapping[str, str], counts: Callable[[Keypath], bool] = lambda path: True) -> str:
+    """A hash of all that a run, or a part of it, depends on: every value that `counts`, less what is outward.
+
+    `code` says by place what a component's numbers depend on beside its keys.
+    """
+    content: dict[str, Any] = {
         json.dumps(path): "shipped" if leaf.shipped else leaf.value
         for path, leaf in tree.leaves()
         if path not in _NO_MATTER and path[0] != "captioner" and counts(path)  # captions count by what they say
+    }
+    content["code"] = {
+        place: each for place, each in code.items() if place != "captioner" and counts(tuple(place.split(".")))
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return blake2b(text.encode(), digest_size=16).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import asdict, frozen
+from attrs import asdict, field, frozen
 
 from clora.run_files.fields import Fields
 
@@ -23,6 +23,7 @@ class RunRecord:
     recipe: str  # the checksum of recipe.yaml beside it
     machine: Mapping[str, str]
     versions: Mapping[str, str]
+    components: Mapping[str, str] = field(factory=dict)  # by place: distribution, version, hash of its source
     threads: int = 0  # that compute: sums depend on them in their last bits; 0 where that is not known
 
     @classmethod
@@ -39,6 +40,7 @@ class RunRecord:
             recipe=fields.text("recipe"),
             machine=fields.map("machine").map_of(Fields.text),
             versions=fields.map("versions").map_of(Fields.text),
+            components=fields.map("components").map_of(Fields.text) if "components" in fields.tree else {},
             threads=fields.whole("threads") if "threads" in fields.tree else 0,
         )
 

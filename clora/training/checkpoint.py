@@ -166,7 +166,8 @@ class Checkpoints:
             return 0
         stamp, path = max(good, key=lambda one: one[0].step)
         if stamp.digest != self.digest:
-            raise CloraError(f"{shown(path)} was made by another recipe; choose another --run-dir")
+            other = "another recipe, or by another version of its plugins"
+            raise CloraError(f"{shown(path)} was made by {other}; choose another --run-dir")
         try:
             state.restore(load_file(path / FILE))
         except (SafetensorError, OSError, KeyError, RuntimeError) as error:

@@ -123,7 +123,7 @@ def test_another_recipes_checkpoint_is_refused_and_changes_nothing(checkpoints):
     train(state, range(2))
     checkpoints.save(2, state)
     untouched = fresh_state()
-    with pytest.raises(CloraError, match="was made by another recipe; choose another --run-dir"):
+    with pytest.raises(CloraError, match="was made by another recipe, or by another version of its plugins; choose"):
         Checkpoints(checkpoints.folder, "other", keep=2).resume(untouched)
     assert_same(untouched, fresh_state())
 

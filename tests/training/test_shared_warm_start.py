@@ -74,7 +74,7 @@ def test_a_run_that_differs_later_takes_it_and_ends_as_if_it_had_trained_it(firs
         ("warm_start.updates=3", False),
         ("warm_start.lr=1e-3", False),
         ("warm_start.router.p_switch=0.5", False),
-        ("warm_start.losses.keep.weight=2", False),
+        ("warm_start.losses.keep.weight=3", False),
         ("warm_start.losses.keep.use=ta_fm", False),
         ("warm_start.decay=0", False),
     ],
