@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from attrs import frozen
 
+from clora.errors import CloraError
 from clora.flow import Schedule
 from clora.memory_plan import USABLE, phases, savings, teachers_bytes, trained_bytes, trained_numbers
 from clora.plan_numbers import notes
-from clora.protocols import trained_shapes
+from clora.protocols import StatesLatents, trained_shapes
 from clora.routes import route_of
 from clora.seeding import Draws
 from clora.shifts import student_shift
@@ -34,6 +35,8 @@ _CYCLES = 48  # enough for the mean over routes and drawn steps to settle within
 MOST_WORK = 10_000
 #: rows of a batch that are run; what a larger batch costs is counted on so many and multiplied
 MOST_ROWS = 64
+#: the side of the latents that are counted on
+SIDE = 4
 
 
 class _Enough(Exception):  # noqa: N818 - it signals that counting ends here
@@ -83,15 +86,23 @@ class _EmptyScenes:
         self.rows = rows
         self.effects = plan.mix
         self.shift = student_shift(plan.recipe)
+        self.latent = (_channels(plan), SIDE, SIDE)
 
     def scene(self, draws: Draws, phase: Phase, schedule: Schedule) -> Scene:
         rows = self.rows
         route = route_of(self.plan.recipe, draws, self.effects, self.plan.owners, rows)
-        empty = Conditions(torch.zeros(rows, 1, 1), torch.ones(rows, 1, dtype=torch.bool), torch.zeros(rows, 1, 2, 2))
+        latents = torch.zeros(rows, *self.latent)
+        empty = Conditions(torch.zeros(rows, 1, 1), torch.ones(rows, 1, dtype=torch.bool), latents)
         conditions = RoleConditions(empty, empty, empty)
-        return Scene(
-            phase, draws, schedule, self.shift, route, tuple(range(rows)), conditions, torch.zeros(rows, 1, 2, 2)
-        )
+        return Scene(phase, draws, schedule, self.shift, route, tuple(range(rows)), conditions, latents)
+
+
+def _channels(plan: Plan) -> int:
+    """The channels of the backbone's latents; 1 where they are not known."""
+    backbone = plan.recipe.backbone
+    with suppress(CloraError):
+        return backbone.latent_channels() if isinstance(backbone, StatesLatents) else 1
+    return 1
 
 
 class _NoUpdate:

@@ -231,10 +231,10 @@ def plan_with(*sets: str) -> Plan:
         ("{use: Asks, how: sigmas}", r"whose sigma is a tensor \[5\] of torch.float32; expected \[4\]"),
         (
             "{use: Asks, how: rows}",
-            r"x_sigma is a tensor \[3, 1, 2, 2\] .*; expected \[4, 1, 2, 2\], a row for",
+            r"x_sigma is a tensor \[3, 48, 4, 4\] .*; expected \[4, 48, 4, 4\], a row for",
         ),
-        ("{use: Asks, how: channels}", r"whose x_sigma is a tensor \[4, 2, 2, 2\] .*; expected \[4, 1, 2, 2\]"),
-        ("{use: Asks, how: pixels}", r"whose x_sigma is float 3.0; expected \[4, 1, 2, 2\]"),
+        ("{use: Asks, how: channels}", r"whose x_sigma is a tensor \[4, 96, 4, 4\] .*; expected \[4, 48, 4, 4\]"),
+        ("{use: Asks, how: pixels}", r"whose x_sigma is float 3.0; expected \[4, 48, 4, 4\]"),
         ("{use: Asks, how: role}", "yielded a Forward of the role 'teecher'; the roles are student, critic, teacher"),
         ("{use: Asks, how: nobody}", "awaits the simulation 'bakward', which never comes"),
         ("{use: Gives, how: nothing}", "returned None; expected a LossTerm"),
@@ -265,7 +265,7 @@ def test_a_loss_that_breaks_its_contract_is_named(loss: str, sentence: str) -> N
     [
         ("nothing", "returned None; expected a Simulated"),
         ("rows", r"returned the rows \[.*\]; expected those of its scene, \[.*\]"),
-        ("shape", r"returned a Simulated whose x0 is a tensor \[\d, 1, 1, 2\] of .*; expected \[\d, 1, 2, 2\]"),
+        ("shape", r"returned a Simulated whose x0 is a tensor \[\d, 48, 1, 4\] of .*; expected \[\d, 48, 4, 4\]"),
     ],
 )
 def test_a_simulation_that_breaks_its_contract_is_named_and_not_the_loss_that_reads_it(how: str, sentence: str) -> None:

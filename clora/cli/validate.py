@@ -45,13 +45,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _told(cost: Callable[[Plan, int | None], str], plan: Plan, room: int | None) -> str:
-    """The cost; where a component cannot be counted, why: counting runs it on latents of one channel."""
+    """The cost; where a component cannot be counted, why: counting runs it on latents of 4 x 4."""
     from clora.owners import ComponentError
 
     try:
         return cost(plan, room)
     except ComponentError as error:
-        return f"{'cost':<15} not counted, for that runs every component on latents [rows, 1, 2, 2]: {error}"
+        return f"{'cost':<15} not counted, which is done on empty latents of 4 x 4: {error}"
 
 
 def _check_data(plan: Plan, recipe: LoadedRecipe) -> tuple[str, int]:

@@ -117,6 +117,15 @@ class ShiftsByTokens(Protocol):
 
 
 @runtime_checkable
+class StatesLatents(Protocol):
+    """A backbone that knows its latents' channels before it is loaded, so that costs are counted on such latents."""
+
+    def latent_channels(self) -> int:
+        """C of the latents [B, C, H, W], from configurations on this disk alone; CloraError where they are not here."""
+        ...
+
+
+@runtime_checkable
 class FitsMemory(Protocol):
     """A backbone whose transformer can be kept in fewer bytes by the keys under `memory:`."""
 

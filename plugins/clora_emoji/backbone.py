@@ -23,7 +23,7 @@ from clora.api import (
     weights_problems,
 )
 
-from .model_config import BASE, FIELDS, GRID, SHIFT, misfits
+from .model_config import BASE, CHANNELS, FIELDS, GRID, SHIFT, misfits
 from .words import MAX_TOKENS
 
 if TYPE_CHECKING:
@@ -106,6 +106,10 @@ class EmojiBackbone:
     def shift_for(self, size: tuple[int, int] | None) -> TokenShift:
         """The measured one: its pictures are always 32 x 32."""
         return TokenShift(SHIFT, f"{GRID**2} tokens: measured for the emoji model")
+
+    def latent_channels(self) -> int:
+        """Those of 4 x 4 pixels."""
+        return CHANNELS
 
     def digest(self) -> str:
         """A hash of configuration and weights."""

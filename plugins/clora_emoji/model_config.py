@@ -10,12 +10,13 @@ from typing import Any
 from clora.api import config_fields
 
 BASE = Path(__file__).parent / "assets" / "base"
+CHANNELS = 48  # of a latent
 GRID = 8  # latents are GRID x GRID tokens
 CONFIG: MappingProxyType[str, Any] = MappingProxyType(
     {
         "patch_size": 1,
         "in_channels": 64,  # 48 of the picture, 16 of its place
-        "out_channels": 48,
+        "out_channels": CHANNELS,
         "num_layers": 6,
         "num_attention_heads": 4,
         "attention_head_dim": 32,

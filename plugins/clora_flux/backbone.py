@@ -136,6 +136,10 @@ class FluxKontext:
         where = self.folder.where("scheduler/scheduler_config.json")
         return shift_by_tokens(self.folder.config_here("scheduler", FIELDS["scheduler"]), tokens, where)
 
+    def latent_channels(self) -> int:
+        """Those of the VAE."""
+        return self.folder.config_here("vae", FIELDS["vae"]).get("latent_channels", 4)
+
     def publication(self) -> Publication:
         """What a card says of the base: the stock pipeline's call with the same guidance, length of text and size."""
         from .sizes import code

@@ -173,6 +173,10 @@ class QwenImageEdit:
         where = self.folder.where("scheduler/scheduler_config.json")
         return shift_by_tokens(self.folder.config_here("scheduler", FIELDS["scheduler"]), tokens, where)
 
+    def latent_channels(self) -> int:
+        """Those of the VAE."""
+        return self.folder.config_here("vae", FIELDS["vae"]).get("z_dim", 16)
+
     def publication(self) -> Publication:
         """What a card, ModelSpec and ComfyUI say of the base: the stock pipeline without guidance, and a workflow."""
         from .workflow import workflow
