@@ -7,7 +7,7 @@ from clora.diffusers_folder import DiffusersFolder, ModelPlace, load_whole
 from clora.errors import CloraError, escaped, hint, nearest, quoted, reason, shown
 from clora.evaluation import EffectPictures, Evaluation, GeneralPictures, Matrix, Measured
 from clora.flow import Schedule, add_noise, guide, over, position, shift, to_noise, to_x0, unshift, velocity_target
-from clora.hookspecs import hookimpl
+from clora.hookspecs import HOOK_VERSION, hookimpl
 from clora.hub_files import hub_download, hub_reason
 from clora.library_errors import library_errors
 from clora.lora_files.linears import LinearRows, Linears
@@ -116,6 +116,7 @@ from clora.weight_files import weights_misfits, weights_problems
 
 __all__ = [
     "FLOW_MATCH_EULER",
+    "HOOK_VERSION",
     "MAX_DEPTH",
     "MAX_NAME",
     "MAX_PROMPT",

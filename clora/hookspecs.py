@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from clora.protocols import Component, RunInfo
     from clora.values import StepReport
 
+#: the version of these hooks and of the protocols behind them; a plugin may say `clora_hook_version = 1` in its module
+HOOK_VERSION = 1
+
 hookspec = pluggy.HookspecMarker("clora")
 hookimpl = pluggy.HookimplMarker("clora")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from clora.errors import reason
+from clora.owners import tracing
 
 if TYPE_CHECKING:
     from clora.protocols import RunInfo
@@ -27,6 +29,8 @@ class Observer:
 
     def tell(self, **values: Any) -> None:
         """Call it; what it raises becomes a RuntimeWarning that names the plugin."""
+        if tracing():
+            print(f"trace: {self.hook}  ({self.plugin})", file=sys.stderr)
         try:
             self.function(*(values[name] for name in self.arguments))
         except (Exception, SystemExit) as error:  # someone else's code, which must not end a training run

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +15,13 @@ from attrs import field, frozen
 
 from clora.errors import CloraError, quoted, reason, shown
 
+TRACE_VARIABLE = "CLORA_TRACE"
 _CORE = Path(__file__).parent
+
+
+def tracing() -> bool:
+    """True where every call of a component is to be told on stderr, with its time: CLORA_TRACE=1."""
+    return os.environ.get(TRACE_VARIABLE, "") == "1"
 
 
 class ComponentError(CloraError):
@@ -47,6 +56,7 @@ class Owners:
 
         Errors that are meant for a person already pass as they are.
         """
+        started = time.perf_counter()
         try:
             yield
         except CloraError:
@@ -54,6 +64,11 @@ class Owners:
         except (Exception, SystemExit) as error:  # someone else's code, which may do anything
             why = f"{type(error).__name__}: {reason(error)}{_line(error)}"
             raise self.error(place, why) from error
+        finally:
+            if tracing():
+                name = self.names.get(place, "")
+                milliseconds = 1000 * (time.perf_counter() - started)
+                print(f"trace: {milliseconds:9.3f} ms  {place}{f'  ({name})' if name else ''}", file=sys.stderr)
 
 
 def sentences(method: str, call: Callable[[], object]) -> list[str]:

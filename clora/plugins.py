@@ -15,10 +15,10 @@ from typing import Any
 import attrs
 import pluggy
 
-from clora import hookspecs
+from clora import __version__, hookspecs
 from clora.catalogue import Catalogue, Plugin, Registered
 from clora.errors import hint, quoted, reason
-from clora.hookspecs import KINDS
+from clora.hookspecs import HOOK_VERSION, KINDS
 from clora.observers import Observer
 from clora.protocols import Component
 
@@ -52,7 +52,9 @@ def _plugin(entry_point: EntryPoint, blocked: set[str]) -> Plugin:
     if entry_point.name in blocked:
         return attrs.evolve(plugin, state="blocked", reason=f"{BLOCK_VARIABLE} names it")
     try:
-        hooks = _Hooks(plugin, _imported(entry_point))
+        source = _imported(entry_point)
+        _refuse_other_version(plugin, source)
+        hooks = _Hooks(plugin, source)
         return attrs.evolve(plugin, components=tuple(hooks.components()), observers=tuple(hooks.observers()))
     except _PluginError as error:
         why = str(error)
@@ -66,6 +68,15 @@ def _imported(entry_point: EntryPoint) -> Any:
         return entry_point.load()
     except (Exception, SystemExit) as error:  # someone else's module, which may do anything when it is imported
         raise _PluginError(f"cannot import {entry_point.value}: {type(error).__name__}: {error}") from error
+
+
+def _refuse_other_version(plugin: Plugin, source: Any) -> None:
+    """Raise where a plugin says that it is written for other hooks than these."""
+    asked = getattr(source, "clora_hook_version", HOOK_VERSION)
+    if asked != HOOK_VERSION:
+        versions = f"version {quoted(asked)} of the hooks, and clora {__version__} has version {HOOK_VERSION}"
+        remedy = f"install a {plugin.distribution} for this clora, or a clora for that {plugin.distribution}"
+        raise _PluginError(f"it is written for {versions}; {remedy}")
 
 
 class _Hooks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -349,6 +350,18 @@ def test_a_command_ends_with_one_line_and_code_1(tmp_path: Path, capsys: pytest.
     with pytest.warns(RuntimeWarning, match="SystemExit"):
         assert cli.main([*words, "--traceback"]) == 1
     assert 'raise ValueError("the ink has run out")' in capsys.readouterr().err
+
+
+def test_calls_are_traced_where_that_is_asked_for(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    count(plan_with(), cycles=1)
+    assert "trace:" not in capsys.readouterr().err
+    monkeypatch.setenv("CLORA_TRACE", "1")
+    count(plan_with(), cycles=1)
+    lines = capsys.readouterr().err.splitlines()
+    sentence = re.compile(r"trace: +\d+\.\d{3} ms  losses\.bs_dmd  \(dmd of clora 0\.1\.0, .*\)")
+    assert any(sentence.fullmatch(line) for line in lines)
+    places = {line.split()[3] for line in lines}
+    assert places >= {"router", "prompts", "simulations.backward", "critic.losses.on_target"}
 
 
 def test_a_component_that_cannot_be_counted_stands_in_the_way_of_no_run(capsys: pytest.CaptureFixture[str]) -> None:

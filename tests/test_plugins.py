@@ -90,6 +90,19 @@ def test_a_plugin_that_raises_when_looked_at_is_only_broken(install) -> None:
     assert broken(install, source) == "KeyError: 'x'"
 
 
+@pytest.mark.parametrize(("said", "fine"), [("1", True), ("2", False), ("'1'", False), ("None", False)])
+def test_a_plugin_for_other_hooks_is_told_both_versions(install, said: str, fine: bool) -> None:
+    source = f"clora_hook_version = {said}\n" + hook("return [Component('a', A)]")
+    if fine:
+        install("good-house", {"good": source})
+        assert discover().find("router", "a").distribution == "good-house"
+        return
+    assert broken(install, source) == (
+        f"it is written for version {said} of the hooks, and clora 0.1.0 has version 1; "
+        "install a bad-house for this clora, or a clora for that bad-house"
+    )
+
+
 def test_a_wrapper_is_refused(install) -> None:
     source = "from clora.api import hookimpl\n@hookimpl(wrapper=True)\ndef clora_routers():\n    return (yield)\n"
     assert "clora_routers is a wrapper" in broken(install, source)
