@@ -100,8 +100,11 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         temporary.mkdir()
         try:
             fill(temporary)
-            for file in temporary.iterdir():
-                with file.open("rb") as written:
+            for made in temporary.rglob("*"):
+                if made.is_dir():
+                    sync_folder(made)
+                    continue
+                with made.open("rb") as written:
                     os.fsync(written.fileno())
             sync_folder(temporary)
             if path.exists():  # moved aside whole: a kill while it is removed must not leave a torn one in place

@@ -25,6 +25,7 @@ COMMANDS = {
     "show": "print a recipe with every value and the place that gave it",
     "caption": "have a vision-language model describe every effect that has no caption yet",
     "plugins": "list the installed plugins and what they offer",
+    "new-plugin": "write a plugin of your own: a distribution with a working component and its tests",
     "schema": "print the JSON Schema of recipes, with which editors complete and check them",
     "inspect": "tell what LoRA files hold, and which programs would get them wrong",
     "sample": "make pictures with a run's LoRA",

@@ -1,0 +1,127 @@
+"""`clora new-plugin`: one distribution of each kind, installed with pip, passes its own tests and works in a recipe."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clora import cli
+from clora.new_plugin import KINDS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder with a plugin of every kind, and the site that all of them are installed in."""
+    folder = tmp_path_factory.mktemp("plugins")
+    for kind in KINDS:
+        assert cli.main(["new-plugin", f"clora-my-{kind}", "--kind", kind, "--out", str(folder)]) == 0
+    site = folder / "site"
+    sources = [str(folder / f"clora-my-{kind}") for kind in KINDS]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-build-isolation",
+        "--no-deps",
+        "--target",
+        str(site),
+    ]
+    subprocess.run([*pip, *sources], check=True)
+    return folder, site
+
+
+def called(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *words], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_tests_of_every_kind_pass(made) -> None:
+    folder, site = made
+    tests = [str(folder / f"clora-my-{kind}/tests") for kind in KINDS]
+    done = called(
+        site, "-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", "-c", os.devnull, *tests
+    )
+    assert done.returncode == 0, done.stdout
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    assert int(passed[1]) >= len(KINDS)
+
+
+def test_the_code_of_every_kind_is_in_order(made) -> None:
+    folder, _ = made
+    sources = [str(folder / f"clora-my-{kind}") for kind in KINDS]
+    # the order of imports depends on the plugin's own name
+    for words in (["check", "--ignore", "I001"], ["format", "--check"]):
+        done = called(folder / "site", "-m", "ruff", *words, "--config", str(ROOT / "pyproject.toml"), *sources)
+        assert done.returncode == 0, done.stdout
+
+
+def test_every_kind_is_registered_and_loads(made) -> None:
+    done = called(made[1], "-m", "clora", "plugins", "--load")
+    assert done.returncode == 0, done.stderr
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    for kind in KINDS:
+        assert f"my_{kind} loaded clora-my-{kind} 0.1.0" in lines
+    assert "losses: my_loss" in lines
+    assert "observes: clora_step_finished" in lines
+
+
+def test_a_recipe_uses_several_of_them_and_the_run_trains(made, tmp_path: Path) -> None:
+    sets = (
+        "effects=[duotone_ocean, thermal]",
+        "student={rank: 2, alpha: 2, steps: 4}",
+        "train={steps: 1, warmup_steps: 0, batch_size: 4}",
+        "prepare={previews: 0, train_images: 2, general_images: 4}",
+        "evaluate={images: 2, general_images: 1}",
+        "teacher.steps=1",
+        "warm_start=null",
+        "router={use: my_router, share: 0.5}",
+        "prompts=my_prompts",
+        "simulations.target={use: my_simulation}",
+        "losses.mine=my_loss",
+        "metrics.mine=my_metric",
+        "kernels=my_kernel",
+    )
+    words = [part for text in sets for part in ("--set", text)]
+    done = called(made[1], "-m", "clora", "run", "recipes/collection.yaml", "--runs", str(tmp_path), *words)
+    assert done.returncode == 0, done.stderr
+    assert "brightness_change" in done.stdout
+    (run,) = (path for path in tmp_path.iterdir() if not path.name.startswith("."))
+    assert (run / "my_observer.csv").read_text().count("\n") == 1
+    assert '"mine"' in (run / "steps.jsonl").read_text()
+    assert "clora-my-loss 0.1.0" in (run / "run.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "name", ["Huber", "huber_loss", "3d", "-x", "x--y", "../x", "", "json", "class", "clora", "a" * 61]
+)
+def test_a_name_that_is_none_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["new-plugin", "--out", str(tmp_path), "--", name]) == 2
+    assert "name" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "clora-mine").mkdir()
+    (tmp_path / "clora-mine/notes.txt").write_text("mine")
+    assert cli.main(["new-plugin", "clora-mine", "--out", str(tmp_path)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "clora-mine").iterdir()] == ["notes.txt"]
+
+
+def test_an_unknown_kind_is_told_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["new-plugin", "clora-mine", "--kind", "losss"])
+    assert end.value.code == 2
+    assert "loss" in capsys.readouterr().err
