@@ -61,8 +61,12 @@ def abilities() -> tuple[str, ...]:
 def misfits(place: str, part: Any) -> Iterator[str]:
     """A sentence where a component lacks what its section's protocol has, or has a value where a method belongs."""
     kind = component_kind(tuple(place.split(".")))
-    if kind is None:
-        return
+    if kind is not None:
+        yield from misfits_of(kind, part)
+
+
+def misfits_of(kind: str, part: Any) -> Iterator[str]:
+    """The same of a component of a kind."""
     protocol = PROTOCOLS[kind]
     missing = [name for name in members(kind) if not hasattr(part, name)]
     if missing:
