@@ -13,10 +13,11 @@ from clora_triton.kernels import Auto
 from random_qwen import Model, Scenes, Size, adapters
 from torch.nn.functional import gelu
 
-from clora.adapters.adapted import AdaptedNetwork, LoraLinear
+from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.eager import eager_lora_linear
 from clora.adapters.evaluator import Evaluator
 from clora.adapters.feed_forward import LoraFeedForward
+from clora.adapters.lora_linear import LoraLinear
 from clora.api import Draws, NetworkMemory
 from clora.pipeline import run_folder
 from clora.plan import Plan, make_plan

@@ -12,11 +12,10 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 import torch
-from attrs import frozen
 
 from clora.errors import CloraError
 from clora.flow import Schedule
-from clora.memory_plan import USABLE, phases, savings, teachers_bytes, trained_bytes, trained_numbers
+from clora.memory_plan import USABLE, Counted, phases, savings, teachers_bytes, trained_bytes, trained_numbers
 from clora.plan_numbers import notes
 from clora.protocols import StatesLatents, trained_shapes
 from clora.routes import route_of
@@ -119,18 +118,6 @@ class _NoUpdate:
     def update(self, step: int, *, spoilt: bool = False) -> float:
         self.count.held = 0
         return 0.0
-
-
-@frozen
-class Counted:
-    """The mean cost of one cycle per row of the batch, and how many rows are in memory at once."""
-
-    forward_equivalents: float  # a forward is 1, with its backward 3
-    rows_held: int  # whose activations one update holds
-    rows_with_grad: int = 0  # of one pass through the network
-    rows_without: int = 0
-    #: one cycle asks for so many network evaluations that counting stopped within it: it costs more than this
-    cut_short: bool = False
 
 
 def count(plan: Plan, cycles: int = _CYCLES) -> Counted:

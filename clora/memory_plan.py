@@ -23,7 +23,6 @@ from clora.training.critics import own_critics
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from clora.cost import Counted
     from clora.plan import Plan
 
 GIB = 2**30
@@ -33,6 +32,18 @@ USABLE = 0.94
 LEAST_GB, MOST_GB = 0.001, 100_000
 LONGEST_CAPACITY = 30
 _CAPACITY = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(?:GB|GiB|G)", re.IGNORECASE | re.ASCII)
+
+
+@frozen
+class Counted:
+    """The mean cost of one cycle per row of the batch, and how many rows are in memory at once."""
+
+    forward_equivalents: float  # a forward is 1, with its backward 3
+    rows_held: int  # whose activations one update holds
+    rows_with_grad: int = 0  # of one pass through the network
+    rows_without: int = 0
+    #: one cycle asks for so many network evaluations that counting stopped within it: it costs more than this
+    cut_short: bool = False
 
 
 @frozen

@@ -44,7 +44,7 @@ from clora.routes import slots_problem
 from clora.runs import digest_of
 from clora.seeding import Draws
 from clora.shifts import shift_of, told
-from clora.training.warm_start import decides, warm_start_doubts, warm_start_problems
+from clora.training.warm_recipe import decides, warm_start_doubts, warm_start_problems
 from clora.values import EffectCard, GeneralItem, Prompts
 
 if TYPE_CHECKING:

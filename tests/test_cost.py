@@ -9,8 +9,9 @@ import pytest
 import torch
 from attrs import evolve, field, frozen
 
-from clora.cost import MOST_ROWS, MOST_WORK, Counted, _Count, cost, count
+from clora.cost import MOST_ROWS, MOST_WORK, _Count, cost, count
 from clora.flow import MOST_STEPS, Schedule, ScheduleError
+from clora.memory_plan import Counted
 from clora.plan import Plan, make_plan
 from clora.plugins import discover
 from clora.recipe.load import load_recipe

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from clora.adapters.adapted import LoraLinear
+    from clora.adapters.lora_linear import LoraLinear
     from clora.protocols import JoinsMlp
 
 #: where the two linears are in a FeedForward

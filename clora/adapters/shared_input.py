@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from clora.adapters.adapted import LoraLinear
+    from clora.adapters.lora_linear import LoraLinear
     from clora.protocols import GroupsLinears
 
 #: by their names in diffusers' blocks and attention modules, in the order in which those call them

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
+from clora.cli.inspect_text import Fits, as_text
 from clora.cli.recipes import add_layer_arguments
 from clora.errors import CloraError, quoted, reason
 
 if TYPE_CHECKING:
     from clora.lora_files.survey import Survey
     from clora.protocols import Backbone
-
-Shapes = Mapping[str, tuple[int, int]]
-
-
-@frozen
-class Fits:
-    """The backbone that files are held against: its name and linears {module: (in, out)}; None where there is none."""
-
-    name: str
-    shapes: Shapes | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print a report of every file; 2 if one of them cannot be used."""
     fits = _fits(args)
-    from clora.cli.inspect_text import as_text
     from clora.lora_files.survey import survey
 
     surveys: list[Survey] = []

@@ -8,13 +8,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import hypot, isfinite
 from typing import TYPE_CHECKING
 
+from attrs import frozen
+
 from clora.errors import CloraError, shown
 from clora.lora_files.blocks import LINEARS, by_block, compact
 from clora.untrusted import parse_json
 
 if TYPE_CHECKING:
-    from clora.cli.inspect import Fits
     from clora.lora_files.survey import Survey, Surveyed
+
+Shapes = Mapping[str, tuple[int, int]]
+
+
+@frozen
+class Fits:
+    """The backbone that files are held against: its name and linears {module: (in, out)}; None where there is none."""
+
+    name: str
+    shapes: Shapes | None
+
 
 LABEL = 11
 LARGEST = 3

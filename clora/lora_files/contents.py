@@ -12,7 +12,8 @@ from clora.errors import shown
 from clora.lora_files.header import Header, brief, named
 from clora.lora_files.keys import Key, Kind, Names, is_flat, unsupported
 from clora.lora_files.kinds import Entry, entry_of, faults_of_types
-from clora.lora_files.linears import originals_of, sizes_of, spread
+from clora.lora_files.linears import originals_of, sizes_of
+from clora.lora_files.spread import spread
 
 #: how many names a message quotes
 QUOTED = 3

@@ -5,15 +5,13 @@ y = W x with W = [Wq; Wk; Wv] is three linears of one input: of its LoRA B A eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 if TYPE_CHECKING:
     import torch
-
-    from clora.lora_files.kinds import Entry
 
 Sizes = tuple[int, int]
 
@@ -66,26 +64,3 @@ def sizes_of(shapes: Mapping[str, Sizes], name: str) -> Sizes:
         return shapes[name]
     parts = originals_of(shapes)[name]
     return shapes[parts[0].linear][0], sum(part.count for part in parts)
-
-
-def spread(name: str, entry: Entry, originals: Mapping[str, tuple[LinearRows, ...]]) -> Iterator[tuple[str, Entry]]:
-    """(linear, entry) for each linear that one entry of a file changes. Raises ValueError where it cannot be divided.
-
-    DoRA's norms and the factors of LoKr and LoHa belong to the undivided weight.
-    """
-    parts = originals.get(name)
-    if parts is None:
-        yield name, entry
-        return
-    first = parts[0]
-    if len(parts) == 1 and len(first.ranges) == 1:
-        yield first.linear, evolve(entry, said=name)
-        return
-    if not entry.plain:
-        many = ", ".join(part.linear for part in parts)
-        turned = f"be read, as its rows stand in another order in {many}"
-        raise ValueError(f"only a plain LoRA of it can {turned if len(parts) == 1 else f'be divided into {many}'}")
-    inputs = entry.shape[1]
-    for part in parts:
-        most = min(entry.rank, part.count, inputs)
-        yield part.linear, evolve(entry, said=name, rows=part, shape=(part.count, inputs), most=most)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import torch
 
+from clora.memory.names import Weights
 from clora.memory.precision import NF4_BLOCK, Form, Stored, half_or_single, in_blocks, out_of_blocks
-from clora.memory.settings import Weights
 
 _LEAST_EXPONENT = -100  # of a row; 2^100 and its numbers are still floats
 

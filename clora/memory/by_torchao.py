@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from clora.memory.names import Weights
 from clora.memory.precision import NF4_BLOCK, Form, Stored, half_or_single, in_blocks, out_of_blocks
-from clora.memory.settings import Weights
 
 _LEAST = 1e-30  # a row's largest number, at least: torchao makes NaN of a row of zeros without
 _SCALE_BLOCK = 256  # scales of 64 numbers that share one scale of theirs

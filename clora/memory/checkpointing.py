@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from clora.adapters.adapted import LoraLinear, Routing
+from clora.adapters.lora_linear import LoraLinear, Routing
 
 
 def checkpointed(module: nn.Module, *args: Any) -> Any:

@@ -8,14 +8,8 @@ every block, adapter, mix of rows, number of rows and of tokens; a lone row and 
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import sysconfig
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,25 +20,6 @@ BACKEND = "inductor"
 #: how many versions of one piece may be made. torch gives up after 8 and runs the piece as it is; of a Qwen-Image block
 #: there are up to 16: with gradient or without, one row or several, masked words or none, the first block or a later
 VERSIONS = 64
-
-
-def missing(cuda: bool) -> Iterable[str]:
-    """What torch.compile lacks on this machine, for its GPU or for its processor, each as one sentence."""
-    if cuda and find_spec("triton") is None:
-        yield "memory.compile: on a GPU it needs the package triton, which is not installed"
-    if cuda:
-        names = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]
-    else:
-        names = [os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")]
-    if not any(shutil.which(name) for name in names):
-        language, variable = ("C", "CC") if cuda else ("C++", "CXX")
-        yield (
-            f"memory.compile: it needs a {language} compiler, and there is no {' or '.join(names)}; "
-            f"install one, or name yours in the environment's {variable}"
-        )
-    header = Path(sysconfig.get_path("include"), "Python.h")
-    if not header.is_file():
-        yield f"memory.compile: it needs Python's headers (python3-dev), and there is no {header}"
 
 
 def compile_blocks(blocks: Sequence[nn.Module]) -> None:
@@ -72,8 +47,8 @@ def _prepare() -> None:
     import torch._inductor.config as inductor
     import torch.fx.experimental._config as shapes
 
-    from clora.adapters.adapted import LoraLinear
     from clora.adapters.feed_forward import LoraFeedForward
+    from clora.adapters.lora_linear import LoraLinear
     from clora.memory.linear import FrozenLinear
 
     LoraLinear.forward = _outside(LoraLinear.forward)

@@ -86,7 +86,8 @@ def _place(network: nn.Module, modules: Sequence[nn.Module], how: NetworkMemory,
 
 def _compile(modules: Sequence[nn.Module], device: torch.device) -> None:
     """Have the blocks compiled; raises CloraError where this machine cannot: another may have checked."""
-    from clora.memory.compiling import compile_blocks, missing
+    from clora.memory.compilers import missing
+    from clora.memory.compiling import compile_blocks
 
     problems = list(missing(device.type == "cuda"))
     if problems:

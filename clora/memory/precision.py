@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from clora.memory.settings import Weights
+from clora.memory.names import Weights
 
 FP8_MAX = 448.0  # the largest number of float8_e4m3fn
 NF4_BLOCK = 64

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from clora.errors import CloraError
+from clora.memory.names import Quantizer, Weights
 
 if TYPE_CHECKING:
     from clora.memory.precision import Form
-    from clora.memory.settings import Weights
 
-Quantizer = Literal["own", "torchao", "bitsandbytes"]
 #: what each of them has, of the fewest bits last
 OFFERED: Mapping[Quantizer, tuple[Weights, ...]] = {
     "own": ("fp32", "bf16", "fp8", "int8", "nf4"),

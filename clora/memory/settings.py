@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 from attrs import field, frozen
 
 from clora.bounds import between
-from clora.memory.quantizers import Quantizer, misfits
+from clora.memory.compilers import missing
+from clora.memory.names import Quantizer, Weights
+from clora.memory.quantizers import misfits
 
 if TYPE_CHECKING:
     import torch
 
-#: how the weights of the blocks' linears are kept; fp8, int8 and nf4 are multiplied out where they are used
-Weights = Literal["fp32", "bf16", "fp8", "int8", "nf4"]
 Attention = Literal["sdpa", "cudnn", "efficient", "math", "flash", "flash_3", "xformers"]
 #: diffusers' names of them; those that fetch kernels from the Hub are left out, for that would run code from there
 ATTENTION = {
@@ -63,8 +63,6 @@ class NetworkMemory:
             yield f"memory.attention: {self.attention} needs the package {package}, which is not installed"
         if self.compile:
             import torch
-
-            from clora.memory.compiling import missing
 
             yield from missing(torch.cuda.is_available())
         if self.offload_blocks > blocks:

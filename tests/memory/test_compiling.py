@@ -19,7 +19,7 @@ from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
 from clora.errors import CloraError
 from clora.memory.checkpointing import checkpointed
-from clora.memory.compiling import missing
+from clora.memory.compilers import missing
 from clora.memory.fit import fit_network
 from clora.memory.settings import NetworkMemory
 from clora.seeding import Draws
@@ -147,7 +147,7 @@ def test_what_is_missing_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not list(NetworkMemory(compile=True).check(2))
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr("clora.memory.compiling.find_spec", lambda name: None)
+    monkeypatch.setattr("clora.memory.compilers.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("sys.platform", "linux")
     (processor,) = NetworkMemory(compile=True).check(2)
@@ -177,7 +177,7 @@ from torch.nn import Linear, Sequential
 before = set(sys.modules)
 from clora.memory.settings import NetworkMemory
 from clora.memory.fit import fit_network
-from clora.adapters.adapted import LoraLinear
+from clora.adapters.lora_linear import LoraLinear
 fit_network(Sequential(Sequential(Linear(2, 2))), ("0",), NetworkMemory("fp32"), torch.device("cpu"))
 assert not hasattr(LoraLinear.forward, "_torchdynamo_disable")
 print([m for m in set(sys.modules) - before if m.startswith(("torch._dynamo", "torch._inductor"))])

@@ -14,8 +14,9 @@ from clora.adapters.adapter import Adapter
 from clora.memory.fit import fit_network
 from clora.memory.footprint import Blueprint, network_footprint
 from clora.memory.measure import LiveBytes
-from clora.memory.quantizers import OFFERED, OLDEST, Quantizer
-from clora.memory.settings import NetworkMemory, Weights
+from clora.memory.names import Quantizer, Weights
+from clora.memory.quantizers import OFFERED, OLDEST
+from clora.memory.settings import NetworkMemory
 from clora.seeding import Draws
 
 WORDS, SIDE, WIDTH, LAYERS = 40, 12, 64, 5

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from attrs import evolve, field, frozen
 
-from clora.cost import Counted, cost, count
+from clora.cost import cost, count
 from clora.errors import CloraError
 from clora.lora_files.header import inspect_header
 from clora.memory.settings import NetworkMemory
-from clora.memory_plan import capacity, phases, savings, teachers_bytes, trained_numbers
+from clora.memory_plan import Counted, capacity, phases, savings, teachers_bytes, trained_numbers
 from clora.plan import Plan, make_plan
 from clora.plugins import discover
 from clora.protocols import Footprint

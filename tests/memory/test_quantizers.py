@@ -12,9 +12,10 @@ from torch import nn
 
 from clora.errors import CloraError
 from clora.memory.linear import FrozenLinear
+from clora.memory.names import Quantizer, Weights
 from clora.memory.precision import Form, nf4_levels
-from clora.memory.quantizers import OFFERED, OLDEST, Quantizer, form_of
-from clora.memory.settings import NetworkMemory, Weights
+from clora.memory.quantizers import OFFERED, OLDEST, form_of
+from clora.memory.settings import NetworkMemory
 
 PAIRS = [(weights, quantizer) for quantizer in OLDEST for weights in OFFERED[quantizer]]
 #: what float32 numbers lose before they are rounded to codes: bitsandbytes has int8 of float16 alone

@@ -19,7 +19,7 @@ from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
 from clora.adapters.eager import eager_lora_linear
 from clora.api import GroupsLinears, NetworkMemory
-from clora.memory.compiling import missing
+from clora.memory.compilers import missing
 from clora.memory.fit import fit_network
 from clora.memory.measure import Measured, measure
 from clora.seeding import Draws
