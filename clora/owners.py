@@ -94,12 +94,11 @@ def came(value: object) -> str:
 
 
 def _line(error: BaseException) -> str:
-    """Where an error arose: its innermost line outside of the core and of installed libraries, if there is one."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if _CORE not in Path(frame.filename).parents and "site-packages" not in Path(frame.filename).parts
-    ]
-    if not frames:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "torch" not in frame.filename]
-    return f" at {shown(Path(frames[-1].filename).name)}:{frames[-1].lineno}" if frames else ""
+    """The component's own innermost line in an error's traceback: below it libraries, above it the core."""
+    files = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    outside = [(file, line) for file, line in files if _CORE not in file.parents]
+    if not outside:
+        return ""
+    home = outside[0][0].parent  # where the core called
+    file, line = [each for each in outside if home in each[0].parents][-1]
+    return f" at {shown(file.name)}:{line}"

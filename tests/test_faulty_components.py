@@ -17,6 +17,7 @@ from clora.owners import ComponentError
 from clora.plan import Plan
 from clora.run_files.results import Results
 from clora.stages.measuring import measure
+from clora.training.lockstep import run_together
 
 SOURCE = """
 import torch
@@ -362,6 +363,19 @@ def test_calls_are_traced_where_that_is_asked_for(monkeypatch, capsys: pytest.Ca
     assert any(sentence.fullmatch(line) for line in lines)
     places = {line.split()[3] for line in lines}
     assert places >= {"router", "prompts", "simulations.backward", "critic.losses.on_target"}
+
+
+def test_the_line_is_the_components_own_wherever_it_is_installed(tmp_path: Path, monkeypatch) -> None:
+    home = tmp_path / "site-packages/far_house"
+    home.mkdir(parents=True)
+    (home / "__init__.py").write_text("from far_house.inner import deep\ndef call():\n    deep()\n    yield\n")
+    (home / "inner.py").write_text("import json\ndef deep():\n    x = 1\n    json.loads('{')\n")
+    monkeypatch.syspath_prepend(str(home.parent))
+    import far_house
+
+    with pytest.raises(ComponentError, match=r"^losses\.far: JSONDecodeError: .* at inner\.py:4$"):
+        run_together({}, {"far": far_house.call()}, lambda forwards: [])
+    sys.modules.pop("far_house"), sys.modules.pop("far_house.inner")
 
 
 def test_a_component_that_cannot_be_counted_stands_in_the_way_of_no_run(capsys: pytest.CaptureFixture[str]) -> None:
