@@ -1,3 +1,25 @@
-"""clora: many effect LoRAs and few-step sampling, distilled into one LoRA (CollectionLoRA, arXiv 2605.25378)."""
+"""clora: many effect LoRAs and few-step sampling, distilled into one LoRA (CollectionLoRA, arXiv 2605.25378).
 
-__version__ = "0.1.0"
+From Python, `clora.run("recipes/quickstart.yaml", {"train.steps": 50})` carries a recipe out, and
+`clora.open_run("runs/RUN").sample("thermal", "cat.png")` makes a picture with a finished run.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from clora.version import __version__
+
+if TYPE_CHECKING:
+    from clora.notebook import OpenRun as OpenRun
+    from clora.notebook import open_run as open_run
+    from clora.notebook import run as run
+
+__all__ = ["OpenRun", "__version__", "open_run", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """What brings torch into memory, when it is first asked for."""
+    if name not in ("OpenRun", "open_run", "run"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from clora import notebook
+
+    return getattr(notebook, name)

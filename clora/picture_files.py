@@ -51,11 +51,31 @@ def read_picture(path: Path) -> torch.Tensor:
 
     Raises PictureError for a file that is missing, no picture, damaged, larger than 64 megapixels, or of float pixels.
     """
+    return _pixels(_upright(path))
+
+
+def from_image(image: Image) -> torch.Tensor:
+    """A picture in memory as `read_picture` gives one of a file. Raises PictureError as it does."""
+    from PIL import ImageOps
+
+    _check(image, "the picture")
+    return _pixels(_on_white(_eight_bit(ImageOps.exif_transpose(image))))
+
+
+def to_image(picture: torch.Tensor) -> Image:
+    """[3, H, W] in [-1, 1] as a picture in memory."""
+    from PIL import Image
+
+    pixels = ((picture + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels)
+
+
+def _pixels(image: Image) -> torch.Tensor:
+    """An RGB picture as float32 [1, 3, H, W] in [-1, 1]."""
     import numpy
     import torch
 
-    pixels = torch.from_numpy(numpy.array(_upright(path))).permute(2, 0, 1)
-    return pixels[None].float() / 127.5 - 1
+    return torch.from_numpy(numpy.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def picture_digest(path: Path) -> bytes:
@@ -68,10 +88,17 @@ def picture_digest(path: Path) -> bytes:
 
 def _upright(path: Path) -> Image:
     """The picture in 8-bit RGB on white."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     with _opened(path) as image:
-        upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGBA")
+        return _on_white(_eight_bit(ImageOps.exif_transpose(image)))
+
+
+def _on_white(image: Image) -> Image:
+    """The picture in RGB, what is transparent white."""
+    from PIL import Image
+
+    upright = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert("RGB")
 
 
@@ -139,9 +166,6 @@ def _eight_bit(image: Image) -> Image:
 
 def write_picture(path: Path, picture: torch.Tensor) -> None:
     """Write [3, H, W] in [-1, 1] as PNG, in one step."""
-    from PIL import Image
-
-    pixels = ((picture + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
     buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    to_image(picture).save(buffer, "PNG")
     write_atomic(path, buffer.getvalue())

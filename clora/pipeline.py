@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from clora import __version__, threads
+from clora import threads
 from clora.adapters.adapter import Adapter
 from clora.errors import shown
 from clora.files import write_atomic
@@ -42,6 +42,7 @@ from clora.training.checkpoint import Checkpoints
 from clora.training.loop import Watchers, train
 from clora.training.ranks import Ranks
 from clora.training.warm_start import warm_plan
+from clora.version import __version__
 from clora.world import World
 
 if TYPE_CHECKING:

@@ -15,12 +15,13 @@ from typing import Any
 import attrs
 import pluggy
 
-from clora import __version__, hookspecs
+from clora import hookspecs
 from clora.catalogue import Catalogue, Plugin, Registered
 from clora.errors import hint, quoted, reason
 from clora.hookspecs import HOOK_VERSION, KINDS
 from clora.observers import Observer
 from clora.protocols import Component
+from clora.version import __version__
 
 __all__ = ["BLOCK_VARIABLE", "GROUP", "Catalogue", "Plugin", "Registered", "discover"]
 

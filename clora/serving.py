@@ -120,28 +120,43 @@ class Server:
         return torch.cat(made)
 
 
-def edit(
-    plan: Plan,
-    folder: RunFolder,
-    effects: Sequence[str],
-    instruction: str | None,
-    picture: torch.Tensor,
-    seed: int,
-    *,
-    passes: bool = False,
-) -> torch.Tensor:
-    """One picture [1, 3, H, W] edited with a run's exported LoRA, [3, h, w] in [-1, 1] at the model's own size.
+class Editor:
+    """Edits pictures with a run's exported LoRA; the model is loaded with the first one and stays.
 
-    Several effects are one instruction, or, with `passes`, one sampling after the other.
+    Raises CloraError where the LoRA is not as the run wrote it.
     """
-    world = World(plan)
-    world.conditioning.pictures["the given picture"] = world.backbone.fit(picture)[0]
-    words = [instruction] if instruction is not None else [plan.prompts[name].student for name in effects]
-    draws = Draws(seed).named("sample")
-    server, source = Server(plan, world), ["the given picture"]
-    words = words if passes else [chain(words)]
-    world.conditioning.conditions(words[:1], source)  # encoded before the transformer takes the room
-    world.adapted.add("served", read_adapter(world, folder.check_lora()))
-    if passes:
-        return server.in_passes("served", words, source, draws)[0]
-    return server.few_step("served", words, source, draws)[0]
+
+    def __init__(self, plan: Plan, folder: RunFolder) -> None:
+        self.plan = plan
+        self.world = World(plan)
+        self.folder = folder
+        self.served = False
+
+    def edit(
+        self,
+        effects: Sequence[str],
+        instruction: str | None,
+        picture: torch.Tensor,
+        seed: int,
+        *,
+        passes: bool = False,
+    ) -> torch.Tensor:
+        """One picture [1, 3, H, W] edited, [3, h, w] in [-1, 1] at the model's own size.
+
+        Several effects are one instruction, or, with `passes`, one sampling after the other.
+        """
+        world = self.world
+        fitted = world.backbone.fit(picture)[0]
+        name = digest_tensor(fitted)  # by its content: the world keeps what it encoded under a picture's name
+        world.conditioning.pictures[name] = fitted
+        words = [instruction] if instruction is not None else [self.plan.prompts[name].student for name in effects]
+        draws = Draws(seed).named("sample")
+        words = words if passes else [chain(words)]
+        world.conditioning.conditions(words[:1], [name])  # encoded before the transformer takes the room
+        if not self.served:
+            world.adapted.add("served", read_adapter(world, self.folder.check_lora()))
+            self.served = True
+        server = Server(self.plan, world)
+        if passes:
+            return server.in_passes("served", words, [name], draws)[0]
+        return server.few_step("served", words, [name], draws)[0]

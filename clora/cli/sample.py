@@ -46,12 +46,12 @@ def run(args: argparse.Namespace) -> int:
             raise CloraError(f"{shown(args.run_dir)} has no effect {quoted(name)}{hint(name, plan.prompts)}")
     folder.check_lora()
     from clora.picture_files import read_picture, write_picture
-    from clora.serving import edit
+    from clora.serving import Editor
 
     source = read_picture(args.image)
     out = args.out or args.image.with_name(f"{args.image.stem}-{'-'.join(args.effect) or 'edited'}.png")
     with during("", "no picture was written", "The same command makes it"):
-        picture = edit(plan, folder, args.effect, args.instruction, source, args.seed, passes=args.passes)
+        picture = Editor(plan, folder).edit(args.effect, args.instruction, source, args.seed, passes=args.passes)
         write_picture(out, picture)
     print(out)
     return 0
