@@ -145,6 +145,20 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     return Plan(recipe, digest, text, cards, prompts, mix, warnings, schedule, warm, loaded.owners, loaded.code)
 
 
+def run_digest(loaded: LoadedRecipe) -> str:
+    """The digest of the run of a recipe, without a plan's checks. Raises CloraError where it cannot be known."""
+    recipe = loaded.recipe
+    if lacking := incomplete(recipe):
+        raise _refusal(loaded, lacking)
+    few = shift_of(recipe.student, recipe.backbone, recipe.dataset)
+    loaded = loaded.having(evolve(recipe, student=evolve(recipe.student, shift=few.shift)))
+    cards, unknown = _chosen(recipe, _all_cards(recipe))
+    if unknown:
+        raise _refusal(loaded, unknown)
+    digest = _digest(loaded.digest, cards, {c.name: prompts_of(recipe.prompts, c, loaded.owners) for c in cards})
+    return digest if recipe.start is None else digest_of([digest, start_digest(recipe.start)])
+
+
 def _refusal(loaded: LoadedRecipe, problems: Iterable[Finding]) -> RecipeError:
     return RecipeError(Problem(loaded.mark_of(place), f"{place}: {sentence}") for place, sentence in problems)
 

@@ -9,6 +9,7 @@ from clora.cli.recipes import add_recipe_arguments, loaded
 from clora.errors import CloraError, shown
 
 if TYPE_CHECKING:
+    from clora.recipe.load import LoadedRecipe
     from clora.recipe.schema import Recipe
 
 
@@ -21,10 +22,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print YAML that is itself a recipe, with the same digest."""
     recipe, _ = loaded(args)
-    print(f"# {shown(recipe.file.name)}, digest {recipe.digest}")
+    print(f"# {shown(recipe.file.name)}, digest {_digest(recipe)}")
     print(f"# schedule: {_schedule(recipe.recipe)}")
     print(recipe.resolved_yaml() if args.plain else recipe.show(), end="")
     return 0
+
+
+def _digest(recipe: LoadedRecipe) -> str:
+    """The run's own; where a file that it depends on cannot be read, the recipe's alone."""
+    from clora.plan import run_digest
+
+    try:
+        return run_digest(recipe)
+    except (CloraError, ValueError, OSError):  # a bank tells its mistakes by ValueError
+        return f"{recipe.digest} of the recipe alone: `clora validate` tells what keeps the run's from being known"
 
 
 def _schedule(recipe: Recipe) -> str:

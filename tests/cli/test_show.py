@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from clora.cli import main
+from clora.plan import make_plan
+from clora.recipe.load import load_recipe
+
+ROOT = Path(__file__).parents[2]
 
 PARTS = """
     from attrs import frozen
@@ -68,6 +72,20 @@ def test_show_tells_every_mistake_and_exits_two(recipe: Path, capsys: pytest.Cap
         "--set router: router has no component 'tow'; did you mean 'two'?",
         "--set train.stepz: unknown key 'stepz' in train; did you mean 'steps'?",
     ]
+
+
+def test_the_digest_that_is_shown_is_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("quickstart", "ablation_no_aop", "effect_lora"):
+        path = ROOT / f"recipes/{name}.yaml"
+        assert main(["show", str(path)]) == 0
+        first = capsys.readouterr().out.splitlines()[0]
+        assert first == f"# {name}.yaml, digest {make_plan(load_recipe(path)).digest}"
+
+
+def test_the_digest_of_a_recipe_whose_bank_is_not_here_is_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(ROOT / "recipes/quickstart.yaml"), "--set", "teachers.manifest=nowhere.yaml"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert " of the recipe alone: `clora validate` tells" in first
 
 
 def test_plugins(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
