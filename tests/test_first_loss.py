@@ -1,0 +1,58 @@
+"""docs/first_loss.md says what is so: its code is what the command writes, and its recipe passes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clora import cli
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs/first_loss.md").read_text()
+
+
+def block(language: str) -> str:
+    """The page's one block of a language."""
+    (text,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    return text
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    assert cli.main(["new-plugin", "clora-huber-loss", "--kind", "loss", "--out", str(tmp_path)]) == 0
+    return tmp_path / "clora-huber-loss"
+
+
+def test_the_loss_of_the_page_is_the_one_that_is_written(made: Path) -> None:
+    assert (made / "src/clora_huber_loss/loss.py").read_text() == block("python")
+
+
+def test_the_recipe_of_the_page_passes_and_its_mistake_is_told_as_the_page_has_it(made: Path, tmp_path: Path) -> None:
+    site = made / "src"
+    about = site / "clora_huber_loss-0.1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: clora-huber-loss\nVersion: 0.1.0\n")
+    (about / "entry_points.txt").write_text("[clora.plugins]\nhuber_loss = clora_huber_loss\n")
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    (tmp_path / "plugins").symlink_to(ROOT / "plugins")
+    (tmp_path / "huber.yaml").write_text(block("yaml"))
+
+    def validated() -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+        words = [sys.executable, "-m", "clora", "validate", "huber.yaml"]
+        return subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = validated()
+    assert done.returncode == 0, done.stderr
+    assert "not counted" not in done.stdout
+    loss = site / "clora_huber_loss/loss.py"
+    wrong = loss.read_text().replace("huber_loss(error, error.detach() * 0, delta=self.delta)", "error.mean((1, 2, 3))")
+    loss.write_text(wrong)
+    sentence = next(line.strip() for line in PAGE.splitlines() if line.startswith("    losses.anchor ("))
+    told = re.sub(r"tensor \[\d+\]", "tensor [12]", validated().stdout)
+    assert sentence in told
