@@ -30,6 +30,7 @@ from clora.memory.measure import LiveBytes
 from clora.plan import make_plan
 from clora.plugins import discover
 from clora.recipe.load import load_recipe
+from clora.training.answers import forwards_of
 from clora.training.cycle import Cycle
 from clora.training.optimizer import Trained
 from clora.training.ranks import Ranks
@@ -70,7 +71,7 @@ class ToTheEnd:
                 asked.append(asking.send(answer))
             except StopIteration as done:
                 for _ in range(self.steps - len(asked)):
-                    yield tuple(evolve(forward, grad=False) for forward in asked[-1])
+                    yield tuple(evolve(forward, grad=False) for forward in forwards_of(asked[-1]) or ())
                 return done.value
             answer = yield asked[-1]
 

@@ -113,7 +113,7 @@ def others(run: Path, out: Path) -> list[tuple[list[str], str, str, str]]:
         (prepare, "clora.stages.targets", "Bank.make", " while preparing; what is encoded and what the teachers"),
         (["evaluate", str(run)], "clora.stages.evaluate", "Maker.effect", evaluating),
         (["evaluate", str(run)], "clora.stages.report", "write_report", " while the report was made; everything up to"),
-        (sample, "clora.serving", "edit", "; no picture was written. The same command makes it"),
+        (sample, "clora.serving", "Editor.edit", "; no picture was written. The same command makes it"),
         (
             ["export", str(run), "--out", str(out / "bundle")],
             "clora.bundle.bundle",

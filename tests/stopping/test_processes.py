@@ -68,7 +68,7 @@ sys.exit(cli.main())
         ("torch.version", signal.SIGTERM),
         ("torch._tensor", signal.SIGINT),
         ("torch.nn.functional", signal.SIGHUP),
-        ("diffusers", signal.SIGINT),
+        ("safetensors", signal.SIGINT),
     ],
 )
 def test_a_signal_while_a_module_is_imported(module: str, number: signal.Signals) -> None:
