@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -11,10 +12,15 @@ from pathlib import Path
 MOST_FILES = 2000
 
 
-@cache
 def source_digest(module: str) -> str:
     """The hash of the package that a module belongs to, its tests left out; empty where there is no source."""
-    package = module.partition(".")[0]
+    whole = _of_package(module.partition(".")[0])
+    return _of_module(module) if whole is None else whole
+
+
+@cache
+def _of_package(package: str) -> str | None:
+    """The hash of a package's source; None of a single module, and of a package with more than MOST_FILES."""
     folders = [Path(folder) for folder in getattr(sys.modules.get(package), "__path__", ())]
     files = sorted(
         (file.relative_to(folder).as_posix(), file)
@@ -22,9 +28,16 @@ def source_digest(module: str) -> str:
         for file in folder.rglob("*.py")
         if "tests" not in file.relative_to(folder).parts
     )
-    if not files or len(files) > MOST_FILES:
-        own = getattr(sys.modules.get(module), "__file__", None)
-        files = [] if own is None else [(Path(own).name, Path(own))]
+    return _digest(files) if 0 < len(files) <= MOST_FILES else None
+
+
+def _of_module(module: str) -> str:
+    own = getattr(sys.modules.get(module), "__file__", None)
+    return "" if own is None else _digest([(Path(own).name, Path(own))])
+
+
+def _digest(files: Sequence[tuple[str, Path]]) -> str:
+    """The hash of files and of what they are called; empty where none can be read."""
     hasher = blake2b(digest_size=8)
     read = 0
     for name, file in files:

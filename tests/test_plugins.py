@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -228,25 +229,11 @@ def test_a_class_that_cannot_be_had_is_told_at_its_line_with_the_plugins_name(in
     assert [str(problem) for problem in told.value.problems if line in str(problem)]
 
 
-PACKAGE = """
-from attrs import frozen
-from clora.api import Component, hookimpl
-
-@frozen
-class Even:
-    p: float = 0.5
-
-@hookimpl
-def clora_routers():
-    return [Component("even", Even)]
-"""
-
-
 def packaged(site: Path, version: str = "1.0") -> Path:
     """A plugin that is a package, with a second module and tests; returns the package's folder."""
     folder = site / "whole_house"
     (folder / "tests").mkdir(parents=True)
-    (folder / "__init__.py").write_text(PACKAGE)
+    (folder / "__init__.py").write_text(dedent(ROUTER))
     (folder / "inner.py").write_text("x = 1\n")
     (folder / "tests/test_it.py").write_text("def test_it(): pass\n")
     about = site / f"whole_house-{version}.dist-info"

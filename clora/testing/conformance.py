@@ -38,11 +38,13 @@ EFFECTS = ("clay", "ink", "wool")
 ROLES = ("student", "critic", "teacher", "teacher_unconditional")
 
 
-def problems_of(kind: str, part: Any, *, phase: str = "student", checks_imports: bool = True) -> list[str]:
+def problems_of(
+    kind: str, part: Any, *, phase: str = "student", checks_imports: bool = True, computes: bool = True
+) -> list[str]:
     """Everything that is wrong with a component of a recipe's section (`losses`, `router`, ...), a sentence each.
 
-    `phase` is whom a loss trains. Backbones, datasets, banks and captioners are looked at from outside alone: what they
-    give depends on their files.
+    `phase` is whom a loss trains. Unless `computes`, a component that needs a GPU or weights is looked at from outside
+    alone, as backbones, datasets, banks and captioners always are: what they give depends on their files.
     """
     if kind not in PROTOCOLS:
         raise ValueError(f"{kind!r} is no section of components; they are {', '.join(PROTOCOLS)}")
@@ -52,6 +54,8 @@ def problems_of(kind: str, part: Any, *, phase: str = "student", checks_imports:
     found += [*_outside(type(part)), *likely_misspelt(part)]
     if checks_imports:
         found += _imports(type(part))
+    if not computes:
+        return found
     inside: Mapping[str, Callable[[Any], Iterator[str]]] = {
         "losses": lambda loss: _loss(loss, phase),
         "simulations": _simulation,
