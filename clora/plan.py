@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
-from clora.errors import QUOTED, CloraError, escaped, hint, quoted, shown
+from clora.errors import CloraError, hint, quoted
 from clora.extension import finished_effects, mixed, start_digest, start_problems
 from clora.flow import Schedule
-from clora.lora_files.base_weights import base_weights
-from clora.lora_files.teacher import judge
 from clora.owners import Owners, sentences
 from clora.plan_components import (
     Finding,
@@ -26,12 +24,11 @@ from clora.plan_components import (
     objective_findings,
     picture_findings,
 )
+from clora.plan_files import banks_of, file_findings, lora_files
 from clora.plan_numbers import number_findings, size_findings, teacher_strengths, unfed_losses
 from clora.plan_texts import MOST_TOLD, card_problems, instruction_problems, prompts_of
 from clora.protocols import (
     ChecksCards,
-    HasLocalWeights,
-    ListsLoraFiles,
     ListsPictures,
     PictureRow,
     Tokenizes,
@@ -48,10 +45,6 @@ from clora.training.warm_recipe import decides, warm_start_doubts, warm_start_pr
 from clora.values import EffectCard, GeneralItem, Prompts
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from clora.lora_files.scales import StrengthFrom
-    from clora.protocols import Teachers
     from clora.recipe.load import LoadedRecipe
     from clora.recipe.schema import Recipe
 
@@ -86,14 +79,13 @@ class Plan:
 
     def pictures(self) -> Sequence[PictureRow]:
         """The rows of pictures that are files, of the effects in use and the general stream: dataset's and banks'."""
-        parts = [self.recipe.dataset, *_banks(self.recipe).values()]
+        parts = [self.recipe.dataset, *banks_of(self.recipe).values()]
         rows = (row for part in parts if isinstance(part, ListsPictures) for row in part.pictures())
         return [row for row in rows if not row.effect or row.effect in self.prompts]
 
 
 #: where these are wrong nothing can be said of effects and pictures
 _SUBJECT = frozenset(("backbone", "dataset", "teachers", "prompts", "start"))
-MOST_OF_A_FILE = 4  # mistakes told of one teacher's file
 MOST_WARNINGS = 20  # told of one place of the recipe
 
 
@@ -123,7 +115,7 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
             problems += _warm_start(recipe, cards, loaded.owners)
     if "backbone" not in wrong:
         problems += number_findings(recipe)
-        wrong_files, doubts = _files(recipe, _lora_files(recipe, {place for place, _ in problems}), thorough)
+        wrong_files, doubts = file_findings(recipe, lora_files(recipe, {place for place, _ in problems}), thorough)
         problems += wrong_files
     if _SUBJECT.isdisjoint(wrong):
         problems += _start(recipe, cards) if thorough else ()
@@ -205,35 +197,7 @@ def _digest(recipe: str, cards: tuple[EffectCard, ...], prompts: Mapping[str, Pr
 
 def _all_cards(recipe: Recipe) -> tuple[EffectCard, ...]:
     """The effects of the recipe's own bank and of those that an extension adds."""
-    return tuple(card for bank in _banks(recipe).values() for card in bank.cards())
-
-
-def _banks(recipe: Recipe) -> dict[str, Teachers]:
-    """The recipe's own bank and those that an extension adds, by their places."""
-    added = {} if recipe.start is None else recipe.start.teachers
-    return {"teachers": recipe.teachers, **{f"start.teachers.{name}": bank for name, bank in added.items()}}
-
-
-@frozen
-class _TeacherFile:
-    """A LoRA file in use: its place in the recipe, its effect and, as far as its bank has no mistake, its strength."""
-
-    place: str
-    effect: str
-    path: Path
-    scale: float = 1.0
-    strength: StrengthFrom = None
-
-
-def _lora_files(recipe: Recipe, wrong: Collection[str]) -> list[_TeacherFile]:
-    """The LoRA files of the effects in use, as far as a bank at one of the `wrong` places tells them."""
-    found: list[_TeacherFile] = []
-    for place, bank in _banks(recipe).items():
-        if place not in wrong:
-            found += [_TeacherFile(place, c.name, c.lora, c.scale, c.strength) for c in bank.cards()]
-        elif isinstance(bank, ListsLoraFiles):
-            found += [_TeacherFile(place, name, file) for name, file in bank.lora_files()]
-    return [each for each in found if recipe.effects is None or each.effect in recipe.effects]
+    return tuple(card for bank in banks_of(recipe).values() for card in bank.cards())
 
 
 def _start(recipe: Recipe, cards: tuple[EffectCard, ...]) -> Iterable[Finding]:
@@ -318,22 +282,3 @@ def _texts(cards: tuple[EffectCard, ...], general: Sequence[GeneralItem]) -> lis
 
 def _card_texts(cards: tuple[EffectCard, ...]) -> list[Finding]:
     return [("teachers", sentence) for sentence in [*card_problems(cards), *teacher_strengths(cards)]]
-
-
-def _files(recipe: Recipe, files: Iterable[_TeacherFile], data: bool) -> tuple[list[Finding], list[Finding]]:
-    """What is wrong with teachers' files for this backbone, and what is doubtful about them; each file is read once."""
-    shapes = recipe.backbone.shapes()
-    local = recipe.backbone.local_weights() if data and isinstance(recipe.backbone, HasLocalWeights) else None
-    base = base_weights(local, shapes)
-    problems: list[Finding] = []
-    doubts: list[Finding] = []
-    for file in files:
-        found = judge(file.path, shapes, base, scale=file.scale, strength=file.strength, data=data)
-        told = found.problems
-        if len(told) > MOST_OF_A_FILE:  # a file of two formats has one for each of a thousand factors
-            more = f"{len(told) - MOST_OF_A_FILE} more; `clora inspect` with --modules tells them all"
-            told = (*told[:MOST_OF_A_FILE], f"{shown(file.path)}: {more}")
-        effect = escaped(file.effect[:QUOTED])
-        problems += [(file.place, f"{effect}: {sentence}") for sentence in told]
-        doubts += [(file.place, f"{effect}: {sentence}") for sentence in found.warnings]
-    return problems, doubts
