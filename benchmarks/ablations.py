@@ -17,8 +17,8 @@ from machine import provenance
 from many_runs import ROOT, Run, carry_out, threads_of_each
 
 from clora.cli.compare import as_json, as_markdown
-from clora.comparison import compare, read_runs
-from clora.runs import RunFolder
+from clora.runs.comparison import compare, read_runs
+from clora.runs.run_dir import RunDir
 
 ABLATIONS = (
     "collection",
@@ -59,7 +59,7 @@ def runs_of(recipes: Sequence[str], seeds: Sequence[int], *sets: str) -> list[Ru
     return [Run(recipe, (f"seed={seed}", *sets)) for seed in seeds for recipe in recipes]
 
 
-def write_table(name: str, folders: Sequence[RunFolder], jobs: int) -> str:
+def write_table(name: str, folders: Sequence[RunDir], jobs: int) -> str:
     """Write NAME.md and NAME.json beside the other results; returns the Markdown."""
     results = ROOT / "benchmarks/results"
     read = read_runs([folder.path for folder in folders])

@@ -11,7 +11,7 @@ from pathlib import Path
 from attrs import frozen
 from many_runs import ROOT, Run, carry_out, threads_of_each
 
-from clora.runs import RunFolder
+from clora.runs.run_dir import RunDir
 
 VALUES = ("bad_case_rate", "distance", "general_ratio")
 
@@ -51,7 +51,7 @@ def rows_of(cases: Mapping[str, Case], args: argparse.Namespace) -> list[dict[st
     return rows
 
 
-def _summary(folders: Sequence[RunFolder]) -> dict[str, object]:
+def _summary(folders: Sequence[RunDir]) -> dict[str, object]:
     """Results, training seconds and counted cost of runs that differ in their seeds."""
     found: dict[str, object] = {"seeds": len(folders)}
     measured = [_measured(folder) for folder in folders]
@@ -62,7 +62,7 @@ def _summary(folders: Sequence[RunFolder]) -> dict[str, object]:
     return found
 
 
-def _measured(folder: RunFolder) -> dict[str, float]:
+def _measured(folder: RunDir) -> dict[str, float]:
     steps = [json.loads(line) for line in folder.steps.read_text().splitlines()]
     values = folder.read_results().values
     return {

@@ -17,8 +17,8 @@ from machine import provenance
 from many_runs import ROOT, Run, carry_out, threads_of_each
 
 from clora.cli.compare import as_json, as_markdown
-from clora.comparison import compare, read_runs
-from clora.runs import RunFolder
+from clora.runs.comparison import compare, read_runs
+from clora.runs.run_dir import RunDir
 
 COLUMNS = ("bad_case_rate", "distance", "subject_consistency", "general_ratio")
 #: by what it is called: the settings that make it
@@ -60,7 +60,7 @@ def main() -> None:
     sheet({case: each[0] for case, each in by_case.items()}).save(ROOT / "docs/changes.png", optimize=True)
 
 
-def write_table(by_case: Mapping[str, Sequence[RunFolder]], jobs: int) -> str:
+def write_table(by_case: Mapping[str, Sequence[RunDir]], jobs: int) -> str:
     """Write changes.md and changes.json beside the other results, a row for each case; returns the Markdown."""
     table, kept = [], {}
     for case, folders in by_case.items():

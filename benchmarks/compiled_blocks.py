@@ -18,8 +18,8 @@ from full_size import ROOT, WARM, cycle_of
 from machine import write_rows
 from torch._dynamo.utils import counters
 
-from clora.memory.compiling import compile_blocks
-from clora.seeding import Draws
+from clora.diffusion.rng import StepRng
+from clora.toolkit.memory.compiling import compile_blocks
 from clora.training.cycle import Cycle
 
 
@@ -31,7 +31,7 @@ def pieces() -> int:
 def seconds(cycle: Cycle, update: int, device: torch.device) -> float:
     """What one cycle takes by the clock."""
     started = time.perf_counter()
-    cycle.run(update, Draws(0))
+    cycle.run(update, StepRng(0))
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started

@@ -8,13 +8,13 @@ import numpy
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from clora.run_files.tensors import read_tensors
-from clora.runs import RunFolder
+from clora.runs.files.tensors import read_tensors
+from clora.runs.run_dir import RunDir
 
 CELL, GAP, LABEL = 96, 4, 260
 
 
-def sheet(runs: Mapping[str, RunFolder], effects: int = 8) -> Image.Image:
+def sheet(runs: Mapping[str, RunDir], effects: int = 8) -> Image.Image:
     """Source, truth and every run's student; column k is the k-th test picture under the k-th effect."""
     read = {label: read_tensors(folder.pictures) for label, folder in runs.items()}
     first = next(iter(read.values()))

@@ -25,15 +25,15 @@ from random_qwen import BLOCKS, TEACHERS, TEXT, WORDS, Model, Scenes, Size, adap
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.evaluator import Evaluator
-from clora.api import Blueprint, Draws, Forward, NetworkMemory, Scene, network_footprint
-from clora.memory.measure import LiveBytes
-from clora.plan import make_plan
-from clora.plugins import discover
-from clora.recipe.load import load_recipe
+from clora.api import Blueprint, Forward, NetworkMemory, StepContext, StepRng, network_footprint
+from clora.config.load import load_recipe
+from clora.planning.plan import make_plan
+from clora.plugin_system.discovery import discover
+from clora.toolkit.memory.measure import LiveBytes
 from clora.training.answers import forwards_of
 from clora.training.cycle import Cycle
-from clora.training.optimizer import Trained
-from clora.training.ranks import Ranks
+from clora.training.distributed import Distributed
+from clora.training.optimizer import TrainableAdapter
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = ("packed", "one_by_one", "three_bases", "plain_schedule")
@@ -64,8 +64,8 @@ class ToTheEnd:
     def check_schedule(self, schedule) -> list[str]:
         return []
 
-    def simulate(self, scene: Scene):
-        asking, answer, asked = self.inner.simulate(scene), None, []
+    def simulate(self, step: StepContext):
+        asking, answer, asked = self.inner.simulate(step), None, []
         while True:
             try:
                 asked.append(asking.send(answer))
@@ -79,8 +79,8 @@ class ToTheEnd:
 class PlainCycle(Cycle):
     """A cycle whose critic never reads the student's own rollout."""
 
-    def _update_critic(self, update, scene, scenes, ready):
-        return super()._update_critic(update, scene, scenes, {})
+    def _update_critic(self, update, step, contexts, ready):
+        return super()._update_critic(update, step, contexts, {})
 
 
 def cycle_of(args: argparse.Namespace, device: torch.device) -> Cycle:
@@ -104,8 +104,8 @@ def cycle_of(args: argparse.Namespace, device: torch.device) -> Cycle:
     else:
         answers = evaluator(tuple(made), args.variant == "packed")
     recipe = plan.recipe
-    student = Trained(made["student"], recipe.train.lr, recipe.train, Ranks())
-    critic = Trained(made["critic"], recipe.train.lr, recipe.train, Ranks())
+    student = TrainableAdapter(made["student"], recipe.train.lr, recipe.train, Distributed())
+    critic = TrainableAdapter(made["critic"], recipe.train.lr, recipe.train, Distributed())
     kind = Cycle
     if args.variant == "plain_schedule":
         kind, backward = PlainCycle, ToTheEnd(recipe.simulations["backward"], recipe.student.steps)
@@ -120,11 +120,11 @@ def measured(args: argparse.Namespace) -> dict[str, object]:
         cycle = cycle_of(args, device)
         live.peak = live.now  # a network is built whole before it is made to fit
         for update in range(WARM):
-            cycle.run(update, Draws(0))
+            cycle.run(update, StepRng(0))
     seconds, forwards = [], []
     for update in range(WARM, WARM + args.cycles):
         started, counted = time.perf_counter(), rows_of(cycle)
-        cycle.run(update, Draws(0))
+        cycle.run(update, StepRng(0))
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)

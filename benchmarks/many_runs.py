@@ -12,11 +12,11 @@ from pathlib import Path
 
 from attrs import frozen
 
-from clora.pipeline import run_folder
-from clora.plan import make_plan
-from clora.plugins import discover
-from clora.recipe.load import load_recipe
-from clora.runs import RunFolder
+from clora.config.load import load_recipe
+from clora.planning.plan import make_plan
+from clora.plugin_system.discovery import discover
+from clora.runs.pipeline import run_folder
+from clora.runs.run_dir import RunDir
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,7 +28,7 @@ class Run:
     recipe: str
     sets: tuple[str, ...] = ()
 
-    def folder(self, runs: Path) -> RunFolder:
+    def folder(self, runs: Path) -> RunDir:
         """Where `clora run --runs RUNS` puts it."""
         return run_folder(make_plan(load_recipe(self.path, (), list(self.sets), discover())), runs)
 
@@ -48,7 +48,7 @@ def threads_of_each(jobs: int) -> int:
     return max(1, (os.cpu_count() or 1) // jobs)
 
 
-def carry_out(wanted: Sequence[Run], runs: Path, jobs: int) -> list[RunFolder]:
+def carry_out(wanted: Sequence[Run], runs: Path, jobs: int) -> list[RunDir]:
     """All runs, `jobs` at a time; their folders in the order given.
 
     Threads of two busy pools wait for each other by spinning, so each run gets its own share of the cores and no more.

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from machine import write_rows
 
-from clora.cost import count
-from clora.memory_plan import GIB, USABLE, Phase, phases
-from clora.plan import make_plan
-from clora.plugins import discover
-from clora.recipe.load import load_recipe
+from clora.config.load import load_recipe
+from clora.planning.cost import count
+from clora.planning.memory import GIB, USABLE, Phase, phases
+from clora.planning.plan import make_plan
+from clora.plugin_system.discovery import discover
 
 ROOT = Path(__file__).parents[1]
 WORLD = "recipes/worlds/qwen_image_edit.yaml"
@@ -55,16 +55,16 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        world = users_folder(Path(folder), args.teachers)
+        session = users_folder(Path(folder), args.teachers)
         for label, (gpu, files, sets) in CASES.items():
-            rows.append({"case": label, "teachers": args.teachers, **predicted(world, gpu, files, sets)})
+            rows.append({"case": label, "teachers": args.teachers, **predicted(session, gpu, files, sets)})
             print(rows[-1], flush=True)
     write_rows(args.out, rows)
 
 
-def predicted(world: Path, gpu: int, files: tuple[str, ...], sets: tuple[str, ...]) -> dict[str, object]:
+def predicted(session: Path, gpu: int, files: tuple[str, ...], sets: tuple[str, ...]) -> dict[str, object]:
     """GiB of the largest phase by part, and whether it fits the GPU."""
-    withs = [world, *(ROOT / file for file in files)]
+    withs = [session, *(ROOT / file for file in files)]
     plan = make_plan(load_recipe(ROOT / "recipes/collection.yaml", withs, sets, discover()), thorough=False)
     peak = max(phases(plan, count(plan)), key=lambda phase: phase.total)
     fits = "yes" if peak.total <= USABLE * gpu * GIB else "no"

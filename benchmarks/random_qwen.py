@@ -9,12 +9,12 @@ import torch
 from attrs import frozen
 
 from clora.adapters.adapter import Adapter
-from clora.api import Conditions, Draws, NetworkMemory, RoleConditions, Route, Scene
-from clora.flow import Schedule
-from clora.memory.fit import fit_network
-from clora.plan import Plan
-from clora.shifts import student_shift
-from clora.values import Phase
+from clora.api import Conditions, NetworkMemory, RoleConditions, Route, StepContext, StepRng
+from clora.contracts.values import Phase
+from clora.diffusion.flow import Schedule
+from clora.planning.plan import Plan
+from clora.planning.shift import student_shift
+from clora.toolkit.memory.fit import fit_network
 
 WORDS, TEXT, HEAD = 300, 3584, 128  # tokens of a prompt, their width, the width of an attention head
 CHANNELS = 16
@@ -87,21 +87,21 @@ class Scenes:
         self.source = torch.randn(1, CHANNELS, side, side, device=device)
         self.text = torch.randn(1, words, TEXT, device=device)
 
-    def scene(self, draws: Draws, phase: Phase, schedule: Schedule) -> Scene:
+    def step(self, rng: StepRng, phase: Phase, schedule: Schedule) -> StepContext:
         """The scene of a step."""
         rows = self.plan.recipe.train.batch_size
-        route: Route = self.plan.recipe.router.route(draws.named("router"), rows, TEACHERS)
+        route: Route = self.plan.recipe.router.route(rng.named("router"), rows, TEACHERS)
         text, source = self.text.expand(rows, -1, -1), self.source.expand(rows, -1, -1, -1)
         mask = torch.ones(rows, self.words, dtype=torch.bool, device=self.device)
         words = Conditions(text, mask, source)
         roles, here = RoleConditions(words, words, words), tuple(range(rows))
-        return Scene(phase, draws, schedule, student_shift(self.plan.recipe), route, here, roles, source)
+        return StepContext(phase, rng, schedule, student_shift(self.plan.recipe), route, here, roles, source)
 
 
 def adapters(size: Size, rank: int, device: torch.device) -> dict[str, Adapter]:
     """Student and critic to be trained, and the teachers."""
     shapes, made = size.shapes(), {}
     for name in ("student", "critic", *TEACHERS):
-        fresh = Adapter.fresh(shapes, rank, rank, Draws(0).named(name), trainable=name not in TEACHERS)
+        fresh = Adapter.fresh(shapes, rank, rank, StepRng(0).named(name), trainable=name not in TEACHERS)
         made[name] = fresh.to(device)
     return made

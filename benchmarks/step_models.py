@@ -18,19 +18,19 @@ from clora.adapters.eager import eager_lora_linear
 from clora.adapters.evaluator import Evaluator
 from clora.adapters.feed_forward import LoraFeedForward
 from clora.adapters.lora_linear import LoraLinear
-from clora.api import Draws, NetworkMemory
-from clora.pipeline import run_folder
-from clora.plan import Plan, make_plan
-from clora.plugins import discover
-from clora.progress import Progress
-from clora.recipe.load import load_recipe
-from clora.stages.prepare import prepare
+from clora.api import NetworkMemory, StepRng
+from clora.config.load import load_recipe
+from clora.inference.session import ModelSession
+from clora.planning.plan import Plan, make_plan
+from clora.plugin_system.discovery import discover
+from clora.runs.pipeline import run_folder
+from clora.runs.progress import Progress
+from clora.runs.stages.prepare import prepare
 from clora.training.batches import Batches
 from clora.training.cycle import Cycle
+from clora.training.distributed import Distributed
 from clora.training.loop import make_state
-from clora.training.optimizer import Trained
-from clora.training.ranks import Ranks
-from clora.world import World
+from clora.training.optimizer import TrainableAdapter
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,7 +94,7 @@ class Timed:
         counted = evaluator.row_forwards
         self._settle()
         started = time.perf_counter(), time.process_time()
-        cycle.run(update, Draws(0))
+        cycle.run(update, StepRng(0))
         self._settle()
         seconds, processor = time.perf_counter() - started[0], time.process_time() - started[1]
         return Spent(seconds, processor, evaluator.row_forwards - counted)
@@ -107,14 +107,14 @@ class Timed:
 def emoji(recipe: Path, schedules: Sequence[str], device: str) -> Timed:
     """The recipe's cycle on its own model; targets that a run has prepared are used again."""
     plan = make_plan(load_recipe(recipe, (), [f"device={device}", "kernels={use: auto}"], discover()))
-    world = World(plan)
-    targets = prepare(plan, world, run_folder(plan, ROOT / "runs"), progress=Progress())
-    state = make_state(plan, world, Ranks())
-    batches = Batches(plan, world, targets)
-    first = Cycle(plan.recipe, batches, world.evaluator, state.student, state.critic)
-    height, width = batches.scene(Draws(0), "student", first.schedule).targets.shape[-2:]
+    session = ModelSession(plan)
+    targets = prepare(plan, session, run_folder(plan, ROOT / "runs"), progress=Progress())
+    state = make_state(plan, session, Distributed())
+    batches = Batches(plan, session, targets)
+    first = Cycle(plan.recipe, batches, session.evaluator, state.student, state.critic)
+    height, width = batches.context(StepRng(0), "student", first.schedule).targets.shape[-2:]
     about = (plan.recipe.student.rank, plan.recipe.train.batch_size, f"{height}x{width}")
-    return Timed("emoji", *about, _by_schedule(first, schedules), world.device)
+    return Timed("emoji", *about, _by_schedule(first, schedules), session.device)
 
 
 def qwen(recipe: Path, schedules: Sequence[str], size: Size, rank: int, picture: tuple[int, int], device: str) -> Timed:
@@ -131,10 +131,10 @@ def qwen(recipe: Path, schedules: Sequence[str], size: Size, rank: int, picture:
     for name, adapter in made.items():
         adapted.add(name, adapter)
     train, tokens = plan.recipe.train, picture[0]
-    student, critic = (Trained(made[name], train.lr, train, Ranks()) for name in ("student", "critic"))
+    student, critic = (TrainableAdapter(made[name], train.lr, train, Distributed()) for name in ("student", "critic"))
     answers = Evaluator(model, adapted)  # pyright: ignore[reportArgumentType] - training asks for no more of a backbone
-    scenes = Scenes(plan, 2 * tokens, at, picture[1])
-    cycle = Cycle(plan.recipe, scenes, answers, student, critic)  # pyright: ignore[reportArgumentType] - the same
+    contexts = Scenes(plan, 2 * tokens, at, picture[1])
+    cycle = Cycle(plan.recipe, contexts, answers, student, critic)  # pyright: ignore[reportArgumentType] - the same
     name = f"{size.layers} Qwen-Image block{'s' * (size.layers != 1)}, {128 * size.heads} wide"
     return Timed(name, rank, 1, f"{2 * tokens}x{2 * tokens}", _by_schedule(cycle, schedules), at)
 

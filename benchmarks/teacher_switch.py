@@ -30,9 +30,9 @@ from torch import nn
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Factors
-from clora.lora_files.reader import read_lora
-from clora.teacher_loading import Source
-from clora.teacher_slots import TeacherSlots
+from clora.adapters.teacher_prefetch import Source
+from clora.adapters.teacher_slots import TeacherSlots
+from clora.lora_io.reader import read_lora
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,7 +79,7 @@ class Slots:
         self.slots = TeacherSlots(bare_network(self.shapes), self.sources, self.read, self.device, 2)
 
     def read(self, source: Source) -> Factors:
-        """As `World` reads them."""
+        """As `ModelSession` reads them."""
         deltas = read_lora(source.path, self.shapes).deltas
         return {name: (delta.a, delta.b, delta.scale) for name, delta in deltas.items()}
 

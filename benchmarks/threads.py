@@ -24,7 +24,7 @@ from statistics import median
 
 from attrs import frozen
 
-from clora import threads
+from clora.process import threads
 
 ROOT = Path(__file__).parents[1]
 WARM_UP = 3
@@ -65,14 +65,14 @@ def measured(args: argparse.Namespace) -> dict[str, object]:
     choice = threads.set_up(None if args.one == "auto" else int(args.one), os.environ)
     import torch
 
+    from clora.config.load import load_recipe
+    from clora.contracts.values import StepReport
     from clora.errors import CloraError
-    from clora.pipeline import Pipeline, make_job, run_folder
-    from clora.plan import make_plan
-    from clora.plugins import discover
-    from clora.progress import Progress
-    from clora.recipe.load import load_recipe
-    from clora.training.ranks import Ranks
-    from clora.values import StepReport
+    from clora.planning.plan import make_plan
+    from clora.plugin_system.discovery import discover
+    from clora.runs.pipeline import Pipeline, make_job, run_folder
+    from clora.runs.progress import Progress
+    from clora.training.distributed import Distributed
 
     clocks: list[tuple[float, float]] = []
     wanted = WARM_UP + args.cycles
@@ -91,7 +91,7 @@ def measured(args: argparse.Namespace) -> dict[str, object]:
     plan = make_plan(load_recipe(ROOT / "recipes" / f"{args.recipe}.yaml", (), sets, catalogue))
     folder = run_folder(plan, args.runs)
     with suppress(EnoughError):
-        Pipeline(make_job(plan, catalogue, folder), catalogue, Ranks(), Clock(on=False)).run()
+        Pipeline(make_job(plan, catalogue, folder), catalogue, Distributed(), Clock(on=False)).run()
     pairs = list(zip(clocks[WARM_UP:], clocks[WARM_UP + 1 :], strict=False))
     return {
         "chosen": torch.get_num_threads(),

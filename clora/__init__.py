@@ -6,12 +6,10 @@ From Python, `clora.run("recipes/quickstart.yaml", {"train.steps": 50})` carries
 
 from typing import TYPE_CHECKING, Any
 
-from clora.version import __version__
+from clora.contracts.version import __version__
 
 if TYPE_CHECKING:
-    from clora.notebook import OpenRun as OpenRun
-    from clora.notebook import open_run as open_run
-    from clora.notebook import run as run
+    from clora.inference.python_api import OpenRun as OpenRun, open_run as open_run, run as run
 
 __all__ = ["OpenRun", "__version__", "open_run", "run"]
 
@@ -20,6 +18,6 @@ def __getattr__(name: str) -> Any:
     """What brings torch into memory, when it is first asked for."""
     if name not in ("OpenRun", "open_run", "run"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from clora import notebook
+    from clora.inference import python_api as notebook
 
     return getattr(notebook, name)

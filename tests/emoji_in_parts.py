@@ -10,15 +10,15 @@ from attrs import evolve, field, frozen
 from clora_emoji.backbone import EmojiBackbone
 from clora_emoji.loaded import LoadedEmoji
 
-from clora.plan import Plan, make_plan
-from clora.plugins import discover
-from clora.recipe.load import load_recipe
-from clora.runs import RunFolder
-from clora.stages.prepare import prepare
+from clora.config.load import load_recipe
+from clora.contracts.values import Conditions, TextEmbeddings
+from clora.inference.session import ModelSession
+from clora.planning.plan import Plan, make_plan
+from clora.plugin_system.discovery import discover
+from clora.runs.run_dir import RunDir
+from clora.runs.stages.prepare import prepare
 from clora.training.batches import Targets
-from clora.training.ranks import Ranks
-from clora.values import Conditions, Words
-from clora.world import World
+from clora.training.distributed import Distributed
 
 RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
 EFFECTS = ("duotone_ocean", "thermal")
@@ -80,7 +80,7 @@ class LoadedInParts:
     def fit(self, picture: torch.Tensor) -> torch.Tensor:
         return picture
 
-    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> Words:
+    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> TextEmbeddings:
         return self._emoji("encode", "text").encode_prompts(prompts, images)
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
@@ -100,7 +100,7 @@ def in_parts(plan: Plan) -> tuple[Plan, InParts]:
     return evolve(plan, recipe=evolve(plan.recipe, backbone=backbone)), backbone
 
 
-def prepared(plan: Plan, runs: Path, ranks: Ranks | None = None) -> tuple[World, Targets]:
-    folder = RunFolder(runs / "run")
-    world = World(plan, cache=folder.cache)
-    return world, prepare(plan, world, folder, ranks)
+def prepared(plan: Plan, runs: Path, ranks: Distributed | None = None) -> tuple[ModelSession, Targets]:
+    folder = RunDir(runs / "run")
+    session = ModelSession(plan, cache=folder.cache)
+    return session, prepare(plan, session, folder, ranks)

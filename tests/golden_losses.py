@@ -16,15 +16,15 @@ from typing import TypeAlias
 import torch
 from tiny_recipe import tiny_recipe
 
-from clora.memory.settings import NetworkMemory
-from clora.pipeline import Pipeline, make_job
-from clora.plan import make_plan
-from clora.plugins import discover
-from clora.progress import Progress
-from clora.recipe.load import load_recipe
-from clora.run_files.steps import read_steps
-from clora.runs import RunFolder, digest_of
-from clora.training.ranks import Ranks
+from clora.config.load import load_recipe
+from clora.planning.plan import make_plan
+from clora.plugin_system.discovery import discover
+from clora.runs.files.steps import read_steps
+from clora.runs.pipeline import Pipeline, make_job
+from clora.runs.progress import Progress
+from clora.runs.run_dir import RunDir, digest_of
+from clora.toolkit.memory.settings import NetworkMemory
+from clora.training.distributed import Distributed
 from clora.training.warm_start import warm_folder
 
 FILE = Path(__file__).with_suffix(".json")
@@ -68,12 +68,12 @@ def losses_of(world: str, folder: Path, model: Path) -> Losses:
     else:
         sets = (*EMOJI, "warm_start=null", "train.schedule=shared")
     catalogue = discover()
-    run = RunFolder(folder / "run")
+    run = RunDir(folder / "run")
     job = make_job(make_plan(load_recipe(recipe, (), list(sets), catalogue)), catalogue, run)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        Pipeline(job, catalogue, Ranks(), Progress(on=False)).run(until_export=True)
+        Pipeline(job, catalogue, Distributed(), Progress(on=False)).run(until_export=True)
     finally:
         torch.set_num_threads(before)
     steps = [*read_steps(warm_folder(run.path) / run.steps.name).reports, *read_steps(run.steps).reports]

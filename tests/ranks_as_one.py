@@ -14,20 +14,20 @@ import torch
 from attrs import evolve, frozen
 from safetensors.torch import save_file
 
-from clora.flow import Schedule
-from clora.plan import Plan, make_plan
-from clora.plugins import discover
-from clora.recipe.load import load_recipe
-from clora.runs import RunFolder
-from clora.seeding import Draws
-from clora.stages.prepare import prepare
+from clora.config.load import load_recipe
+from clora.contracts.values import Conditions, Phase, RoleConditions, Route, StepContext, Stream
+from clora.diffusion.flow import Schedule
+from clora.diffusion.rng import StepRng
+from clora.inference.session import ModelSession
+from clora.planning.plan import Plan, make_plan
+from clora.plugin_system.discovery import discover
+from clora.runs.run_dir import RunDir
+from clora.runs.stages.prepare import prepare
 from clora.training.batches import Batches
 from clora.training.cycle import Cycle
+from clora.training.distributed import Distributed
 from clora.training.loop import make_state
-from clora.training.optimizer import Trained
-from clora.training.ranks import Ranks
-from clora.values import Conditions, Phase, RoleConditions, Route, Scene, Stream
-from clora.world import World
+from clora.training.optimizer import TrainableAdapter
 
 RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
 SETS = (
@@ -48,7 +48,7 @@ ON_EVERY_ROW = ("bs_dmd", "critic.on_backward")
 class Together:
     """The draws of several ranks, each row's numbers being those that its own rank draws for its own rows."""
 
-    parts: tuple[Draws, ...]
+    parts: tuple[StepRng, ...]
     rows: tuple[int, ...]  # of each rank, one behind the other
 
     @property
@@ -75,17 +75,17 @@ class Together:
         return torch.cat([part.integers(name, share, high) for part, share in zip(self.parts, self.rows, strict=True)])
 
 
-class SceneOfRanks(Scene):
-    """A scene whose rows keep the draws of their own ranks when some of them are selected."""
+class SceneOfRanks(StepContext):
+    """A step whose rows keep the draws of their own ranks when some of them are selected."""
 
-    def select(self, streams: Sequence[Stream]) -> Scene:
+    def select(self, streams: Sequence[Stream]) -> StepContext:
         made = super().select(streams)
         if made is self:
             return self
-        draws: Any = self.draws
-        owners = torch.arange(len(draws.rows)).repeat_interleave(torch.tensor(draws.rows))
-        left = owners[list(self.route.of(streams))].bincount(minlength=len(draws.rows))
-        return evolve(made, draws=evolve(draws, rows=tuple(left.tolist())))
+        rng: Any = self.rng
+        owners = torch.arange(len(rng.rows)).repeat_interleave(torch.tensor(rng.rows))
+        left = owners[list(self.route.of(streams))].bincount(minlength=len(rng.rows))
+        return evolve(made, rng=evolve(rng, rows=tuple(left.tolist())))
 
 
 @frozen
@@ -94,27 +94,27 @@ class Joined:
 
     batches: Batches
 
-    def scene(self, draws: Any, phase: Phase, schedule: Schedule) -> Scene:
-        scenes = [self.batches.scene(part, phase, schedule) for part in draws.parts]
+    def step(self, rng: Any, phase: Phase, schedule: Schedule) -> StepContext:
+        contexts = [self.batches.step(part, phase, schedule) for part in rng.parts]
 
         def joined(role: str) -> Conditions:
-            return Conditions.cat([getattr(scene.conditions, role) for scene in scenes])
+            return Conditions.cat([getattr(step.conditions, role) for step in contexts])
 
-        first = scenes[0]
-        route = Route(tuple(row for scene in scenes for row in scene.route.rows))
+        first = contexts[0]
+        route = Route(tuple(row for step in contexts for row in step.route.rows))
         conditions = RoleConditions(joined("student"), joined("teacher"), joined("empty"))
-        targets = torch.cat([scene.targets for scene in scenes])
+        targets = torch.cat([step.targets for step in contexts])
         every = tuple(range(len(route.rows)))
-        return SceneOfRanks(phase, draws, schedule, first.shift, route, every, conditions, targets)
+        return SceneOfRanks(phase, rng, schedule, first.shift, route, every, conditions, targets)
 
 
-class Noted(Trained):
+class Noted(TrainableAdapter):
     """Plain gradient descent, whose gradients are kept: Adam would make rounding as large as anything else.
 
     At the rate 0 nothing moves, and the gradients of all updates add up in the adapter.
     """
 
-    def __init__(self, trained: Trained, rate: float = 0.1) -> None:
+    def __init__(self, trained: TrainableAdapter, rate: float = 0.1) -> None:
         super().__init__(trained.adapter, 0.1, trained.train, trained.ranks)
         self.rate = rate
         self.noted: list[torch.Tensor] = []
@@ -142,23 +142,23 @@ def plan_here() -> Plan:
     return make_plan(load_recipe(RECIPE, (), list(SETS), discover()))
 
 
-def cycles(folder: Path, ranks: Ranks, together: Sequence[int] = ()) -> dict[str, torch.Tensor]:
+def cycles(folder: Path, ranks: Distributed, together: Sequence[int] = ()) -> dict[str, torch.Tensor]:
     """Every update's gradient and losses; with `together` those of these ranks' rows as one batch."""
     plan = plan_here()
-    world = World(plan)
-    batches: Any = Batches(plan, world, prepare(plan, world, RunFolder(folder)))
-    draws: Any = Draws(plan.recipe.seed, rank=ranks.rank)
+    session = ModelSession(plan)
+    batches: Any = Batches(plan, session, prepare(plan, session, RunDir(folder)))
+    rng: Any = StepRng(plan.recipe.seed, rank=ranks.rank)
     if together:
         batches = Joined(batches)
-        parts = tuple(Draws(plan.recipe.seed, rank=rank) for rank in together)
-        draws = Together(parts, (plan.recipe.train.batch_size,) * len(parts))
-    state = make_state(plan, world, ranks)
+        parts = tuple(StepRng(plan.recipe.seed, rank=rank) for rank in together)
+        rng = Together(parts, (plan.recipe.train.batch_size,) * len(parts))
+    state = make_state(plan, session, ranks)
     assert state.critic is not None
     student, critic = Noted(state.student), Noted(state.critic)
-    cycle = Cycle(plan.recipe, batches, world.evaluator, student, critic)
+    cycle = Cycle(plan.recipe, batches, session.evaluator, student, critic)
     made: dict[str, torch.Tensor] = {}
     for update in range(UPDATES):
-        logs = cycle.run(update, draws)
+        logs = cycle.run(update, rng)
         for name in ON_EVERY_ROW:
             made[f"{update}.{name}"] = torch.tensor([logs[name]])
             ranks.average(made[f"{update}.{name}"])
@@ -168,12 +168,12 @@ def cycles(folder: Path, ranks: Ranks, together: Sequence[int] = ()) -> dict[str
 
 
 def main(folder: Path, out: Path) -> None:
-    ranks = Ranks.current()
+    ranks = Distributed.current()
     if not ranks.first:
         ranks.wait()  # the first fills the cache
     else:
         plan = plan_here()
-        prepare(plan, World(plan), RunFolder(folder))
+        prepare(plan, ModelSession(plan), RunDir(folder))
         ranks.wait()
     made = cycles(folder, ranks)
     if ranks.first:

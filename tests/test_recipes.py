@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from clora.cli import main
-from clora.flow import Schedule
-from clora.recipe.load import load_recipe
+from clora.config.load import load_recipe
+from clora.diffusion.flow import Schedule
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 

@@ -10,11 +10,11 @@ import torch
 from attrs import evolve
 
 from clora.cli import main
-from clora.comparison import compare, read_runs
-from clora.regression import changes
 from clora.report.data import Grid, ReportData
 from clora.report.page import page
-from clora.runs import RunFolder
+from clora.runs.comparison import compare, read_runs
+from clora.runs.regression import changes
+from clora.runs.run_dir import RunDir
 
 RECIPE = Path(__file__).parents[1] / "recipes/effect_lora.yaml"
 SMALL = [
@@ -86,7 +86,7 @@ def test_the_first_screen_shows_the_teacher_where_no_truth_is_known():
 def test_runs_are_compared_by_it_with_the_right_side_up(run: Path):
     table = compare(read_runs([run]))
     assert "to_teacher" in table.columns
-    before = RunFolder(run).read_results()
+    before = RunDir(run).read_results()
     thermal = dict(before.per_picture["thermal"])
     thermal["to_teacher"] = tuple(value + 1 for value in thermal["to_teacher"])
     thermal["dino_to_source_cos"] = tuple(value - 0.5 for value in thermal["dino_to_source_cos"])

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from clora.lora_files.reader import LoraDelta
-from clora.lora_files.writer import write_lora
+from clora.lora_io.reader import LoraDelta
+from clora.lora_io.writer import write_lora
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from attrs import frozen
 
-from clora.pipeline import Pipeline, make_job
-from clora.plan import Plan, make_plan
-from clora.plugins import discover
-from clora.progress import Progress
-from clora.recipe.load import load_recipe
-from clora.runs import RunFolder
-from clora.training.ranks import Ranks
+from clora.config.load import load_recipe
+from clora.planning.plan import Plan, make_plan
+from clora.plugin_system.discovery import discover
+from clora.runs.pipeline import Pipeline, make_job
+from clora.runs.progress import Progress
+from clora.runs.run_dir import RunDir
+from clora.training.distributed import Distributed
 
 RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
 SETS = (
@@ -41,9 +41,9 @@ class TwoEffects:
         """The plan with further settings."""
         return make_plan(load_recipe(RECIPE, (), [*self.words, *more], discover()))
 
-    def run(self, folder: Path, *more: str, until_export: bool = True, telling: bool = False) -> RunFolder:
+    def run(self, folder: Path, *more: str, until_export: bool = True, telling: bool = False) -> RunDir:
         """Carry the plan out in a folder, and on stderr where it is `telling`."""
         catalogue = discover()
         plan = make_plan(load_recipe(RECIPE, (), [*self.words, *more], catalogue))
-        pipeline = Pipeline(make_job(plan, catalogue, RunFolder(folder)), catalogue, Ranks(), Progress(on=telling))
+        pipeline = Pipeline(make_job(plan, catalogue, RunDir(folder)), catalogue, Distributed(), Progress(on=telling))
         return pipeline.run(until_export=until_export)

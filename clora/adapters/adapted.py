@@ -18,8 +18,8 @@ from clora.adapters.eager import eager_lora_linear
 from clora.adapters.feed_forward import join_feed_forwards
 from clora.adapters.lora_linear import Kernel, LoraLinear, Routing
 from clora.adapters.shared_input import SharedInput, shared_inputs
-from clora.memory.linear import FrozenLinear
-from clora.protocols import GroupsLinears, JoinsMlp
+from clora.contracts.loaded_backbone import GroupsLinears, JoinsMlp
+from clora.toolkit.memory.linear import FrozenLinear
 
 
 class Supply(Protocol):

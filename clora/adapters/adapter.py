@@ -16,7 +16,7 @@ import torch
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from clora.seeding import Draws
+    from clora.diffusion.rng import StepRng
 
 #: {module: (A [r, in], B [out, r], scale)}
 Factors: TypeAlias = "Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]"
@@ -75,7 +75,7 @@ class Adapter:
 
     @classmethod
     def fresh(
-        cls, shapes: Mapping[str, tuple[int, int]], rank: int, alpha: float, draws: Draws, *, trainable: bool = True
+        cls, shapes: Mapping[str, tuple[int, int]], rank: int, alpha: float, rng: StepRng, *, trainable: bool = True
     ) -> Adapter:
         """A new adapter of one rank on every module of `shapes` {module: (in, out)}: A as PEFT draws it, B zero."""
         slots: dict[str, Slot] = {}
@@ -87,7 +87,7 @@ class Adapter:
         for module, slot in slots.items():
             a, _ = slot.views(flat)
             bound = 1 / math.sqrt(slot.inputs)  # kaiming_uniform with a = sqrt(5), PEFT's default
-            a.uniform_(-bound, bound, generator=draws.torch(module))
+            a.uniform_(-bound, bound, generator=rng.torch(module))
         return cls(slots, flat, trainable=trainable)
 
     @classmethod

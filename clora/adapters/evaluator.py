@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clora.values import Conditions, Forward
+from clora.contracts.values import Conditions, Forward
 
 if TYPE_CHECKING:
     from clora.adapters.adapted import AdaptedNetwork
-    from clora.protocols import LoadedBackbone
+    from clora.contracts.loaded_backbone import LoadedBackbone
 
 
 class Evaluator:

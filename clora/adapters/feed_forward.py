@@ -10,7 +10,7 @@ from torch import nn
 
 if TYPE_CHECKING:
     from clora.adapters.lora_linear import LoraLinear
-    from clora.protocols import JoinsMlp
+    from clora.contracts.loaded_backbone import JoinsMlp
 
 #: where the two linears are in a FeedForward
 UP, DOWN = "net.0.proj", "net.2"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from clora.adapters.eager import Segment, add_segments
-from clora.memory.linear import FrozenLinear
+from clora.toolkit.memory.linear import FrozenLinear
 
 #: what stands for a module that an adapter does not cover
 NOT_COVERED: tuple[None, None, float] = (None, None, 0.0)

@@ -15,7 +15,7 @@ from torch import nn
 
 if TYPE_CHECKING:
     from clora.adapters.lora_linear import LoraLinear
-    from clora.protocols import GroupsLinears
+    from clora.contracts.loaded_backbone import GroupsLinears
 
 #: by their names in diffusers' blocks and attention modules, in the order in which those call them
 SHARED_INPUT = (

@@ -12,19 +12,19 @@ from clora.bundle.card import card
 from clora.bundle.grid import grid, png, strips
 from clora.bundle.metadata import metadata
 from clora.bundle.scheduler import scheduler_config
-from clora.files import write_atomic
-from clora.lora_files.writer import Layout, write_lora
-from clora.protocols import Publication, Publishes
-from clora.shifts import student_shift
+from clora.contracts.backbone import Publication, Publishes
+from clora.files.atomic import write_atomic
+from clora.lora_io.writer import Layout, write_lora
+from clora.planning.shift import student_shift
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
 
-    from clora.lora_files.reader import LoraDelta
-    from clora.plan import Plan
-    from clora.run_files.results import Results
+    from clora.lora_io.reader import LoraDelta
+    from clora.planning.plan import Plan
+    from clora.runs.files.results import Results
 
 FILES: Mapping[Layout, str] = {"diffusers": names.WEIGHTS, "comfyui": names.COMFYUI}
 

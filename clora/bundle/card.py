@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from clora.bundle.names import COMFYUI, EFFECT_PICTURES, GRID, SCHEDULER, WEIGHTS, WORKFLOW
-from clora.protocols import Publication
+from clora.contracts.backbone import Publication
 
 if TYPE_CHECKING:
-    from clora.plan import Plan
-    from clora.run_files.results import Results
+    from clora.planning.plan import Plan
+    from clora.runs.files.results import Results
 
 
 def card(plan: Plan, publication: Publication | None, results: Results | None) -> str:

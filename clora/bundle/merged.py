@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from clora.errors import CloraError
-from clora.files import write_folder
-from clora.lora_files.reader import LoraDelta
+from clora.files.atomic import write_folder
+from clora.lora_io.reader import LoraDelta
 
 _INDEX = "*.safetensors.index.json"
 

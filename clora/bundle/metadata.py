@@ -6,11 +6,11 @@ import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from clora.protocols import Publication
-from clora.shifts import few_steps
+from clora.contracts.backbone import Publication
+from clora.planning.shift import few_steps
 
 if TYPE_CHECKING:
-    from clora.plan import Plan
+    from clora.planning.plan import Plan
 
 
 def metadata(plan: Plan, publication: Publication | None) -> dict[str, str]:

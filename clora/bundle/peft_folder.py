@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clora.files import write_folder
-from clora.lora_files.writer import write_lora
+from clora.files.atomic import write_folder
+from clora.lora_io.writer import write_lora
 
 if TYPE_CHECKING:
     import torch
 
-    from clora.lora_files.reader import LoraDelta
+    from clora.lora_io.reader import LoraDelta
 
 
 def write_peft(out: Path, deltas: Mapping[str, LoraDelta], dtype: torch.dtype | None = None) -> None:

@@ -11,14 +11,15 @@ from attrs import frozen
 
 from clora.captions.answers import tidied, wrong_with
 from clora.captions.file import WrittenCaption, fingerprint, put_caption, read_captions
+from clora.contracts.data import HasPairs
 from clora.errors import CloraError, hint, quoted, reason, shown
-from clora.named_files import open_file
-from clora.protocols import HasPairs
-from clora.untrusted import MAX_NAME
+from clora.files.named_files import open_file
+from clora.files.untrusted_json import MAX_NAME
 
 if TYPE_CHECKING:
-    from clora.protocols import Captioner, Dataset, RequestsCaptions
-    from clora.values import EffectCard
+    from clora.contracts.data import Captioner, Dataset
+    from clora.contracts.method import RequestsCaptions
+    from clora.contracts.values import EffectCard
 
 PAIRS = 2  # as the paper's request has
 TRIES = 3  # of one request, where the answers are no captions

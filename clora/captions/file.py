@@ -12,10 +12,10 @@ import yaml
 from attrs import define, field, frozen
 
 from clora.errors import CloraError, hint, quoted, reason, shown
-from clora.files import write_atomic
-from clora.named_files import not_a_file, open_file
-from clora.untrusted import MAX_NAME, MAX_PROMPT, text_problem
-from clora.untrusted_yaml import YamlError, compose
+from clora.files.atomic import write_atomic
+from clora.files.named_files import not_a_file, open_file
+from clora.files.untrusted_json import MAX_NAME, MAX_PROMPT, text_problem
+from clora.files.untrusted_yaml import YamlError, compose
 
 KEYS = ("caption", "by", "request", "answer")
 MAX_BYTES = 4 << 20

@@ -10,13 +10,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from clora import threads
 from clora.cli.arguments import check_lengths, check_words
 from clora.cli.recipes import check_paths
+from clora.contracts.version import __version__
 from clora.errors import CloraError, printable, reason, shown
-from clora.stopping import stoppable
-from clora.terminal import outlive_the_terminal
-from clora.version import __version__
+from clora.process import threads
+from clora.process.stopping import stoppable
+from clora.process.terminal import outlive_the_terminal
 
 #: command -> its line in `clora --help`; the command is the module of this name
 COMMANDS = {

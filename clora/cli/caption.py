@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from clora.cli.recipes import add_recipe_arguments, loaded
 from clora.errors import CloraError, shown
-from clora.stopping import during
+from clora.process.stopping import during
 
 if TYPE_CHECKING:
     from clora.captions.asking import Captioning
-    from clora.progress import Progress
-    from clora.protocols import Captioner
-    from clora.recipe.load import LoadedRecipe
-    from clora.values import EffectCard
+    from clora.config.load import LoadedRecipe
+    from clora.contracts.data import Captioner
+    from clora.contracts.values import EffectCard
+    from clora.runs.progress import Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ask, and write every answer down as it comes; a stop keeps those that are there."""
     recipe, _ = loaded(args)
-    from clora.progress import Progress
+    from clora.runs.progress import Progress
 
     captioning, cards = _prepared(recipe)
     progress = Progress()
@@ -60,7 +60,7 @@ def _show(effect: str, caption: str) -> None:
 
 
 def _tell_cost(captioning: Captioning, progress: Progress) -> None:
-    from clora.protocols import CountsTokens
+    from clora.contracts.data import CountsTokens
 
     if isinstance(captioning.captioner, CountsTokens):
         used = captioning.captioner.tokens_used()
@@ -71,9 +71,9 @@ def _tell_cost(captioning: Captioning, progress: Progress) -> None:
 def _prepared(loaded: LoadedRecipe) -> tuple[Captioning, Sequence[EffectCard]]:
     """The parts of the recipe that captions need, checked. Raises RecipeError with every mistake in them."""
     from clora.captions.asking import Captioning
-    from clora.plan import checked_cards
-    from clora.protocols import KeepsCaptions, RequestsCaptions
-    from clora.recipe.problems import Problem, RecipeError
+    from clora.config.problems import Problem, RecipeError
+    from clora.contracts.method import KeepsCaptions, RequestsCaptions
+    from clora.planning.plan import checked_cards
 
     recipe = loaded.recipe
     captioner: Captioner | None = recipe.captioner

@@ -16,18 +16,18 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate anew, whatever was evaluated before."""
     from clora.cli.recipes import plan_of_run
     from clora.cli.run import headline
-    from clora.pipeline import Pipeline, make_job
-    from clora.progress import Progress
-    from clora.runs import RunFolder
-    from clora.stopping import during
-    from clora.training.ranks import Ranks
+    from clora.process.stopping import during
+    from clora.runs.pipeline import Pipeline, make_job
+    from clora.runs.progress import Progress
+    from clora.runs.run_dir import RunDir
+    from clora.training.distributed import Distributed
 
-    folder = RunFolder(args.run_dir)
+    folder = RunDir(args.run_dir)
     plan, catalogue = plan_of_run(folder)
     if plan.recipe.serve.adapter != "teachers":
         folder.check_lora()
     job = make_job(plan, catalogue, folder)
     with during("", "what is made is kept"):
-        Pipeline(job, catalogue, Ranks(), Progress(on=not args.quiet)).evaluate_again()
+        Pipeline(job, catalogue, Distributed(), Progress(on=not args.quiet)).evaluate_again()
     print(headline(folder))
     return 0

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clora.errors import CloraError
-from clora.stopping import during
+from clora.process.stopping import during
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from clora.lora_files.reader import LoraDelta
-    from clora.plan import Plan
-    from clora.runs import RunFolder
+    from clora.lora_io.reader import LoraDelta
+    from clora.planning.plan import Plan
+    from clora.runs.run_dir import RunDir
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -35,10 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the bundle again from the exported file, and what was asked for beside it."""
     from clora.cli.recipes import plan_of_run
-    from clora.run_files.lock import held
-    from clora.runs import RunFolder
+    from clora.runs.files.lock import held
+    from clora.runs.run_dir import RunDir
 
-    folder = RunFolder(args.run_dir)
+    folder = RunDir(args.run_dir)
     plan, _ = plan_of_run(folder)
     folder.check_lora()
     files = _weight_files(plan) if args.merge else None
@@ -51,14 +51,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write(
-    args: argparse.Namespace, plan: Plan, folder: RunFolder, out: Path, files: Path | None, *, own: bool
-) -> None:
+def _write(args: argparse.Namespace, plan: Plan, folder: RunDir, out: Path, files: Path | None, *, own: bool) -> None:
     import torch
 
     from clora.bundle.bundle import add_pictures, write_bundle
-    from clora.lora_files.reader import read_lora
-    from clora.run_files.tensors import read_tensors
+    from clora.lora_io.reader import read_lora
+    from clora.runs.files.tensors import read_tensors
 
     deltas = read_lora(folder.check_lora(), plan.recipe.backbone.shapes()).deltas
     dtype = None if args.dtype is None else getattr(torch, args.dtype)
@@ -79,7 +77,7 @@ def _write(
 
 def _weight_files(plan: Plan) -> Path:
     """The base's own files. Raises CloraError where the backbone has none that a LoRA could be merged into."""
-    from clora.protocols import HasWeightFiles
+    from clora.contracts.backbone import HasWeightFiles
 
     if not isinstance(plan.recipe.backbone, HasWeightFiles):
         raise CloraError("--merge: this run's backbone does not tell where its weights' files are")

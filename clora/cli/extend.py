@@ -12,9 +12,9 @@ from clora.cli.recipes import add_layer_arguments, tell_warnings
 from clora.errors import CloraError
 
 if TYPE_CHECKING:
-    from clora.catalogue import Catalogue
-    from clora.plan import Plan
-    from clora.runs import RunFolder
+    from clora.planning.plan import Plan
+    from clora.plugin_system.catalogue import Catalogue
+    from clora.runs.run_dir import RunDir
 
 WORSE = 1  # the exit code where an old effect got worse
 
@@ -47,27 +47,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, export and evaluate the extension; 1 where an old effect got worse."""
-    from clora.runs import RunFolder
+    from clora.runs.run_dir import RunDir
 
-    before = RunFolder(args.run_dir)
+    before = RunDir(args.run_dir)
     before.info()
     before.check_recipe()
     before.check_lora()
     plan, catalogue = _planned(args)
     tell_warnings(plan)
     from clora.cli.run import carry_out
-    from clora.pipeline import run_folder
+    from clora.runs.pipeline import run_folder
 
-    folder = RunFolder(args.out) if args.out else run_folder(plan, args.runs or args.run_dir.parent)
+    folder = RunDir(args.out) if args.out else run_folder(plan, args.runs or args.run_dir.parent)
     return carry_out(plan, catalogue, folder, quiet=args.quiet, judge=lambda: _gate(before, folder))
 
 
 def _planned(args: argparse.Namespace) -> tuple[Plan, Catalogue]:
     """The finished run's own recipe with the new bank beside its own, whatever else was asked for on top."""
-    from clora.extension import finished_effects
-    from clora.plan import make_plan
-    from clora.plugins import discover
-    from clora.recipe.load import load_recipe
+    from clora.config.load import load_recipe
+    from clora.planning.extension import finished_effects
+    from clora.planning.plan import make_plan
+    from clora.plugin_system.discovery import discover
 
     catalogue = discover()
     run = args.run_dir.resolve()
@@ -99,10 +99,10 @@ def _planned(args: argparse.Namespace) -> tuple[Plan, Catalogue]:
     return make_plan(load_recipe(recipe, args.with_files, [*mine, *args.sets], catalogue)), catalogue
 
 
-def _gate(before: RunFolder, after: RunFolder) -> int:
-    from clora.files import write_atomic
-    from clora.regression import as_text, changes
-    from clora.run_files.lock import held
+def _gate(before: RunDir, after: RunDir) -> int:
+    from clora.files.atomic import write_atomic
+    from clora.runs.files.lock import held
+    from clora.runs.regression import as_text, changes
 
     found = changes(before.read_results(), after.read_results())
     text = as_text(found)

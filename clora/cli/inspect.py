@@ -13,8 +13,8 @@ from clora.cli.recipes import add_layer_arguments
 from clora.errors import CloraError, quoted, reason
 
 if TYPE_CHECKING:
-    from clora.lora_files.survey import Survey
-    from clora.protocols import Backbone
+    from clora.contracts.backbone import Backbone
+    from clora.lora_io.survey import Survey
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print a report of every file; 2 if one of them cannot be used."""
     fits = _fits(args)
-    from clora.lora_files.survey import survey
+    from clora.lora_io.survey import survey
 
     surveys: list[Survey] = []
     for file in args.files:
@@ -86,11 +86,11 @@ def _fits(args: argparse.Namespace) -> Fits:
         raise CloraError("--with and --set change the recipe of --recipe, and there is none")
     if args.backbone is None and args.recipe is None:
         return Fits("", None)
-    from clora.plugins import discover
+    from clora.plugin_system.discovery import discover
 
     catalogue = discover()
     if args.recipe is not None:
-        from clora.recipe.load import load_recipe
+        from clora.config.load import load_recipe
 
         name = f"{args.recipe.name}'s backbone"
         return _checked(name, load_recipe(args.recipe, args.with_files, args.sets, catalogue).recipe.backbone)
@@ -104,7 +104,7 @@ def _fits(args: argparse.Namespace) -> Fits:
 
 
 def _checked(name: str, backbone: Backbone) -> Fits:
-    from clora.protocols import Checked
+    from clora.contracts.component import Checked
 
     problems = list(backbone.check()) if isinstance(backbone, Checked) else []
     if problems:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from clora.errors import CloraError, shown
-from clora.lora_files.blocks import LINEARS, by_block, compact
-from clora.untrusted import parse_json
+from clora.files.untrusted_json import parse_json
+from clora.lora_io.blocks import LINEARS, by_block, compact
 
 if TYPE_CHECKING:
-    from clora.lora_files.survey import Survey, Surveyed
+    from clora.lora_io.survey import Survey, Surveyed
 
 Shapes = Mapping[str, tuple[int, int]]
 

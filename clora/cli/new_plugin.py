@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from clora.errors import shown
-from clora.new_plugin import KINDS, write
+from clora.plugin_system.new_plugin import KINDS, write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

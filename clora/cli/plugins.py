@@ -12,12 +12,12 @@ from typing import Any
 
 from attrs import Factory
 
-from clora.catalogue import Catalogue, Plugin, Registered
+from clora.config.fields import Key, keys_of
+from clora.config.key_docs import key_docs, paragraphs_of
+from clora.config.messages import described
 from clora.errors import CloraError, hint, printable, quoted
-from clora.recipe.fields import Key, keys_of
-from clora.recipe.json_schema import bounds_in
-from clora.recipe.key_docs import key_docs, paragraphs_of
-from clora.recipe.words import described
+from clora.plugin_system.catalogue import Catalogue, Plugin, Registered
+from clora.plugin_system.json_schema import bounds_in
 
 #: columns of a sentence
 WIDTH = 110
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the list; the exit code is 1 where a plugin is broken or, with --load, a component of it."""
-    from clora.plugins import discover
+    from clora.plugin_system.discovery import discover
 
     catalogue = discover()
     if args.names:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from clora.cli.recipes import add_recipe_arguments, planned
 from clora.cli.run import add_run_arguments
-from clora.stopping import during, only_if
+from clora.process.stopping import during, only_if
 
 if TYPE_CHECKING:
-    from clora.plan import Plan
-    from clora.runs import RunFolder
+    from clora.planning.plan import Plan
+    from clora.runs.run_dir import RunDir
     from clora.training.batches import Targets
 
 
@@ -25,14 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make it, or what is missing of it."""
     plan, catalogue = planned(args)
-    from clora.pipeline import Pipeline, make_job, run_folder
-    from clora.progress import Progress
-    from clora.runs import RunFolder
-    from clora.training.ranks import Ranks
+    from clora.runs.pipeline import Pipeline, make_job, run_folder
+    from clora.runs.progress import Progress
+    from clora.runs.run_dir import RunDir
+    from clora.training.distributed import Distributed
 
-    folder = RunFolder(args.run_dir) if args.run_dir else run_folder(plan, args.runs)
+    folder = RunDir(args.run_dir) if args.run_dir else run_folder(plan, args.runs)
     job = make_job(plan, catalogue, folder)
-    ranks = Ranks.current()
+    ranks = Distributed.current()
     only_if(ranks.first)
     progress = Progress(on=ranks.first and not args.quiet)
     try:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _summary(args: argparse.Namespace, plan: Plan, folder: RunFolder, targets: Targets | None) -> str:
+def _summary(args: argparse.Namespace, plan: Plan, folder: RunDir, targets: Targets | None) -> str:
     """What there is now, where to look, and how to go on."""
     if targets is None:
         what = "none: this recipe serves what needs no training"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from clora.errors import CloraError, printable, quoted
 
 if TYPE_CHECKING:
-    from clora.catalogue import Catalogue
-    from clora.plan import Plan
-    from clora.recipe.load import LoadedRecipe
-    from clora.runs import RunFolder
+    from clora.config.load import LoadedRecipe
+    from clora.planning.plan import Plan
+    from clora.plugin_system.catalogue import Catalogue
+    from clora.runs.run_dir import RunDir
 
 
 #: how a launcher tells a process which one it is: what all of them would say, the first one says
@@ -45,8 +45,8 @@ def add_layer_arguments(parser: argparse.ArgumentParser) -> None:
 
 def loaded(args: argparse.Namespace) -> tuple[LoadedRecipe, Catalogue]:
     """The recipe of the arguments and the catalogue it was read with. Raises RecipeError with every mistake."""
-    from clora.plugins import discover
-    from clora.recipe.load import load_recipe
+    from clora.config.load import load_recipe
+    from clora.plugin_system.discovery import discover
 
     check_paths(args)
     catalogue = discover()
@@ -60,7 +60,7 @@ def check_paths(args: argparse.Namespace) -> None:
 
 
 def _check_path(name: str, path: Path) -> None:
-    from clora.recipe.names import path_problem
+    from clora.config.names import path_problem
 
     for each in (path, path.absolute()):
         problem = path_problem(each)
@@ -93,8 +93,8 @@ def checked(recipe: LoadedRecipe, *, plus: bool = False) -> Plan:
 
     Raises CloraError with every mistake in recipe, data and teachers' files.
     """
-    from clora.plan import make_plan
-    from clora.recipe.problems import RecipeError
+    from clora.config.problems import RecipeError
+    from clora.planning.plan import make_plan
 
     problems, plans, following = [], [], recipe
     while following is not None:
@@ -118,11 +118,11 @@ def tell_warnings(plan: Plan) -> None:
         print(printable(f"warning: {warning}"), file=sys.stderr)
 
 
-def plan_of_run(folder: RunFolder) -> tuple[Plan, Catalogue]:
+def plan_of_run(folder: RunDir) -> tuple[Plan, Catalogue]:
     """The plan that a run folder was made by, from the resolved recipe in it."""
-    from clora.plan import make_plan
-    from clora.plugins import discover
-    from clora.recipe.load import load_recipe
+    from clora.config.load import load_recipe
+    from clora.planning.plan import make_plan
+    from clora.plugin_system.discovery import discover
 
     _check_path("RUN", folder.path)
     folder.info()  # tells at once where this is no run folder

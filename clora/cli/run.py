@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clora.cli.recipes import add_recipe_arguments, planned
-from clora.stopping import during, only_if
+from clora.process.stopping import during, only_if
 
 if TYPE_CHECKING:
-    from clora.catalogue import Catalogue
-    from clora.plan import Plan
-    from clora.runs import RunFolder
+    from clora.planning.plan import Plan
+    from clora.plugin_system.catalogue import Catalogue
+    from clora.runs.run_dir import RunDir
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,26 +34,26 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry the recipe out."""
     plan, catalogue = planned(args)  # every mistake in the recipe is told before torch starts threads or loads weights
-    from clora.pipeline import run_folder
-    from clora.runs import RunFolder
+    from clora.runs.pipeline import run_folder
+    from clora.runs.run_dir import RunDir
 
-    folder = RunFolder(args.run_dir) if args.run_dir else run_folder(plan, args.runs)
+    folder = RunDir(args.run_dir) if args.run_dir else run_folder(plan, args.runs)
     return carry_out(plan, catalogue, folder, quiet=args.quiet)
 
 
 @during("", "what is made is kept")
 def carry_out(
-    plan: Plan, catalogue: Catalogue, folder: RunFolder, *, quiet: bool, judge: Callable[[], int] = lambda: 0
+    plan: Plan, catalogue: Catalogue, folder: RunDir, *, quiet: bool, judge: Callable[[], int] = lambda: 0
 ) -> int:
     """Every stage of a plan in its folder, on every rank; `judge` has the last word, on the first rank."""
-    from clora.pipeline import Pipeline, make_job
-    from clora.progress import Progress
-    from clora.run_files.steps import read_steps
-    from clora.stages.alarms import alarms
-    from clora.training.ranks import Ranks
+    from clora.runs.files.steps import read_steps
+    from clora.runs.pipeline import Pipeline, make_job
+    from clora.runs.progress import Progress
+    from clora.runs.stages.alarms import alarms
+    from clora.training.distributed import Distributed
 
     job = make_job(plan, catalogue, folder)
-    ranks = Ranks.current()
+    ranks = Distributed.current()
     only_if(ranks.first)
     progress = Progress(on=ranks.first and not quiet)
     try:
@@ -68,7 +68,7 @@ def carry_out(
     return judge()
 
 
-def headline(folder: RunFolder) -> str:
+def headline(folder: RunDir) -> str:
     """The results' plain numbers and where to look."""
     results = folder.read_results()
     lines = [f"{name:<28} {value:.4g}" for name, value in results.values.items()]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from clora.cli.arguments import whole
 from clora.errors import CloraError, hint, quoted, shown
-from clora.stopping import during
-from clora.untrusted import MAX_PROMPT, text_problem
+from clora.files.untrusted_json import MAX_PROMPT, text_problem
+from clora.process.stopping import during
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,16 +37,16 @@ def run(args: argparse.Namespace) -> int:
         if wrong is not None:
             raise CloraError(f"--instruction {quoted(args.instruction)} {wrong}")
     from clora.cli.recipes import plan_of_run
-    from clora.runs import RunFolder
+    from clora.runs.run_dir import RunDir
 
-    folder = RunFolder(args.run_dir)
+    folder = RunDir(args.run_dir)
     plan, _ = plan_of_run(folder)
     for name in args.effect:
         if name not in plan.prompts:
             raise CloraError(f"{shown(args.run_dir)} has no effect {quoted(name)}{hint(name, plan.prompts)}")
     folder.check_lora()
-    from clora.picture_files import read_picture, write_picture
-    from clora.serving import Editor
+    from clora.files.pictures import read_picture, write_picture
+    from clora.inference.edit_sampler import Editor
 
     source = read_picture(args.image)
     out = args.out or args.image.with_name(f"{args.image.stem}-{'-'.join(args.effect) or 'edited'}.png")

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from clora.files import write_atomic
+from clora.files.atomic import write_atomic
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print or write the schema; what broken plugins would have given is not in it, and `clora plugins` tells them."""
-    from clora.plugins import discover
-    from clora.recipe.json_schema import recipe_schema
+    from clora.plugin_system.discovery import discover
+    from clora.plugin_system.json_schema import recipe_schema
 
     text = json.dumps(recipe_schema(discover()), indent=1) + "\n"
     if args.out is None:

@@ -9,8 +9,8 @@ from clora.cli.recipes import add_recipe_arguments, loaded
 from clora.errors import CloraError, shown
 
 if TYPE_CHECKING:
-    from clora.recipe.load import LoadedRecipe
-    from clora.recipe.schema import Recipe
+    from clora.config.load import LoadedRecipe
+    from clora.config.schema import Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _digest(recipe: LoadedRecipe) -> str:
     """The run's own; where a file that it depends on cannot be read, the recipe's alone."""
-    from clora.plan import run_digest
+    from clora.planning.plan import run_digest
 
     try:
         return run_digest(recipe)
@@ -40,7 +40,7 @@ def _digest(recipe: LoadedRecipe) -> str:
 
 def _schedule(recipe: Recipe) -> str:
     """The few steps in one line, or why their shift is not known; what is wrong with it `validate` tells."""
-    from clora.shifts import shift_of, told
+    from clora.planning.shift import shift_of, told
 
     try:
         return told(shift_of(recipe.student, recipe.backbone, recipe.dataset), recipe.student.steps)

@@ -10,8 +10,8 @@ from clora.cli.recipes import add_recipe_arguments, checked, loaded, tell_warnin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clora.plan import Plan
-    from clora.recipe.load import LoadedRecipe
+    from clora.config.load import LoadedRecipe
+    from clora.planning.plan import Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,12 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the recipe, its data and its teachers' files, and those of the recipe it adds; print the cost."""
-    from clora.memory_plan import capacity, own_capacity
+    from clora.planning.memory import capacity, own_capacity
 
     room = None if args.memory is None else capacity(args.memory)
     recipe, _ = loaded(args)
     plan = checked(recipe, plus=True)
-    from clora.cost import cost
+    from clora.planning.cost import cost
 
     doubts = len(plan.warnings)
     if args.data:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _told(cost: Callable[[Plan, int | None], str], plan: Plan, room: int | None) -> str:
     """The cost; where a component cannot be counted, why: counting runs it on latents of 4 x 4."""
-    from clora.owners import ComponentError
+    from clora.plugin_system.guard import ComponentError
 
     try:
         return cost(plan, room)
@@ -58,9 +58,9 @@ def _check_data(plan: Plan, recipe: LoadedRecipe) -> tuple[str, int]:
     """Decode all pictures; what was done, and how many warnings were printed. Raises RecipeError with the damaged."""
     from attrs import evolve
 
-    from clora.picture_check import check_pictures
-    from clora.progress import Progress
-    from clora.recipe.problems import Problem, RecipeError
+    from clora.config.problems import Problem, RecipeError
+    from clora.runs.progress import Progress
+    from clora.toolkit.picture_check import check_pictures
 
     found = check_pictures(plan.pictures(), Progress().counted)
     mark = recipe.mark_of("dataset")

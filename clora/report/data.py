@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import field, frozen
 
-from clora.evaluation import EffectPictures, GeneralPictures, Measured
+from clora.contracts.evaluation import EffectPictures, GeneralPictures, Measured
 
 if TYPE_CHECKING:
     import numpy

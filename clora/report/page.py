@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from clora.files import write_atomic
+from clora.files.atomic import write_atomic
 from clora.report import tables
 from clora.report.curves import line_chart
 from clora.report.data import Composition, Cost, EffectEntry, Grid, ReportData

@@ -9,7 +9,7 @@ from clora.report.html import Markup, element, join
 from clora.report.numbers import label, shown, split_references
 
 if TYPE_CHECKING:
-    from clora.evaluation import Matrix, Measured
+    from clora.contracts.evaluation import Matrix, Measured
 
 _HEADLINES = 4
 _WIDE = 24  # columns from which on a heat table's cells are small, so that fifty effects fit a screen

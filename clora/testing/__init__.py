@@ -1,24 +1,35 @@
-"""Helpers for the tests of components, ours and third parties': a small scene, and a loop that drives one generator."""
+"""Helpers for the tests of components, ours and third parties': a small step, and a loop that drives one generator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from clora.flow import Schedule
-from clora.seeding import Draws
-from clora.values import Await, Conditions, Forward, Phase, RoleConditions, Route, Row, Scene, Simulated, Trajectory
+from clora.contracts.values import (
+    Await,
+    Conditions,
+    Forward,
+    Phase,
+    RoleConditions,
+    Route,
+    Row,
+    Simulated,
+    StepContext,
+    Trajectory,
+)
+from clora.diffusion.flow import Schedule
+from clora.diffusion.rng import StepRng
 
 if TYPE_CHECKING:
     import torch
 
-    from clora.values import Asking
+    from clora.contracts.values import ForwardCoroutine
 
 T = TypeVar("T")
 
 
 def drive(
-    asking: Asking[T],
+    asking: ForwardCoroutine[T],
     velocity: Callable[[Forward], torch.Tensor],
     simulated: Mapping[str, Simulated] | None = None,
 ) -> T:
@@ -30,7 +41,7 @@ def drive(
     """
     import torch
 
-    from clora.owners import came
+    from clora.plugin_system.guard import came
     from clora.training.answers import forwards_of, reply
 
     answer: Any = None
@@ -52,17 +63,17 @@ def drive(
         answer = reply(question, velocities)
 
 
-def example_scene(
+def example_step(
     rows: Sequence[Row],
     targets: torch.Tensor,
     *,
     phase: Phase = "student",
-    draws: Draws | None = None,
+    rng: StepRng | None = None,
     steps: int = 8,
     shift: float = 3.0,
     trajectory: Trajectory | None = None,
-) -> Scene:
-    """A scene over latents `targets` [R, C, H, W] whose conditions say who reads them.
+) -> StepContext:
+    """A step over latents `targets` [R, C, H, W] whose conditions say who reads them.
 
     Text [R, 1, 1] is 1 for the student, 2 for the teacher and 0 for no words, plus a tenth of the row's number; the
     source latents are zero.
@@ -75,9 +86,9 @@ def example_scene(
         text = (word + 0.1 * torch.arange(count, dtype=targets.dtype)).reshape(count, 1, 1)
         return Conditions(text, torch.ones(count, 1, dtype=torch.bool), torch.zeros_like(targets))
 
-    return Scene(
+    return StepContext(
         phase=phase,
-        draws=draws or Draws(seed=0),
+        rng=rng or StepRng(seed=0),
         schedule=Schedule.shifted(steps, shift),
         shift=shift,
         route=Route(tuple(rows)),

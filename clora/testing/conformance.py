@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from clora.owners import ComponentError, Owners, sentences
-from clora.plan_texts import prompts_of
-from clora.protocols import SharesTrajectory, UsesSimulation
-from clora.recipe.fields import Key, keys_of
-from clora.recipe.key_docs import sentence_of
-from clora.recipe.kinds import PROTOCOLS, likely_misspelt, misfits_of
-from clora.routes import route_problem
-from clora.seeding import Draws
-from clora.stages.measuring import measured_problem
-from clora.testing import drive, example_scene
+from clora.config.fields import Key, keys_of
+from clora.config.key_docs import sentence_of
+from clora.contracts.method import SharesTrajectory, UsesSimulation
+from clora.contracts.values import EffectCard, Forward, GeneralItem, Row, Simulated, StepContext
+from clora.diffusion.rng import StepRng
+from clora.planning.teacher_schedule import route_problem
+from clora.planning.texts import prompts_of
+from clora.plugin_system.guard import ComponentError, Owners, sentences
+from clora.plugin_system.required_members import PROTOCOLS, likely_misspelt, misfits_of
+from clora.runs.stages.measuring import measured_problem
+from clora.testing import drive, example_step
 from clora.training.answers import simulated_problem, term_problem, trajectory_problem
-from clora.values import EffectCard, Forward, GeneralItem, Row, Scene, Simulated
 
 if TYPE_CHECKING:
     import torch
 
-    from clora.evaluation import Evaluation
+    from clora.contracts.evaluation import Evaluation
 
 #: packages that only computing needs
 HEAVY = ("torch", "diffusers", "peft", "transformers", "accelerate", "numpy")
@@ -97,11 +97,11 @@ def _imports(cls: type) -> Iterator[str]:
         yield f"importing {module} imports {heavy}; import them where they compute, so that recipes are checked at once"
 
 
-def _scene(rows: Sequence[Row], phase: Any = "student") -> Scene:
+def _step_context(rows: Sequence[Row], phase: Any = "student") -> StepContext:
     import torch
 
     targets = torch.randn(len(rows), 3, 4, 4, generator=torch.Generator().manual_seed(len(rows)))
-    return example_scene(rows, targets, phase=phase, steps=4)
+    return example_step(rows, targets, phase=phase, steps=4)
 
 
 class _Network:
@@ -122,28 +122,28 @@ class _Network:
         return [role for role, factor in self.factors.items() if factor.grad is not None and factor.grad.abs() > 0]
 
 
-def _outcome(scene: Scene, network: _Network) -> Simulated:
+def _outcome(step: StepContext, network: _Network) -> Simulated:
     import torch
 
-    sigma = torch.full((len(scene.rows),), 0.5)
-    x0 = network.factors["student"] * scene.targets if scene.phase == "student" else 0.5 * scene.targets
-    return Simulated(scene.rows, scene.targets, sigma, x0)
+    sigma = torch.full((len(step.rows),), 0.5)
+    x0 = network.factors["student"] * step.targets if step.phase == "student" else 0.5 * step.targets
+    return Simulated(step.rows, step.targets, sigma, x0)
 
 
 def _loss(loss: Any, phase: str) -> Iterator[str]:
-    """One term a scene, of one and of several rows; repeatable; with a gradient for whom it trains, and only there."""
+    """One term a step, of one and of several rows; repeatable; with a gradient for whom it trains, and only there."""
     import torch
 
     awaited = _awaited(loss)
     for count in (1, 3):
-        scene = _scene(_rows(loss, count), phase)
-        before = scene.targets.clone()
+        step = _step_context(_rows(loss, count), phase)
+        before = step.targets.clone()
         terms = []
         for _ in range(2):
             network = _Network()
-            outcomes = {} if awaited is None else {awaited: _outcome(scene, network)}
+            outcomes = {} if awaited is None else {awaited: _outcome(step, network)}
             with Owners().calling("losses"):
-                terms.append(drive(loss(scene), network, outcomes))
+                terms.append(drive(loss(step), network, outcomes))
             problem = term_problem(terms[-1])
             if problem is not None:
                 yield f"of {count} rows it {problem}"
@@ -156,9 +156,9 @@ def _loss(loss: Any, phase: str) -> Iterator[str]:
                 reached = ", ".join(network.reached()) or "nobody"
                 yield f"its gradient of {count} rows reaches {reached}; expected {phase} alone"
         if not torch.equal(terms[0].loss, terms[1].loss):
-            yield "the same scene gave two losses: draw from scene.draws, which depend on seed, step and rank alone"
-        if not torch.equal(before, scene.targets):
-            yield "it changed scene.targets, which other components read"
+            yield "the same step gave two losses: draw from step.rng, which depend on seed, step and rank alone"
+        if not torch.equal(before, step.targets):
+            yield "it changed step.targets, which other components read"
 
 
 def _awaited(loss: object) -> str | None:
@@ -166,7 +166,7 @@ def _awaited(loss: object) -> str | None:
     return loss.simulation if isinstance(loss, UsesSimulation) else None
 
 
-def _rollout_of(simulation: object) -> Callable[[Scene], Any] | None:
+def _rollout_of(simulation: object) -> Callable[[StepContext], Any] | None:
     """The rollout of a simulation that can share one."""
     return simulation.rollout if isinstance(simulation, SharesTrajectory) else None
 
@@ -186,55 +186,55 @@ def _simulation(simulation: Any) -> Iterator[str]:
         yield from (told for told in found if told.startswith("its check_schedule"))
     rollout = _rollout_of(simulation)
     for phase in ("student", "critic"):
-        scene = _scene([Row("effect", effect) for effect in EFFECTS], phase)
-        latent = tuple(scene.targets.shape[1:])
+        step = _step_context([Row("effect", effect) for effect in EFFECTS], phase)
+        latent = tuple(step.targets.shape[1:])
         made = []
         for _ in range(2):
             network = _Network()
             with Owners().calling("simulations"):
-                made.append(drive(simulation.simulate(scene), network))
-            problem = simulated_problem(made[-1], scene.rows, latent)
+                made.append(drive(simulation.simulate(step), network))
+            problem = simulated_problem(made[-1], step.rows, latent)
             if problem is not None:
                 yield f"in the {phase}'s phase it {problem}"
                 return
         if phase == "student" and not made[0].x0.requires_grad:
             yield "its x0 has no gradient in the student's phase: ask for the last forward with grad=True"
         if not torch.equal(made[0].x0, made[1].x0):
-            yield "the same scene gave two outcomes: draw from scene.draws"
+            yield "the same step gave two outcomes: draw from step.rng"
         if rollout is not None:
-            path = drive(rollout(scene), _Network())
-            problem = trajectory_problem(path, len(scene.rows), latent)
+            path = drive(rollout(step), _Network())
+            problem = trajectory_problem(path, len(step.rows), latent)
             if problem is not None:
                 yield f"its rollout {problem}"
                 return
             alone, shared = _Network(), _Network()
-            drive(simulation.simulate(scene), alone)
-            drive(simulation.simulate(evolve(scene, trajectory=path)), shared)
+            drive(simulation.simulate(step), alone)
+            drive(simulation.simulate(evolve(step, trajectory=path)), shared)
             if shared.asked > alone.asked:
                 yield f"with a trajectory it asks for {shared.asked} forwards, and for {alone.asked} without"
 
 
-def _scene_of(steps: int) -> Scene:
+def _scene_of(steps: int) -> StepContext:
     import torch
 
-    return example_scene([Row("general")], torch.zeros(1, 1, 2, 2), steps=steps)
+    return example_step([Row("general")], torch.zeros(1, 1, 2, 2), steps=steps)
 
 
 def _router(router: Any) -> Iterator[str]:
     """A route for any number of rows and effects, the same whenever and in whatever order it is asked for."""
     for rows in (1, 3, 12):
         for effects in (EFFECTS[:1], EFFECTS):
-            asked = {step: Draws(0).at(step) for step in (7, 0, 3)}
+            asked = {step: StepRng(0).at(step) for step in (7, 0, 3)}
             made = {}
-            for step, draws in asked.items():
+            for step, rng in asked.items():
                 with Owners().calling("router"):
-                    made[step] = router.route(draws, rows, effects)
+                    made[step] = router.route(rng, rows, effects)
                 problem = route_problem(made[step], rows, effects)
                 if problem is not None:
                     yield f"for {rows} rows of {len(effects)} effects it {problem}"
                     return
             if any(router.route(asked[step], rows, effects) != made[step] for step in sorted(asked)):
-                yield f"step by step it gives other routes than when asked out of turn ({rows} rows): draw from `draws`"
+                yield f"step by step it gives other routes than when asked out of turn ({rows} rows): draw from `rng`"
                 return
 
 
@@ -269,7 +269,7 @@ def _evaluation() -> Evaluation:
     """Three effects of four pictures each, with truths and teachers."""
     import torch
 
-    from clora.evaluation import EffectPictures, Evaluation
+    from clora.contracts.evaluation import EffectPictures, Evaluation
 
     draw = torch.Generator().manual_seed(0)
     source = torch.rand(4, 3, 16, 16, generator=draw) * 2 - 1

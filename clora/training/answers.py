@@ -7,9 +7,9 @@ from typing import Any, get_args
 
 import torch
 
+from clora.contracts.values import Await, Forward, LossTerm, Role, Simulated, Trajectory
 from clora.errors import quoted
-from clora.owners import came
-from clora.values import Await, Forward, LossTerm, Role, Simulated, Trajectory
+from clora.plugin_system.guard import came
 
 #: times that one generator asks in one step: the longest rollouts ask once for each of their steps, of at most 1000
 MOST_QUESTIONS = 25_000
@@ -86,7 +86,7 @@ def simulated_problem(outcome: object, rows: Sequence[int], latent: Sequence[int
     if not isinstance(outcome, Simulated):
         return f"returned {came(outcome)}; expected a Simulated"
     if tuple(outcome.rows) != tuple(rows):
-        return f"returned the rows {quoted(list(outcome.rows))}; expected those of its scene, {quoted(list(rows))}"
+        return f"returned the rows {quoted(list(outcome.rows))}; expected those of its step, {quoted(list(rows))}"
     for name, expected in {"x_sigma": (len(rows), *latent), "x0": (len(rows), *latent), "sigma": (len(rows),)}.items():
         value = getattr(outcome, name)
         if not isinstance(value, torch.Tensor) or tuple(value.shape) != expected:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clora.kept import Kept
-from clora.plan_texts import prompts_of
-from clora.routes import route_of
-from clora.shifts import student_shift
-from clora.values import Batch, Phase, Prompts, RoleConditions, Row, Scene
+from clora.contracts.values import Batch, Phase, Prompts, RoleConditions, Row, StepContext
+from clora.inference.lru_cache import LruCache
+from clora.planning.shift import student_shift
+from clora.planning.teacher_schedule import route_of
+from clora.planning.texts import prompts_of
 
 if TYPE_CHECKING:
-    from clora.flow import Schedule
-    from clora.plan import Plan
-    from clora.seeding import Draws
-    from clora.world import World
+    from clora.diffusion.flow import Schedule
+    from clora.diffusion.rng import StepRng
+    from clora.inference.session import ModelSession
+    from clora.planning.plan import Plan
 
 
 #: bytes of the teachers' outputs kept on the device
@@ -42,7 +42,7 @@ class Targets:
         self.digest = digest
         self.device = device
         self._read = read
-        self._kept = Kept(kept_bytes)
+        self._kept = LruCache(kept_bytes)
 
     def latents(self, effect: str, source: str) -> torch.Tensor:
         """The teacher's output for one picture, [C, h, w] on the device."""
@@ -56,19 +56,19 @@ class Targets:
 class Batches:
     """The batches of a run; nothing is carried from one step to the next."""
 
-    def __init__(self, plan: Plan, world: World, targets: Targets) -> None:
+    def __init__(self, plan: Plan, session: ModelSession, targets: Targets) -> None:
         self.plan = plan
-        self.world = world
+        self.session = session
         self.targets = targets
         self.effects = plan.mix
         self.general = plan.general()
         self.shift = student_shift(plan.recipe)
-        self.blank = torch.zeros_like(world.conditioning.latents([self.general[0].source])[0], dtype=torch.float32)
+        self.blank = torch.zeros_like(session.conditioning.latents([self.general[0].source])[0], dtype=torch.float32)
 
-    def batch(self, draws: Draws) -> Batch:
-        """The batch of the step that `draws` stands for."""
-        route = route_of(self.plan.recipe, draws, self.effects, self.plan.owners)
-        choose = draws.python("batch")
+    def batch(self, rng: StepRng) -> Batch:
+        """The batch of the step that `rng` stands for."""
+        route = route_of(self.plan.recipe, rng, self.effects, self.plan.owners)
+        choose = rng.python("batch")
         rows = [self._row(row, choose.random()) for row in route.rows]
         sources, prompts, targets = zip(*rows, strict=True)
         return Batch(route, sources, prompts, torch.stack(targets))
@@ -82,12 +82,12 @@ class Batches:
         source = names[int(u * len(names))]
         return source, self.plan.prompts[row.effect], self.targets.latents(row.effect, source)
 
-    def scene(self, draws: Draws, phase: Phase, schedule: Schedule) -> Scene:
-        """The scene of a step, over all rows of its batch."""
-        batch = self.batch(draws)
-        return Scene(
+    def context(self, rng: StepRng, phase: Phase, schedule: Schedule) -> StepContext:
+        """The context of a step, over all rows of its batch."""
+        batch = self.batch(rng)
+        return StepContext(
             phase=phase,
-            draws=draws,
+            rng=rng,
             schedule=schedule,
             shift=self.shift,
             route=batch.route,
@@ -97,7 +97,7 @@ class Batches:
         )
 
     def _conditions(self, prompts: Sequence[Prompts], sources: Sequence[str]) -> RoleConditions:
-        conditions = self.world.conditioning.conditions
+        conditions = self.session.conditioning.conditions
         return RoleConditions(
             student=conditions([p.student for p in prompts], sources),
             teacher=conditions([p.teacher for p in prompts], sources),

@@ -16,16 +16,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from clora.errors import CloraError, reason, shown
-from clora.files import told_plainly, write_folder
-from clora.run_files.checksums import DamagedError, Tell, checksum_of_tensors, set_aside, warn
-from clora.run_files.fields import Fields
+from clora.files.atomic import told_plainly, write_folder
+from clora.files.untrusted_json import parse_json
+from clora.runs.files.checksums import DamagedError, Tell, checksum_of_tensors, set_aside, warn
+from clora.runs.files.fields import Fields
 from clora.training.critics import SHARED
-from clora.untrusted import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from clora.training.optimizer import MovingAverage, Trained
+    from clora.training.optimizer import MovingAverage, TrainableAdapter
 
 FILE = "state.safetensors"
 #: the one key of the file's metadata; several would come in another order each time
@@ -36,13 +36,13 @@ _KEY = "clora.checkpoint"
 class State:
     """All that training changes: what a checkpoint holds."""
 
-    student: Trained
-    critic: Trained | None
+    student: TrainableAdapter
+    critic: TrainableAdapter | None
     average: MovingAverage | None
-    own: Mapping[str, Trained] = field(factory=dict)  # the critics of simulations that have one, by adapter
+    own: Mapping[str, TrainableAdapter] = field(factory=dict)  # the critics of simulations that have one, by adapter
 
     @property
-    def critics(self) -> dict[str, Trained]:
+    def critics(self) -> dict[str, TrainableAdapter]:
         """Every critic by its adapter, the shared one first."""
         return {} if self.critic is None else {SHARED: self.critic, **self.own}
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from clora.recipe.schema import Lag
-    from clora.seeding import Draws
+    from clora.config.schema import Lag
+    from clora.contracts.values import LossTerm, StepContext
+    from clora.diffusion.rng import StepRng
     from clora.training.cycle import Cycle
-    from clora.training.optimizer import Trained
-    from clora.values import LossTerm, Scene
+    from clora.training.optimizer import TrainableAdapter
 
 #: what a loss logs of itself by part of its rows, such as `error.high`, has a lag of its own
 PARTS = "error."
@@ -33,15 +33,15 @@ def is_due(lag: Lag | None, update: int) -> bool:
     return lag is not None and (update + 1) % lag.every == 0
 
 
-def probe(cycle: Cycle, lag: Lag, update: int, draws: Draws) -> dict[str, float]:
+def probe(cycle: Cycle, lag: Lag, update: int, rng: StepRng) -> dict[str, float]:
     """The lag of every loss of the critic, and by part where it logs `error.PART`, after student update `update`."""
     critics = cycle.critics
     kept = {name: critic.adapter.flat.clone() for name, critic in critics.items()}
-    before = _held_out(cycle, lag, update, draws)
+    before = _held_out(cycle, lag, update, rng)
     fits = {name: _optimizer(critic) for name, critic in critics.items()}
     for k in range(lag.updates):
-        scene = _scene(cycle, draws.named("lag.fit").at(update * lag.updates + k))
-        total = cycle.critic_objective(cycle.critic_terms(scene), scene, update)
+        step = _step_context(cycle, rng.named("lag.fit").at(update * lag.updates + k))
+        total = cycle.critic_objective(cycle.critic_terms(step), step, update)
         if total.requires_grad:
             total.backward()
         for name, critic in critics.items():
@@ -50,31 +50,31 @@ def probe(cycle: Cycle, lag: Lag, update: int, draws: Draws) -> dict[str, float]
             critic.ranks.average(grad)
             fits[name].step()
             critic.adapter.zero_grad()
-    after = _held_out(cycle, lag, update, draws)
+    after = _held_out(cycle, lag, update, rng)
     for name, critic in critics.items():
         critic.adapter.flat.copy_(kept[name])
         critic.adapter.zero_grad()
     return {name: (before[name] - loss) / loss for name, loss in after.items() if name in before and loss > 0}
 
 
-def _optimizer(critic: Trained) -> torch.optim.Optimizer:
+def _optimizer(critic: TrainableAdapter) -> torch.optim.Optimizer:
     """AdamW anew on the critic's weights: the run's own moments stay as they are."""
     train = critic.train
     return torch.optim.AdamW([critic.adapter.parameter], critic.lr, train.betas, weight_decay=train.weight_decay)
 
 
-def _scene(cycle: Cycle, draws: Draws) -> Scene:
-    return cycle.batches.scene(draws, "critic", cycle.schedule)
+def _step_context(cycle: Cycle, rng: StepRng) -> StepContext:
+    return cycle.batches.context(rng, "critic", cycle.schedule)
 
 
-def _held_out(cycle: Cycle, lag: Lag, update: int, draws: Draws) -> dict[str, float]:
+def _held_out(cycle: Cycle, lag: Lag, update: int, rng: StepRng) -> dict[str, float]:
     """The mean of every loss of the critic, and of its parts, over batches that nothing is fitted to."""
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     for k in range(lag.batches):
-        scene = _scene(cycle, draws.named("lag.held_out").at(update * lag.batches + k))
-        for name, term in cycle.critic_terms(scene).items():
-            rows = len(scene.route.of(cycle.critic_losses[name].streams))
+        step = _step_context(cycle, rng.named("lag.held_out").at(update * lag.batches + k))
+        for name, term in cycle.critic_terms(step).items():
+            rows = len(step.route.of(cycle.critic_losses[name].streams))
             for key, value in _values(name, term).items():
                 sums[key] = sums.get(key, 0.0) + rows * value
                 counts[key] = counts.get(key, 0) + rows

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from clora.contracts.method import UsesCritic, UsesSimulation
 from clora.errors import hint, quoted
-from clora.protocols import UsesCritic, UsesSimulation
 
 if TYPE_CHECKING:
-    from clora.recipe.schema import Critic, Recipe
+    from clora.config.schema import Critic, Recipe
 
 #: mistakes that are told of one list
 MOST_TOLD = 10

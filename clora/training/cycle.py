@@ -19,24 +19,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from attrs import evolve
 
+from clora.contracts.method import SharesTrajectory, UsesSimulation, WeighsOverTime
+from clora.contracts.values import LossTerm, Phase, Simulated, StepContext, Stream, Trajectory
 from clora.errors import CloraError
-from clora.owners import Owners
-from clora.protocols import SharesTrajectory, UsesSimulation, WeighsOverTime
-from clora.routes import first_step
-from clora.shifts import few_steps
+from clora.planning.shift import few_steps
+from clora.planning.teacher_schedule import first_step
+from clora.plugin_system.guard import Owners
 from clora.training.answers import simulated_problem, term_problem, trajectory_problem
 from clora.training.critics import SHARED, critic_of
-from clora.training.lockstep import Guard, run_together
-from clora.training.sharding import Pace
-from clora.values import LossTerm, Phase, Scene, Simulated, Stream, Trajectory
+from clora.training.forward_scheduler import Guard, run_together
+from clora.training.shard_sync import ShardSync
 
 if TYPE_CHECKING:
     from clora.adapters.evaluator import Evaluator
-    from clora.protocols import Loss
-    from clora.recipe.schema import Recipe
-    from clora.seeding import Draws
+    from clora.config.schema import Recipe
+    from clora.contracts.method import Loss
+    from clora.diffusion.rng import StepRng
     from clora.training.batches import Batches
-    from clora.training.optimizer import Trained
+    from clora.training.optimizer import TrainableAdapter
 
 
 class NonFiniteLossError(CloraError):
@@ -51,10 +51,10 @@ class Cycle:
         recipe: Recipe,
         batches: Batches,
         evaluator: Evaluator,
-        student: Trained,
-        critic: Trained | None,
-        pace: Pace | None = None,
-        own: Mapping[str, Trained] | None = None,
+        student: TrainableAdapter,
+        critic: TrainableAdapter | None,
+        pace: ShardSync | None = None,
+        own: Mapping[str, TrainableAdapter] | None = None,
         owners: Owners | None = None,
     ) -> None:
         self.recipe = recipe
@@ -63,46 +63,46 @@ class Cycle:
         self.student = student
         self.critic = critic
         self.own = dict(own or {})  # the critics that simulations have to themselves, by adapter
-        self.pace = pace or Pace()
+        self.pace = pace or ShardSync()
         self.owners = owners or Owners()
         self.critic_losses: Mapping[str, Loss] = recipe.critic.losses if recipe.critic else {}
         self.critic_updates = recipe.critic.updates if recipe.critic else 0
         self.reuse_rollout = recipe.critic.reuse_rollout if recipe.critic else True
         self.schedule = few_steps(recipe)
 
-    def run(self, update: int, draws: Draws) -> dict[str, float]:
+    def run(self, update: int, rng: StepRng) -> dict[str, float]:
         """Make update `update`; returns the losses and logs. Step n of the run is update * critic updates + k."""
-        draws = draws.at(first_step(self.recipe, update))
+        rng = rng.at(first_step(self.recipe, update))
         if self.recipe.train.schedule == "shared":
-            return self._shared(update, draws)
-        return self._independent(update, draws)
+            return self._shared(update, rng)
+        return self._independent(update, rng)
 
-    def _shared(self, update: int, draws: Draws) -> dict[str, float]:
-        scene = self.batches.scene(draws, "student", self.schedule)
-        scenes = {name: evolve(scene, trajectory=path) for name, path in self._rollouts(scene).items()}
+    def _shared(self, update: int, rng: StepRng) -> dict[str, float]:
+        step = self.batches.context(rng, "student", self.schedule)
+        contexts = {name: evolve(step, trajectory=path) for name, path in self._rollouts(step).items()}
         logs: dict[str, float] = {}
         for k in range(self.critic_updates):
-            critics = {name: evolve(s, phase="critic", draws=draws.at(draws.step + k)) for name, s in scenes.items()}
-            here = evolve(scene, phase="critic", draws=draws.at(draws.step + k))
+            critics = {name: evolve(s, phase="critic", rng=rng.at(rng.step + k)) for name, s in contexts.items()}
+            here = evolve(step, phase="critic", rng=rng.at(rng.step + k))
             logs |= self._update_critic(update, here, critics, {})
-        terms, _ = self._terms("student", scene, scenes, self.recipe.losses, {})
-        return logs | self._apply("student", update, scene, terms, {"student": self.student})
+        terms, _ = self._terms("student", step, contexts, self.recipe.losses, {})
+        return logs | self._apply("student", update, step, terms, {"student": self.student})
 
-    def _independent(self, update: int, draws: Draws) -> dict[str, float]:
-        scene = self.batches.scene(draws, "student", self.schedule)
-        terms, outcomes = self._terms("student", scene, {}, self.recipe.losses, {})
+    def _independent(self, update: int, rng: StepRng) -> dict[str, float]:
+        step = self.batches.context(rng, "student", self.schedule)
+        terms, outcomes = self._terms("student", step, {}, self.recipe.losses, {})
         ready = {name: outcome.detach() for name, outcome in outcomes.items()} if self.reuse_rollout else {}
-        logs = self._apply("student", update, scene, terms, {"student": self.student})
+        logs = self._apply("student", update, step, terms, {"student": self.student})
         for k in range(self.critic_updates):
             if k:
-                scene = self.batches.scene(draws.at(draws.step + k), "critic", self.schedule)
-            critic_scene = evolve(scene, phase="critic", draws=draws.at(draws.step + k))
+                step = self.batches.context(rng.at(rng.step + k), "critic", self.schedule)
+            critic_scene = evolve(step, phase="critic", rng=rng.at(rng.step + k))
             if k == 0 and not self.reuse_rollout:
                 critic_scene = critic_scene.named("fresh")  # not the noise of the student's own rollout
             logs |= self._update_critic(update, critic_scene, {}, ready if k == 0 else {})
         return logs
 
-    def _rollouts(self, scene: Scene) -> dict[str, Trajectory]:
+    def _rollouts(self, step: StepContext) -> dict[str, Trajectory]:
         """One full trajectory over all rows for every simulation that can share one."""
         sharing = {
             name: simulation
@@ -113,9 +113,9 @@ class Cycle:
         rollouts = {}
         for name, simulation in sharing.items():
             with self.owners.calling(f"simulations.{name}"):
-                rollouts[name] = simulation.rollout(scene.named(f"simulations.{name}.rollout"))
-        latent = tuple(scene.targets.shape[1:])
-        check = partial(_rollout_problem, len(scene.rows), latent)
+                rollouts[name] = simulation.rollout(step.named(f"simulations.{name}.rollout"))
+        latent = tuple(step.targets.shape[1:])
+        check = partial(_rollout_problem, len(step.rows), latent)
         made = run_together({}, rollouts, self.evaluator, guard=Guard(self.owners, latent, "simulations", check))[1]
         self.pace.finish()
         return made
@@ -128,19 +128,19 @@ class Cycle:
     def _terms(
         self,
         phase: Phase,
-        scene: Scene,
-        scenes: Mapping[str, Scene],
+        step: StepContext,
+        contexts: Mapping[str, StepContext],
         losses: Mapping[str, Loss],
         ready: Mapping[str, Simulated],
     ) -> tuple[dict[str, LossTerm], dict[str, Simulated]]:
-        """All loss terms of a phase. `scenes` holds a simulation's own scene where it has a trajectory to read."""
+        """All loss terms of a phase. `contexts` holds a simulation's own step where it has a trajectory to read."""
         section = "losses" if phase == "student" else "critic.losses"
-        latent = tuple(scene.targets.shape[1:])
+        latent = tuple(step.targets.shape[1:])
         simulations: dict[str, Any] = {}
         asked: dict[str, tuple[int, ...]] = {}
         usable = dict(ready)
         for name, simulation in self.recipe.simulations.items():
-            part = scenes.get(name, scene).named(f"simulations.{name}").select(self._streams(name, losses))
+            part = contexts.get(name, step).named(f"simulations.{name}").select(self._streams(name, losses))
             if name in usable and not set(part.rows) <= set(usable[name].rows):
                 del usable[name]
             if part.rows and name not in usable:
@@ -149,7 +149,7 @@ class Cycle:
                 asked[f"simulations.{name}"] = part.rows
         running = {}
         for name, loss in losses.items():
-            part = scene.named(f"{phase}.losses.{name}").select(loss.streams)
+            part = step.named(f"{phase}.losses.{name}").select(loss.streams)
             if part.rows:
                 with self.owners.calling(f"{section}.{name}"):
                     running[name] = loss(evolve(part, critic=critic_of(self.recipe.critic, loss)))
@@ -159,31 +159,36 @@ class Cycle:
         return terms, outcomes
 
     def _update_critic(
-        self, update: int, scene: Scene, scenes: Mapping[str, Scene], ready: Mapping[str, Simulated]
+        self, update: int, step: StepContext, contexts: Mapping[str, StepContext], ready: Mapping[str, Simulated]
     ) -> dict[str, float]:
-        terms, _ = self._terms("critic", scene, scenes, self.critic_losses, ready)
-        return self._apply("critic", update, scene, terms, self.critics)
+        terms, _ = self._terms("critic", step, contexts, self.critic_losses, ready)
+        return self._apply("critic", update, step, terms, self.critics)
 
     @property
-    def critics(self) -> dict[str, Trained]:
+    def critics(self) -> dict[str, TrainableAdapter]:
         """Every critic by its adapter, the shared one first."""
         return {} if self.critic is None else {SHARED: self.critic, **self.own}
 
-    def critic_terms(self, scene: Scene) -> dict[str, LossTerm]:
+    def critic_terms(self, step: StepContext) -> dict[str, LossTerm]:
         """The terms of the critic's losses on fresh rollouts of the student, with their graph; nothing is updated."""
-        return self._terms("critic", scene, {}, self.critic_losses, {})[0]
+        return self._terms("critic", step, {}, self.critic_losses, {})[0]
 
-    def critic_objective(self, terms: Mapping[str, LossTerm], scene: Scene, update: int) -> torch.Tensor:
+    def critic_objective(self, terms: Mapping[str, LossTerm], step: StepContext, update: int) -> torch.Tensor:
         """What the critics minimise in student update `update`: the weighted sum over the whole batch's rows."""
         total = torch.zeros(())
         for name, term in terms.items():
             loss = self.critic_losses[name]
-            share = len(scene.route.of(loss.streams)) / len(scene.rows)
+            share = len(step.route.of(loss.streams)) / len(step.rows)
             total = total + self._weight(loss, update) * share * term.loss
         return total
 
     def _apply(
-        self, phase: Phase, update: int, scene: Scene, terms: Mapping[str, LossTerm], trained: Mapping[str, Trained]
+        self,
+        phase: Phase,
+        update: int,
+        step: StepContext,
+        terms: Mapping[str, LossTerm],
+        trained: Mapping[str, TrainableAdapter],
     ) -> dict[str, float]:
         """Sum the weighted terms, go back through them, update who is trained; returns what the curves show.
 
@@ -196,13 +201,13 @@ class Cycle:
         culprit: str | None = None
         total = torch.zeros(())
         for name, term in terms.items():
-            share = len(scene.route.of(losses[name].streams)) / len(scene.rows)
+            share = len(step.route.of(losses[name].streams)) / len(step.rows)
             total = total + self._weight(losses[name], update) * share * term.loss
             label = name if phase == "student" else f"critic.{name}"
             logs[label] = float(term.loss.detach())
             logs |= {f"{label}.{key}": value for key, value in term.logs.items()}
             if culprit is None and not torch.isfinite(term.loss):
-                culprit = _where(phase, label, update, scene.select(losses[name].streams))
+                culprit = _where(phase, label, update, step.select(losses[name].streams))
         owed = self.pace.owed()
         fed = {critic_of(self.recipe.critic, losses[name]) if phase == "critic" else phase for name in terms}
         moving = {name: each for name, each in trained.items() if each.wanted(name in fed)}
@@ -219,7 +224,7 @@ class Cycle:
         norms = {name: each.update(update, spoilt=culprit is not None) for name, each in moving.items()}
         logs |= {f"{name.replace('/', '.')}.grad_norm": norm for name, norm in norms.items()}
         if not all(map(math.isfinite, norms.values())):
-            raise NonFiniteLossError(culprit or _where(phase, "gradient", update, scene))
+            raise NonFiniteLossError(culprit or _where(phase, "gradient", update, step))
         return logs
 
     def _weight(self, loss: Loss, update: int) -> float:
@@ -240,9 +245,9 @@ def _result_problem(
     return simulated_problem(result, asked[place], latent) if place in asked else term_problem(result)
 
 
-def _where(phase: Phase, term: str, update: int, scene: Scene) -> str:
-    streams = ", ".join(sorted({row.stream for row in scene.route.rows}))
-    effects = ", ".join(sorted({row.effect for row in scene.route.rows if row.effect})) or "none"
+def _where(phase: Phase, term: str, update: int, step: StepContext) -> str:
+    streams = ", ".join(sorted({row.stream for row in step.route.rows}))
+    effects = ", ".join(sorted({row.effect for row in step.route.rows if row.effect})) or "none"
     return (
         f"{phase} update {update + 1}: the term {term} is not a finite number "
         f"(streams: {streams}; effects: {effects}). "

@@ -10,8 +10,8 @@ import torch
 from clora.adapters.adapter import Adapter
 
 if TYPE_CHECKING:
-    from clora.recipe.schema import Train
-    from clora.training.ranks import Ranks
+    from clora.config.schema import Train
+    from clora.training.distributed import Distributed
 
 
 def learning_rate(base: float, step: int, train: Train) -> float:
@@ -34,10 +34,10 @@ def _in_cpu_memory(flat: torch.Tensor) -> torch.nn.Parameter:
     return copy
 
 
-class Trained:
+class TrainableAdapter:
     """A trainable adapter with its optimizer."""
 
-    def __init__(self, adapter: Adapter, lr: float, train: Train, ranks: Ranks) -> None:
+    def __init__(self, adapter: Adapter, lr: float, train: Train, ranks: Distributed) -> None:
         self.adapter = adapter
         self.lr = lr
         self.train = train

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from clora.owners import Owners
-from clora.protocols import UsesSimulation
-from clora.routes import route_of
-from clora.seeding import Draws
+from clora.contracts.method import UsesSimulation
+from clora.diffusion.rng import StepRng
+from clora.planning.teacher_schedule import route_of
+from clora.plugin_system.guard import Owners
 
 if TYPE_CHECKING:
-    from clora.recipe.schema import Recipe, WarmStart
-    from clora.recipe.tree import Keypath
+    from clora.config.schema import Recipe, WarmStart
+    from clora.config.tree import Keypath
 
 #: how many batches are looked at for rows that the warm start's losses read
 LOOKED_AT = 64
@@ -75,12 +75,12 @@ def warm_start_problems(recipe: Recipe, effects: tuple[str, ...], owners: Owners
             f"its adapter of rank {recipe.student.rank} does not fit the critic's {rank}; raise critic.rank, or begin "
             "the critic as the bare base with warm_start.critic: false"
         )
-    alone, draws = warm_recipe(recipe, warm), Draws(recipe.seed)
+    alone, rng = warm_recipe(recipe, warm), StepRng(recipe.seed)
     read = {stream for loss in warm.losses.values() for stream in loss.streams}
     if not any(
         row.stream in read
         for update in range(min(warm.updates, LOOKED_AT))
-        for row in route_of(alone, draws.at(update), effects, owners).rows
+        for row in route_of(alone, rng.at(update), effects, owners).rows
     ):
         yield "its router gives no row that its losses read; give it rows of the effect stream under warm_start.router"
 

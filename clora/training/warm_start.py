@@ -16,8 +16,8 @@ from clora.training.warm_recipe import warm_recipe
 
 if TYPE_CHECKING:
     from clora.adapters.adapter import Adapter
-    from clora.plan import Plan
-    from clora.recipe.schema import WarmStart
+    from clora.config.schema import WarmStart
+    from clora.planning.plan import Plan
     from clora.training.checkpoint import State
 
 

@@ -13,8 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import evolve, field, frozen
-from requests import Request, Response
-from requests import exceptions as failures
+from requests import Request, Response, exceptions as failures
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 from urllib3.exceptions import LocationValueError, NewConnectionError

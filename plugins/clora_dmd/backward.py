@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from attrs import field, frozen
 from attrs.validators import in_
 
-from clora.api import Asking, Scene, Schedule, Simulated, Trajectory, add_noise, to_x0
+from clora.api import ForwardCoroutine, Schedule, Simulated, StepContext, Trajectory, add_noise, to_x0
 
 if TYPE_CHECKING:
     import torch
@@ -25,39 +25,39 @@ class Backward:
 
     stop: Literal["drawn", "always_all"] = field(default="drawn", validator=in_(("drawn", "always_all")))
 
-    def simulate(self, scene: Scene) -> Asking[Simulated]:
+    def simulate(self, step: StepContext) -> ForwardCoroutine[Simulated]:
         """x0 = x_sigma - sigma v_student(x_sigma, sigma, c_student) at the drawn step   (CollectionLoRA, BS-DMD).
 
-        Returns x_sigma and x0 [R, C, H, W], sigma [R]. Where the scene holds a trajectory nothing before the drawn step
+        Returns x_sigma and x0 [R, C, H, W], sigma [R]. Where the step holds a trajectory nothing before the drawn step
         is run again, and in the critic's phase, which needs no gradient, nothing at all.
         """
         import torch
 
-        steps, count = len(scene.schedule), len(scene.rows)
-        stop = scene.draws.integers("stop", count, steps)
+        steps, count = len(step.schedule), len(step.rows)
+        stop = step.rng.integers("stop", count, steps)
         here = torch.arange(count)
-        sigma = scene.schedule.tensor()[stop].to(scene.targets.device)
-        trajectory = scene.trajectory
+        sigma = step.schedule.tensor()[stop].to(step.targets.device)
+        trajectory = step.trajectory
         if trajectory is None:
-            trajectory = yield from _walk(scene, stop if self.stop == "drawn" else torch.full_like(stop, steps - 1))
-        elif scene.phase == "critic":
-            return Simulated(scene.rows, trajectory.x_sigma[stop, here], sigma, trajectory.x0[stop, here])
+            trajectory = yield from _walk(step, stop if self.stop == "drawn" else torch.full_like(stop, steps - 1))
+        elif step.phase == "critic":
+            return Simulated(step.rows, trajectory.x_sigma[stop, here], sigma, trajectory.x0[stop, here])
         x_sigma = trajectory.x_sigma[stop, here]
-        velocity = yield scene.forward("student", x_sigma, sigma, grad=True)
-        return Simulated(scene.rows, x_sigma, sigma, to_x0(x_sigma, velocity, sigma))
+        velocity = yield step.forward("student", x_sigma, sigma, grad=True)
+        return Simulated(step.rows, x_sigma, sigma, to_x0(x_sigma, velocity, sigma))
 
-    def rollout(self, scene: Scene) -> Asking[Trajectory]:
+    def rollout(self, step: StepContext) -> ForwardCoroutine[Trajectory]:
         """The student's whole few-step trajectory without gradient, [steps, R, C, H, W], for a cycle to share."""
         import torch
 
-        return (yield from _walk(scene, torch.full((len(scene.rows),), len(scene.schedule))))
+        return (yield from _walk(step, torch.full((len(step.rows),), len(step.schedule))))
 
     def check_schedule(self, schedule: Schedule) -> Iterable[str]:
         """Nothing: every schedule can be walked."""
         return ()
 
 
-def _walk(scene: Scene, until: torch.Tensor) -> Asking[Trajectory]:
+def _walk(step: StepContext, until: torch.Tensor) -> ForwardCoroutine[Trajectory]:
     """x_{i+1} = (1 - sigma_{i+1}) x0_i + sigma_{i+1} eps_{i+1}, x_0 = eps_0   (paper: inference, stochastic re-noise).
 
     Row r predicts x0 in the steps i < until[r] [R]; what lies beyond stays zero and is never read. The noise of a step
@@ -65,19 +65,19 @@ def _walk(scene: Scene, until: torch.Tensor) -> Asking[Trajectory]:
     """
     import torch
 
-    levels = scene.schedule.sigmas
-    x_sigma = torch.zeros(len(levels), *scene.targets.shape, dtype=scene.targets.dtype, device=scene.targets.device)
+    levels = step.schedule.sigmas
+    x_sigma = torch.zeros(len(levels), *step.targets.shape, dtype=step.targets.dtype, device=step.targets.device)
     x0 = torch.zeros_like(x_sigma)
-    x_sigma[0] = scene.draws.normal("noise/0", scene.targets)
+    x_sigma[0] = step.rng.normal("noise/0", step.targets)
     for i, level in enumerate(levels):
         rows: Sequence[int] = (until > i).nonzero()[:, 0].tolist()
         if not rows:
             break
         before = x_sigma[i, rows]
         sigma = torch.full((len(rows),), level, device=before.device)
-        velocity = yield scene.forward("student", before, sigma, at=rows)
+        velocity = yield step.forward("student", before, sigma, at=rows)
         x0[i, rows] = to_x0(before, velocity, sigma)
         if i + 1 < len(levels):
-            noise = scene.draws.normal(f"noise/{i + 1}", scene.targets)[rows]
+            noise = step.rng.normal(f"noise/{i + 1}", step.targets)[rows]
             x_sigma[i + 1, rows] = add_noise(x0[i, rows], noise, torch.full_like(sigma, levels[i + 1]))
     return Trajectory(x_sigma, x0)

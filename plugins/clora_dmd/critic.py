@@ -5,7 +5,18 @@ from __future__ import annotations
 from attrs import field, frozen
 from attrs.validators import and_, deep_iterable, in_, min_len
 
-from clora.api import Asking, Await, LossTerm, Scene, Stream, add_noise, between, shift, unshift, velocity_target
+from clora.api import (
+    Await,
+    ForwardCoroutine,
+    LossTerm,
+    StepContext,
+    Stream,
+    add_noise,
+    between,
+    shift,
+    unshift,
+    velocity_target,
+)
 from clora_dmd.monitors import by_level
 
 
@@ -26,19 +37,19 @@ class CriticFlowMatching:
         """True: it trains the critic."""
         return True
 
-    def __call__(self, scene: Scene) -> Asking[LossTerm]:
+    def __call__(self, step: StepContext) -> ForwardCoroutine[LossTerm]:
         """L = mean((v_critic(x_sigma, sigma, c_student) - (eps - x))^2), sigma = shift_s(U(0, 1)), in float32.
 
         x is the simulation's x0 [R, C, H, W] without its graph. Logged: the loss by thirds of the noise levels
         (`error.high`). Raises ValueError in the student's phase: it would
         train nothing.
         """
-        if scene.phase != "critic":
+        if step.phase != "critic":
             raise ValueError("the loss critic_flow_matching trains the critic; it belongs under critic.losses")
-        x = (yield Await(self.simulation)).on(scene.rows).x0.detach()
-        sigma = shift(scene.draws.uniform("sigma", len(scene.rows)), scene.shift).to(x.device)
-        noise = scene.draws.normal("noise", x)
-        velocity = yield scene.forward("critic", add_noise(x, noise, sigma), sigma, grad=True)
+        x = (yield Await(self.simulation)).on(step.rows).x0.detach()
+        sigma = shift(step.rng.uniform("sigma", len(step.rows)), step.shift).to(x.device)
+        noise = step.rng.normal("noise", x)
+        velocity = yield step.forward("critic", add_noise(x, noise, sigma), sigma, grad=True)
         error = velocity.float() - velocity_target(x.float(), noise.float())
         by_row = error.detach().square().flatten(1).mean(1)
-        return LossTerm(error.square().mean(), by_level("error", by_row, unshift(sigma, scene.shift)))
+        return LossTerm(error.square().mean(), by_level("error", by_row, unshift(sigma, step.shift)))

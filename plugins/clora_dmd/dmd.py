@@ -9,11 +9,11 @@ from attrs import field, frozen
 from attrs.validators import and_, deep_iterable, in_, min_len
 
 from clora.api import (
-    Asking,
     Await,
     Forward,
+    ForwardCoroutine,
     LossTerm,
-    Scene,
+    StepContext,
     Stream,
     add_noise,
     between,
@@ -73,36 +73,36 @@ class Dmd:
         """Sentences where a finished run's student is over-saturated or its critic behind at high noise."""
         return saturation(course)
 
-    def __call__(self, scene: Scene) -> Asking[LossTerm]:
+    def __call__(self, step: StepContext) -> ForwardCoroutine[LossTerm]:
         """L = 0.5 mean((x - stopgrad(x - g))^2), so dL/dx = g / numel   (DMD Eq. 7).
 
         x is the simulation's x0 [R, C, H, W]. Raises ValueError in the critic's phase, where it would train nothing.
         """
-        if scene.phase != "student":
+        if step.phase != "student":
             raise ValueError("the loss dmd trains the student; it does not belong under critic.losses")
-        simulated = (yield Await(self.simulation)).on(scene.rows)
+        simulated = (yield Await(self.simulation)).on(step.rows)
         x = simulated.x0.detach()
-        sigma = self.sigmas(scene).to(x.device)
-        x_sigma = add_noise(x, scene.draws.normal("noise", x), sigma)
-        fake, real = yield from self._predictions(scene, x_sigma, sigma)
+        sigma = self.sigmas(step).to(x.device)
+        x_sigma = add_noise(x, step.rng.normal("noise", x), sigma)
+        fake, real = yield from self._predictions(step, x_sigma, sigma)
         gradient, broken = self.gradient(x.float(), fake, real)
         # x - stopgrad(x - g) written so that it is g to the last digit: x - stopgrad(x) is exactly zero
         student = simulated.x0.float()
         loss = 0.5 * (student - student.detach() + gradient).square().mean()
-        return LossTerm(loss, logs(Judged(x.float(), gradient, fake, real, unshift(sigma, scene.shift)), broken))
+        return LossTerm(loss, logs(Judged(x.float(), gradient, fake, real, unshift(sigma, step.shift)), broken))
 
-    def sigmas(self, scene: Scene) -> torch.Tensor:
+    def sigmas(self, step: StepContext) -> torch.Tensor:
         """sigma = shift_s(u), u ~ U(lo, 1), [R]: lo = unshift_3(tau) after, tau before the shift   (paper: tau_min)."""
         low = position(self.tau_min) if self.bound == "post_shift" else self.tau_min / 1000
-        return shift(scene.draws.uniform("sigma", len(scene.rows), low, 1.0), scene.shift)
+        return shift(step.rng.uniform("sigma", len(step.rows), low, 1.0), step.shift)
 
     def _predictions(
-        self, scene: Scene, x_sigma: torch.Tensor, sigma: torch.Tensor
-    ) -> Asking[tuple[torch.Tensor, torch.Tensor]]:
+        self, step: StepContext, x_sigma: torch.Tensor, sigma: torch.Tensor
+    ) -> ForwardCoroutine[tuple[torch.Tensor, torch.Tensor]]:
         """f = x0_critic(x_sigma, c_student) and r = u + w (c - u), float32 [R, C, H, W]   (paper: DMD gradient)."""
-        asked: list[Forward] = [scene.forward("critic", x_sigma, sigma), scene.forward("teacher", x_sigma, sigma)]
+        asked: list[Forward] = [step.forward("critic", x_sigma, sigma), step.forward("teacher", x_sigma, sigma)]
         if self.guidance_scale != 1:
-            asked.append(scene.forward("teacher_unconditional", x_sigma, sigma))
+            asked.append(step.forward("teacher_unconditional", x_sigma, sigma))
         velocities: tuple[torch.Tensor, ...] = yield tuple(asked)
         fake, real, *unconditional = [to_x0(x_sigma.float(), v.detach().float(), sigma) for v in velocities]
         if unconditional:

@@ -7,7 +7,18 @@ from collections.abc import Iterable
 from attrs import field, frozen
 from attrs.validators import optional
 
-from clora.api import Asking, Scene, Schedule, Simulated, add_noise, between, position, shift, to_x0, unshift
+from clora.api import (
+    ForwardCoroutine,
+    Schedule,
+    Simulated,
+    StepContext,
+    add_noise,
+    between,
+    position,
+    shift,
+    to_x0,
+    unshift,
+)
 
 #: two positions closer than this are one: schedules are computed, bounds are typed
 SAME_POSITION = 1e-9
@@ -36,19 +47,19 @@ class Target:
         bound = position(self.tau_max) - SAME_POSITION
         return tuple(sigma for sigma in schedule.sigmas if unshift(sigma, schedule.shift) < bound)
 
-    def simulate(self, scene: Scene) -> Asking[Simulated]:
+    def simulate(self, step: StepContext) -> ForwardCoroutine[Simulated]:
         """y_hat = x0_student(y_sigma, sigma, c_student), y_sigma = (1 - sigma) y + sigma eps   (paper: TS-DMD).
 
         y is the teacher's output [R, C, H, W], sigma uniform among `levels`; one forward with gradient.
         """
         import torch
 
-        levels = torch.tensor(self.levels(scene.schedule))
-        drawn = scene.draws.integers("level", len(scene.rows), len(levels))
-        sigma = levels[drawn].to(scene.targets.device)
-        x_sigma = add_noise(scene.targets, scene.draws.normal("noise", scene.targets), sigma)
-        velocity = yield scene.forward("student", x_sigma, sigma, grad=True)
-        return Simulated(scene.rows, x_sigma, sigma, to_x0(x_sigma, velocity, sigma))
+        levels = torch.tensor(self.levels(step.schedule))
+        drawn = step.rng.integers("level", len(step.rows), len(levels))
+        sigma = levels[drawn].to(step.targets.device)
+        x_sigma = add_noise(step.targets, step.rng.normal("noise", step.targets), sigma)
+        velocity = yield step.forward("student", x_sigma, sigma, grad=True)
+        return Simulated(step.rows, x_sigma, sigma, to_x0(x_sigma, velocity, sigma))
 
     def check_schedule(self, schedule: Schedule) -> Iterable[str]:
         """A sentence where the bounds leave no level of the schedule, or ask for more than it has."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import interpolate, pad
 
-from clora.api import Conditions, Schedule, Words
+from clora.api import Conditions, Schedule, TextEmbeddings
 
 from . import codec, network, words
 from .model_config import SHIFT
@@ -27,9 +27,9 @@ class LoadedEmoji:
         square = pad(picture, (left, side - width - left, top, side - height - top), value=1.0)
         return interpolate(square, (32, 32), mode="bilinear", antialias=True, align_corners=False).clamp(-1, 1)
 
-    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> Words:
+    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> TextEmbeddings:
         """Words [B] -> text [B, L, 128], mask [B, L]; these words do not depend on the pictures."""
-        return Words(*words.encode(prompts))
+        return TextEmbeddings(*words.encode(prompts))
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """Pictures [B, 3, 32, 32] -> latents [B, 48, 8, 8]."""

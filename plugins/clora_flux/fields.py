@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from clora.api import FLOW_MATCH_EULER
-from clora.api import config_fields as kinds
+from clora.api import FLOW_MATCH_EULER, config_fields as kinds
 
 #: beyond these a number is a mistake, and would only fill the memory
 _LAYERS = kinds.Whole(1, 256)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from clora.api import CloraError, Conditions, Part, Schedule, Words, library_errors, load_fitted, pipeline_schedule
+from clora.api import (
+    CloraError,
+    Conditions,
+    Part,
+    Schedule,
+    TextEmbeddings,
+    library_errors,
+    load_fitted,
+    pipeline_schedule,
+)
 
 from .sizes import fit
 from .tokens import pack, positions, unpack
@@ -102,7 +111,7 @@ class LoadedFlux:
         return fit(picture, self.backbone.side, self.backbone.multiple())
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> Words:
+    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> TextEmbeddings:
         """Words [B] -> T5's [B, L, D], CLIP's pooled [B, P]; FLUX reads T5's padding too, so no token is masked."""
         pipeline = self.text
         with library_errors(f"{self.folder.where('text_encoder')} and text_encoder_2"):
@@ -110,7 +119,7 @@ class LoadedFlux:
                 list(prompts), device=self.device, max_sequence_length=self.backbone.max_sequence_length
             )
         assert text is not None  # the signature allows None for callers who bring their own
-        return Words(text, torch.ones(text.shape[:2], dtype=torch.bool, device=text.device), pooled)
+        return TextEmbeddings(text, torch.ones(text.shape[:2], dtype=torch.bool, device=text.device), pooled)
 
     @torch.no_grad()
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Literal
 from attrs import field, frozen
 from attrs.validators import in_
 
-from clora.api import Draws, Route, Row, between
+from clora.api import Route, Row, StepRng, between
 
 
 @frozen
@@ -24,15 +24,15 @@ class Pdsr:
     hold_steps: int = field(default=1, validator=between(1, 1_000_000))
     per: Literal["row", "batch"] = field(default="row", validator=in_(("row", "batch")))
 
-    def route(self, draws: Draws, rows: int, effects: Sequence[str]) -> Route:
-        """The route of `rows` rows in the step of `draws`, general rows first.
+    def route(self, rng: StepRng, rows: int, effects: Sequence[str]) -> Route:
+        """The route of `rows` rows in the step of `rng`, general rows first.
 
         A pure function of (seed, step // hold_steps, rank), so the route of a coming step can be asked for now. Raises
         ValueError where the effect stream may be drawn but there are no effects.
         """
         if self.p_switch > 0 and not effects:
             raise ValueError(f"the router pdsr has p_switch {self.p_switch:g}, but the teachers' bank has no effects")
-        held = draws.at(draws.step // self.hold_steps * self.hold_steps)
+        held = rng.at(rng.step // self.hold_steps * self.hold_steps)
         random = held.python("pdsr")
         if self.per == "batch":
             return Route.ordered([self._draw(random, effects)] * rows)

@@ -12,7 +12,7 @@ from clora.api import (
     Conditions,
     Part,
     Schedule,
-    Words,
+    TextEmbeddings,
     guide,
     library_errors,
     load_fitted,
@@ -106,7 +106,7 @@ class LoadedQwen:
         return to_tensor(resized(to_image(picture[0]), self.backbone.side)).to(picture.device)
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> Words:
+    def encode_prompts(self, prompts: Sequence[str], images: torch.Tensor) -> TextEmbeddings:
         """Words [B] read together with their source pictures [B, 3, H, W] -> text [B, L, D], mask [B, L].
 
         Row by row, as the pipeline does: the text encoder's own padding would change the last bits.
@@ -114,7 +114,7 @@ class LoadedQwen:
         rows = [self._read(prompt, picture) for prompt, picture in zip(prompts, images, strict=True)]
         text = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         lengths = torch.tensor([len(row) for row in rows], device=text.device)
-        return Words(text, torch.arange(text.shape[1], device=text.device) < lengths[:, None])
+        return TextEmbeddings(text, torch.arange(text.shape[1], device=text.device) < lengths[:, None])
 
     def _read(self, prompt: str, picture: torch.Tensor) -> torch.Tensor:
         """One prompt with its picture [3, H, W] -> [L, D]; the template's own head is cut off by the pipeline."""

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Literal
 from attrs import field, frozen
 from attrs.validators import and_, deep_iterable, in_, min_len, optional
 
-from clora.api import Asking, LossTerm, Scene, Stream, add_noise, between, course, shift, velocity_target
+from clora.api import (
+    ForwardCoroutine,
+    LossTerm,
+    StepContext,
+    Stream,
+    add_noise,
+    between,
+    course,
+    shift,
+    velocity_target,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -43,25 +53,25 @@ class TaFm:
         if self.t_dmd is not None and self.sigma_sampling != "above_dmd":
             yield f"t_dmd {self.t_dmd:g} has no effect without sigma_sampling: above_dmd"
 
-    def __call__(self, scene: Scene) -> Asking[LossTerm]:
+    def __call__(self, step: StepContext) -> ForwardCoroutine[LossTerm]:
         """L = mean((v_student(y_sigma, sigma, c_student) - (eps - y))^2), in float32   (CollectionLoRA, TA-FM).
 
         y is the teacher's output [R, C, H, W]. Raises ValueError in the critic's phase, where it would train nothing.
         """
-        if scene.phase != "student":
+        if step.phase != "student":
             raise ValueError("the loss ta_fm trains the student; it does not belong under critic.losses")
-        y = scene.targets
-        sigma = self.sigmas(scene).to(y.device)
-        noise = scene.draws.normal("noise", y)
-        velocity = yield scene.forward("student", add_noise(y, noise, sigma), sigma, grad=True)
+        y = step.targets
+        sigma = self.sigmas(step).to(y.device)
+        noise = step.rng.normal("noise", y)
+        velocity = yield step.forward("student", add_noise(y, noise, sigma), sigma, grad=True)
         error = velocity.float() - velocity_target(y.float(), noise.float())
         return LossTerm(error.square().mean())
 
-    def sigmas(self, scene: Scene) -> torch.Tensor:
+    def sigmas(self, step: StepContext) -> torch.Tensor:
         """sigma = shift_s(u) [R]: u ~ U(0, 1), or U(t_dmd, 1) with t_dmd = shift_s(U(0, 1))   (paper; public code)."""
-        count, s = len(scene.rows), scene.shift
-        u = scene.draws.uniform("sigma", count)
+        count, s = len(step.rows), step.shift
+        u = step.rng.uniform("sigma", count)
         if self.sigma_sampling == "above_dmd":
-            t_dmd = shift(scene.draws.uniform("t_dmd", count), s) if self.t_dmd is None else self.t_dmd / 1000
+            t_dmd = shift(step.rng.uniform("t_dmd", count), s) if self.t_dmd is None else self.t_dmd / 1000
             u = t_dmd + (1 - t_dmd) * u
         return shift(u, s)

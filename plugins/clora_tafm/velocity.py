@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import field, frozen
 from attrs.validators import and_, deep_iterable, in_, min_len
 
-from clora.api import Asking, LossTerm, Scene, Stream, add_noise, between, course, shift, to_x0
+from clora.api import ForwardCoroutine, LossTerm, StepContext, Stream, add_noise, between, course, shift, to_x0
 
 
 @frozen
@@ -28,26 +28,26 @@ class VelocityMatching:
         """`weight`, rising from zero over the first `fade_in` of the run, falling to zero over its last `fade_out`."""
         return self.weight * course(progress, self.fade_in, self.fade_out)
 
-    def __call__(self, scene: Scene) -> Asking[LossTerm]:
+    def __call__(self, step: StepContext) -> ForwardCoroutine[LossTerm]:
         """L = mean((v_student(x_sigma, sigma, c_student) - v_teacher(x_sigma, sigma, c_teacher))^2), in float32.
 
         x = x0_teacher(z_s, s, c_teacher) is the teacher's one-step edit of the source z [R, C, H, W], noised to a level
         s of its own: from the source itself, where s is low, to a whole edit. s and sigma are shift_s(U(0, 1)). Raises
         ValueError in the critic's phase, where it would train nothing.
         """
-        if scene.phase != "student":
+        if step.phase != "student":
             raise ValueError("the loss velocity_matching trains the student; it does not belong under critic.losses")
-        source = scene.conditions.teacher.source
-        first, sigma = (self._levels(scene, name).to(source.device) for name in ("first", "sigma"))
-        z = add_noise(source, scene.draws.normal("first noise", source), first)
-        velocity = yield scene.forward("teacher", z, first)
+        source = step.conditions.teacher.source
+        first, sigma = (self._levels(step, name).to(source.device) for name in ("first", "sigma"))
+        z = add_noise(source, step.rng.normal("first noise", source), first)
+        velocity = yield step.forward("teacher", z, first)
         x = to_x0(z, velocity.detach(), first)
-        x_sigma = add_noise(x, scene.draws.normal("noise", x), sigma)
+        x_sigma = add_noise(x, step.rng.normal("noise", x), sigma)
         student, teacher = yield (
-            scene.forward("student", x_sigma, sigma, grad=True),
-            scene.forward("teacher", x_sigma, sigma),
+            step.forward("student", x_sigma, sigma, grad=True),
+            step.forward("teacher", x_sigma, sigma),
         )
         return LossTerm((student.float() - teacher.detach().float()).square().mean())
 
-    def _levels(self, scene: Scene, name: str):
-        return shift(scene.draws.uniform(name, len(scene.rows)), scene.shift)
+    def _levels(self, step: StepContext, name: str):
+        return shift(step.rng.uniform(name, len(step.rows)), step.shift)

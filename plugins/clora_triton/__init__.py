@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from clora_triton.groups import lora_linears as lora_linears
     from clora_triton.mlp import lora_mlp as lora_mlp
     from clora_triton.op import lora_linear as lora_linear
-    from clora_triton.peft import mixed_adapters as mixed_adapters
-    from clora_triton.peft import use_with_peft as use_with_peft
+    from clora_triton.peft import mixed_adapters as mixed_adapters, use_with_peft as use_with_peft
 
 __all__ = ["clora_kernels", "lora_linear", "lora_linears", "lora_mlp", "mixed_adapters", "use_with_peft"]
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter, stack
-from clora.seeding import Draws
+from clora.diffusion.rng import StepRng
 
 SHAPES = {"first": (4, 6), "block.second": (6, 6), "last": (6, 3)}
 
@@ -45,8 +45,8 @@ def network(doubled: bool = False) -> Network:
 def trained_adapter(name: str, *modules: str, rank: int = 2, trainable: bool = False) -> Adapter:
     """An adapter whose B is not zero, on some modules or on all."""
     shapes = {module: SHAPES[module] for module in modules or SHAPES}
-    made = Adapter.fresh(shapes, rank, 2.0 * rank, Draws(0).named(name), trainable=trainable)
-    made.flat.copy_(Draws(0).normal(name, made.flat))
+    made = Adapter.fresh(shapes, rank, 2.0 * rank, StepRng(0).named(name), trainable=trainable)
+    made.flat.copy_(StepRng(0).normal(name, made.flat))
     return made
 
 
@@ -61,7 +61,7 @@ def adapted() -> AdaptedNetwork:
     made = AdaptedNetwork(network(), tuple(SHAPES))
     made.add("one", trained_adapter("one"))
     made.add("two", trained_adapter("two", "block.second", rank=3))
-    made.add("zero", Adapter.fresh(SHAPES, 2, 2.0, Draws(0)))
+    made.add("zero", Adapter.fresh(SHAPES, 2, 2.0, StepRng(0)))
     return made
 
 

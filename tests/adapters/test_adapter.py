@@ -11,13 +11,13 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from clora.adapters.adapter import Adapter, stack
-from clora.seeding import Draws
+from clora.diffusion.rng import StepRng
 
 SHAPES = {"a.to_q": (6, 5), "a.net.2": (5, 7), "out": (3, 3)}
 
 
 def fresh(**more) -> Adapter:
-    return Adapter.fresh(SHAPES, rank=2, alpha=4.0, draws=Draws(0).named("student"), **more)
+    return Adapter.fresh(SHAPES, rank=2, alpha=4.0, rng=StepRng(0).named("student"), **more)
 
 
 def random_factors(seed: int, ranks: dict[str, int]) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
@@ -54,7 +54,7 @@ def test_a_fresh_adapter_has_the_shapes_the_scale_and_a_zero_b():
 def test_a_is_drawn_as_peft_draws_it():
     """PEFT: kaiming_uniform with a = sqrt(5), that is U(-1/sqrt(in), 1/sqrt(in)); compared with PEFT's own layer."""
     inputs, rank = 400, 100
-    ours, _, scale = Adapter.fresh({"x": (inputs, 8)}, rank, 50.0, Draws(0)).factors["x"]
+    ours, _, scale = Adapter.fresh({"x": (inputs, 8)}, rank, 50.0, StepRng(0)).factors["x"]
     network = nn.Sequential(nn.Linear(inputs, 8))
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=50, target_modules=["0"]), network)
     theirs = network[0].lora_A["default"].weight
@@ -68,9 +68,9 @@ def test_a_is_drawn_as_peft_draws_it():
 
 def test_the_initial_values_come_from_the_draws_and_the_module_alone():
     assert torch.equal(fresh().flat, fresh().flat)
-    other = Adapter.fresh(SHAPES, 2, 4.0, Draws(1).named("student"))
+    other = Adapter.fresh(SHAPES, 2, 4.0, StepRng(1).named("student"))
     assert not torch.equal(fresh().flat, other.flat)
-    backwards = Adapter.fresh(dict(reversed(SHAPES.items())), 2, 4.0, Draws(0).named("student"))
+    backwards = Adapter.fresh(dict(reversed(SHAPES.items())), 2, 4.0, StepRng(0).named("student"))
     for module in SHAPES:
         assert torch.equal(fresh().factors[module][0], backwards.factors[module][0])
 

@@ -10,8 +10,8 @@ from diffusers import QwenImageTransformer2DModel
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
 from clora.adapters.evaluator import Evaluator
-from clora.seeding import Draws
-from clora.values import Conditions, Forward
+from clora.contracts.values import Conditions, Forward
+from clora.diffusion.rng import StepRng
 
 CHANNELS, SIDE, WIDTH = 4, 2, 6
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
@@ -61,22 +61,22 @@ def adapted(backbone: Backbone) -> AdaptedNetwork:
     shapes = {target: (linear.in_features, linear.out_features) for target, linear in linears.items()}
     adapted = AdaptedNetwork(backbone.network, targets)
     for name, rank in [("student", 2), ("critic", 2), ("ink", 1), ("wax", 3)]:
-        adapter = Adapter.fresh(shapes, rank, float(rank), Draws(0).named(name), trainable=rank == 2)
-        adapter.flat.copy_(0.3 * Draws(0).normal(name, adapter.flat))
+        adapter = Adapter.fresh(shapes, rank, float(rank), StepRng(0).named(name), trainable=rank == 2)
+        adapter.flat.copy_(0.3 * StepRng(0).normal(name, adapter.flat))
         adapted.add(name, adapter)
     return adapted
 
 
 def forward(name: str, *adapters: str | None, words: int, grad: bool = False) -> Forward:
     """Random inputs whose texts are `words` long."""
-    draws, rows = Draws(1).named(name), len(adapters)
+    rng, rows = StepRng(1).named(name), len(adapters)
     picture = torch.empty(rows, CHANNELS, SIDE, SIDE)
     conditions = Conditions(
-        draws.normal("text", torch.empty(rows, words, WIDTH)),
+        rng.normal("text", torch.empty(rows, words, WIDTH)),
         torch.ones(rows, words, dtype=torch.bool),
-        draws.normal("source", picture),
+        rng.normal("source", picture),
     )
-    return Forward("student", adapters, draws.normal("x", picture), draws.uniform("sigma", rows), conditions, grad)
+    return Forward("student", adapters, rng.normal("x", picture), rng.uniform("sigma", rows), conditions, grad)
 
 
 def forwards() -> list[Forward]:

@@ -14,9 +14,9 @@ from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
 from clora.adapters.eager import eager_lora_linear
 from clora.adapters.feed_forward import LoraFeedForward
-from clora.memory.linear import FrozenLinear
-from clora.memory.precision import FORMS
-from clora.seeding import Draws
+from clora.diffusion.rng import StepRng
+from clora.toolkit.memory.linear import FrozenLinear
+from clora.toolkit.memory.precision import FORMS
 
 TARGETS = ("block.ff.net.0.proj", "block.ff.net.2")
 
@@ -50,9 +50,9 @@ def adapted(made: Any, kernel: Any, targets: tuple[str, ...] = TARGETS) -> Adapt
     found = AdaptedNetwork(made, targets, kernel)
     sizes = {TARGETS[0]: (4, 16), TARGETS[1]: (16, 4)}
     for name, covered in (("up", targets[:1]), ("both", targets)):
-        adapter = Adapter.fresh({target: sizes[target] for target in covered}, 2, 2.0, Draws(0).named(name))
+        adapter = Adapter.fresh({target: sizes[target] for target in covered}, 2, 2.0, StepRng(0).named(name))
         with torch.no_grad():
-            adapter.flat.copy_(Draws(0).normal(name, adapter.flat))
+            adapter.flat.copy_(StepRng(0).normal(name, adapter.flat))
         found.add(name, adapter)
     return found
 

@@ -14,10 +14,10 @@ from torch import nn
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
 from clora.adapters.eager import eager_lora_linear
-from clora.memory.checkpointing import checkpointed
-from clora.memory.linear import FrozenLinear
-from clora.memory.precision import FORMS
-from clora.seeding import Draws
+from clora.diffusion.rng import StepRng
+from clora.toolkit.memory.checkpointing import checkpointed
+from clora.toolkit.memory.linear import FrozenLinear
+from clora.toolkit.memory.precision import FORMS
 
 NAMES = ("to_q", "to_k", "to_v")
 TARGETS = tuple(f"block.{name}" for name in NAMES)
@@ -86,9 +86,9 @@ def adapted(kernel: Any, how: str = "the same", *, teacher: Sequence[str] = TARG
     torch.manual_seed(0)
     made = AdaptedNetwork(Network(how), TARGETS, kernel)
     for name, targets, trainable in (("student", TARGETS, True), ("teacher", teacher, False)):
-        adapter = Adapter.fresh(dict.fromkeys(targets, (4, 4)), 2, 2.0, Draws(0).named(name), trainable=trainable)
+        adapter = Adapter.fresh(dict.fromkeys(targets, (4, 4)), 2, 2.0, StepRng(0).named(name), trainable=trainable)
         with torch.no_grad():
-            adapter.flat.copy_(Draws(0).normal(name, adapter.flat))
+            adapter.flat.copy_(StepRng(0).normal(name, adapter.flat))
         made.add(name, adapter)
     return made
 

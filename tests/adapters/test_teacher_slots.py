@@ -14,10 +14,10 @@ from torch import nn
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Factors
+from clora.adapters.teacher_prefetch import Source
+from clora.adapters.teacher_slots import TeacherSlots
 from clora.errors import CloraError
-from clora.lora_files.reader import read_lora
-from clora.teacher_loading import Source
-from clora.teacher_slots import TeacherSlots
+from clora.lora_io.reader import read_lora
 
 SHAPES = {"one": (6, 4), "two": (4, 8)}
 #: {teacher: ({linear: rank}, type of the file, strength)}: mixed ranks, coverage, types

@@ -13,8 +13,8 @@ from clora_emoji.backbone import EmojiBackbone
 from PIL import Image
 
 from clora import cli
-from clora.lora_files.reader import LoraDelta
-from clora.lora_files.writer import write_lora
+from clora.lora_io.reader import LoraDelta
+from clora.lora_io.writer import write_lora
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 EFFECTS = ("thermal", "sepia")

@@ -10,15 +10,15 @@ from attrs import evolve
 from clora_emoji.dataset import EmojiDataset
 
 from clora import cli
-from clora.lora_files.reader import LoraDelta
-from clora.lora_files.writer import write_lora
-from clora.plan import make_plan
-from clora.plan_numbers import number_findings
-from clora.plugins import discover
-from clora.recipe.load import load_recipe
-from clora.recipe.schema import Start, Student
-from clora.runs import RunFolder
-from clora.values import EffectCard, GeneralItem
+from clora.config.load import load_recipe
+from clora.config.schema import Start, Student
+from clora.contracts.values import EffectCard, GeneralItem
+from clora.lora_io.reader import LoraDelta
+from clora.lora_io.writer import write_lora
+from clora.planning.numbers import number_findings
+from clora.planning.plan import make_plan
+from clora.plugin_system.discovery import discover
+from clora.runs.run_dir import RunDir
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SETS = "--set"
@@ -160,7 +160,7 @@ def test_a_student_narrower_than_the_lora_it_goes_on_from(tmp_path):
     plan = make_plan(load_recipe(RECIPES / "collection.yaml", (), [], discover()), thorough=False)
     linear, (inputs, outputs) = next(iter(plan.recipe.backbone.shapes().items()))
     delta = LoraDelta(torch.ones(33, inputs), torch.ones(outputs, 33), 1.0)
-    write_lora(RunFolder(tmp_path).lora, {linear: delta})
+    write_lora(RunDir(tmp_path).lora, {linear: delta})
     recipe = evolve(plan.recipe, start=Start(tmp_path))
     assert list(number_findings(recipe)) == [("student.rank", "32 is less than the rank of the finished LoRA, 33")]
     assert list(number_findings(evolve(recipe, student=Student(rank=33)))) == []

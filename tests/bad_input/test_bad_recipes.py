@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from clora import cli
-from clora.pipeline import make_job
-from clora.plan import make_plan
-from clora.plugins import discover
-from clora.recipe import RecipeError, load_recipe
-from clora.runs import RunFolder
+from clora.config import RecipeError, load_recipe
+from clora.planning.plan import make_plan
+from clora.plugin_system.discovery import discover
+from clora.runs.pipeline import make_job
+from clora.runs.run_dir import RunDir
 
 PATHS = ("a\0b", "a\udcffb", "a" * 256, "a/" * 2_500)
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -180,12 +180,12 @@ def test_an_added_recipe_that_was_spoilt_since_is_told_when_the_job_is_made(fold
     Path("r.yaml").write_text(bank + "serve: {plus: b.yaml}\n")
     catalogue = discover()
     plan = make_plan(load_recipe("r.yaml", (), (), catalogue))
-    job = make_job(plan, catalogue, RunFolder(folder / "runs/r"))
+    job = make_job(plan, catalogue, RunDir(folder / "runs/r"))
     assert job.plus is not None
     assert job.plus.plan.recipe.name == "b"
     Path("b.yaml").write_text(bank + "train: {steps: many}\n")
     with pytest.raises(RecipeError, match=r"^r's serve.plus -> b.yaml:3:16: train.steps: expected an integer"):
-        make_job(plan, catalogue, RunFolder(folder / "runs/r"))
+        make_job(plan, catalogue, RunDir(folder / "runs/r"))
     Path("b.yaml").write_text(bank + "serve: {plus: r.yaml}\n")
     with pytest.raises(RecipeError, match=r"in a circle: b.yaml -> r.yaml -> b.yaml"):
-        make_job(plan, catalogue, RunFolder(folder / "runs/r"))
+        make_job(plan, catalogue, RunDir(folder / "runs/r"))

@@ -11,9 +11,9 @@ from clora_emoji.backbone import EmojiBackbone
 from safetensors.torch import load_file, save_file
 
 from clora.cli import main
-from clora.plan import make_plan
-from clora.plugins import discover
-from clora.recipe.load import load_recipe
+from clora.config.load import load_recipe
+from clora.planning.plan import make_plan
+from clora.plugin_system.discovery import discover
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 LINEAR = "transformer.transformer_blocks.0.attn.to_q"

@@ -95,18 +95,18 @@ def told(folder: Path, name: str, text: str) -> list[str]:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Path:
+def session(tmp_path: Path) -> Path:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "ink.safetensors").write_bytes(b"")
     return tmp_path
 
 
 @pytest.mark.parametrize("kind", GROWING)
-def test_twice_the_size_is_no_more_than_twice_the_work(world, kind):
+def test_twice_the_size_is_no_more_than_twice_the_work(session, kind):
     name, made, size = GROWING[kind]
     found: list[list[str]] = []
-    told(world, name, made(4))  # imports and caches
-    once, twice = (calls_of(lambda n=n: found.append(told(world, name, made(n)))) for n in (size, 2 * size))
+    told(session, name, made(4))  # imports and caches
+    once, twice = (calls_of(lambda n=n: found.append(told(session, name, made(n)))) for n in (size, 2 * size))
     assert twice < 2.5 * once + 2000, f"{once} calls, then {twice}"
     assert all(len(lines) <= 52 for lines in found)
     assert all(len(line) < LONGEST and line.isprintable() for lines in found for line in lines)
@@ -194,20 +194,20 @@ def test_pairs_of_folders_that_do_not_meet_cost_no_more_than_twice(tmp_path):
         ("l.csv", ",".join(f"k{i}" for i in range(1001)), ":1: has 1,001 columns; at most 1,000 are read"),
     ],
 )  # fmt: skip
-def test_what_is_too_much_is_refused_with_the_limit(world, monkeypatch, name, text, sentence):
+def test_what_is_too_much_is_refused_with_the_limit(session, monkeypatch, name, text, sentence):
     monkeypatch.setattr("clora_teachers.manifest.NODES_A_MEGABYTE", 1000)
-    found = told(world, name, text)
+    found = told(session, name, text)
     assert any(sentence in line for line in found), [line[:300] for line in found]
     assert all(len(line) < LONGEST and line.isprintable() for line in found)
     assert len(found) <= 52
 
 
-def test_limits_are_raised_by_the_recipes_key(world, monkeypatch):
+def test_limits_are_raised_by_the_recipes_key(session, monkeypatch):
     monkeypatch.setattr("clora_teachers.manifest.NODES_A_MEGABYTE", 500)
-    (world / "b.yaml").write_text("- x\n" * 2001)
-    (first, *_) = Bank(world / "b.yaml", size_limit=5).check()
-    assert first == f"{world}/b.yaml:1: a teacher is a mapping with the keys name, lora, teacher_prompt"
-    path = world / "l.jsonl"
+    (session / "b.yaml").write_text("- x\n" * 2001)
+    (first, *_) = Bank(session / "b.yaml", size_limit=5).check()
+    assert first == f"{session}/b.yaml:1: a teacher is a mapping with the keys name, lora, teacher_prompt"
+    path = session / "l.jsonl"
     path.write_bytes(b'{"source": "a.png"}\n' + b" \n" * (1 << 19) + b"\n")
     assert list(PicturesDataset(effects={"ink": path}, size_limit=1).check()) == [
         f"{path}: is larger than 1 MB; `size_limit` of the dataset raises that"
@@ -215,11 +215,11 @@ def test_limits_are_raised_by_the_recipes_key(world, monkeypatch):
     assert list(PicturesDataset(effects={"ink": path}, size_limit=2, test_share=0).check()) == []
 
 
-def test_a_list_of_very_many_lines_is_refused(world, monkeypatch):
+def test_a_list_of_very_many_lines_is_refused(session, monkeypatch):
     monkeypatch.setattr("clora_pictures.rows.MAX_ROWS", 10)
-    assert told(world, "l.jsonl", '{"source": "a.png"}\n' * 10) == []
-    assert told(world, "l.jsonl", '{"source": "a.png"}\n' * 15) == [
-        f"{world}/l.jsonl:11: has more than 10 lines; split it: `effects` takes a list for each effect"
+    assert told(session, "l.jsonl", '{"source": "a.png"}\n' * 10) == []
+    assert told(session, "l.jsonl", '{"source": "a.png"}\n' * 15) == [
+        f"{session}/l.jsonl:11: has more than 10 lines; split it: `effects` takes a list for each effect"
     ]
 
 

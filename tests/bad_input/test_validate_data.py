@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clora import cli, picture_check
-from clora.picture_check import check_pictures
-from clora.protocols import PictureRow
+from clora import cli
+from clora.contracts.data import PictureRow
+from clora.toolkit import picture_check
+from clora.toolkit.picture_check import check_pictures
 
 RECIPE = """
 extends: {parent}

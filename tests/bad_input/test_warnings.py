@@ -8,7 +8,7 @@ import pytest
 from clora_teachers.bank import Bank
 
 from clora import cli
-from clora.plan import MOST_WARNINGS
+from clora.planning.plan import MOST_WARNINGS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from clora.bundle.bundle import add_pictures, write_bundle
 from clora.bundle.merged import write_merged
 from clora.bundle.peft_folder import write_peft
+from clora.config.load import load_recipe
+from clora.diffusion.flow import Schedule
 from clora.errors import CloraError
-from clora.flow import Schedule
-from clora.lora_files.reader import LoraDelta
-from clora.plan import Plan, make_plan
-from clora.plugins import discover
-from clora.recipe.load import load_recipe
-from clora.run_files.results import Results
-from clora.world import World
+from clora.inference.session import ModelSession
+from clora.lora_io.reader import LoraDelta
+from clora.planning.plan import Plan, make_plan
+from clora.plugin_system.discovery import discover
+from clora.runs.files.results import Results
 
 ROOT = Path(__file__).parents[2]
 
@@ -198,21 +198,21 @@ def test_the_merged_base_answers_as_the_lora_does(plan: Plan, deltas: dict[str, 
     from attrs import evolve
 
     from clora.adapters.adapter import Adapter
-    from clora.values import Conditions
+    from clora.contracts.values import Conditions
 
     small = {name: LoraDelta(d.a, d.b, d.scale * 0.5) for name, d in deltas.items()}
     write_merged(plan.recipe.backbone.weight_files(), small, tmp_path / "transformer")
-    world = World(plan)
-    world.adapted.add("lora", Adapter.of({name: (d.a, d.b, d.scale) for name, d in small.items()}))
+    session = ModelSession(plan)
+    session.adapted.add("lora", Adapter.of({name: (d.a, d.b, d.scale) for name, d in small.items()}))
     other = evolve(plan.recipe.backbone, weights=tmp_path / "transformer").load(torch.device("cpu"))
     random = torch.Generator().manual_seed(1)
     x, source = torch.randn(2, 48, 8, 8, generator=random), torch.randn(2, 48, 8, 8, generator=random)
     words = other.encode_prompts(["make it blue", "turn it"], source)
     conditions, sigma = Conditions(words.text, words.mask, source), torch.tensor([0.9, 0.3])
-    with torch.no_grad(), world.adapted.rows(["lora"] * 2):
-        lora = world.backbone.velocity(x, sigma, conditions)
+    with torch.no_grad(), session.adapted.rows(["lora"] * 2):
+        lora = session.backbone.velocity(x, sigma, conditions)
     with torch.no_grad():
         merged = other.velocity(x, sigma, conditions)
-    with torch.no_grad(), world.adapted.rows([None] * 2):
-        bare = world.backbone.velocity(x, sigma, conditions)
+    with torch.no_grad(), session.adapted.rows([None] * 2):
+        bare = session.backbone.velocity(x, sigma, conditions)
     assert (merged - lora).norm() < 0.1 * (lora - bare).norm()  # what bfloat16 rounds off

@@ -15,8 +15,8 @@ from PIL import Image
 
 from clora import cli
 from clora.captions.file import read_captions
-from clora.plan import Plan, make_plan
-from clora.recipe.load import load_recipe
+from clora.config.load import load_recipe
+from clora.planning.plan import Plan, make_plan
 
 EFFECTS = ("thermal", "sepia", "crystal_ball")
 

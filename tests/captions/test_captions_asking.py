@@ -10,8 +10,8 @@ from attrs import evolve, field, frozen
 
 from clora.captions.asking import Captioning, chosen
 from clora.captions.file import read_captions
+from clora.contracts.values import EffectCard
 from clora.errors import CloraError
-from clora.values import EffectCard
 
 Answer = Callable[[str, Sequence[tuple[Path, Path]]], str]
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from clora.captions.file import CaptionsError, WrittenCaption, fingerprint, put_caption, read_captions
 

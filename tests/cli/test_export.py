@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 
 from clora.bundle.bundle import write_bundle
 from clora.cli import main
-from clora.lora_files.reader import LoraDelta
-from clora.plan import make_plan
-from clora.plugins import discover
-from clora.recipe.load import load_recipe
-from clora.run_files.checksums import checksum_of_file
-from clora.run_files.record import RunRecord
-from clora.runs import RunFolder
+from clora.config.load import load_recipe
+from clora.lora_io.reader import LoraDelta
+from clora.planning.plan import make_plan
+from clora.plugin_system.discovery import discover
+from clora.runs.files.checksums import checksum_of_file
+from clora.runs.files.record import RunRecord
+from clora.runs.run_dir import RunDir
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ def run_dir(tmp_path: Path) -> Path:
     plan = make_plan(load_recipe(ROOT / "recipes/quickstart.yaml", (), sets, discover()), thorough=False)
     folder = tmp_path / "run"
     module, (inputs, outputs) = next(iter(plan.recipe.backbone.shapes().items()))
-    run, delta = RunFolder(folder), LoraDelta(torch.ones(2, inputs), torch.ones(outputs, 2), 0.5)
+    run, delta = RunDir(folder), LoraDelta(torch.ones(2, inputs), torch.ones(outputs, 2), 0.5)
     files = write_bundle(plan, folder / "export", {module: delta})
     run.recipe.write_text(plan.text)
     recipe = checksum_of_file(run.recipe)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clora import cli
-from clora.new_plugin import KINDS
+from clora.plugin_system.new_plugin import KINDS
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from clora import cli
-from clora.stages import targets
+from clora.runs.stages import targets
 
 RECIPE = Path(__file__).parents[2] / "recipes/collection.yaml"
 SETS = (

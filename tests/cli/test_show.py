@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from clora.cli import main
-from clora.plan import make_plan
-from clora.recipe.load import load_recipe
+from clora.config.load import load_recipe
+from clora.planning.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
 

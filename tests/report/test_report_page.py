@@ -10,7 +10,7 @@ import attrs
 import pytest
 import torch
 
-from clora.evaluation import EffectPictures, GeneralPictures, Matrix, Measured
+from clora.contracts.evaluation import EffectPictures, GeneralPictures, Matrix, Measured
 from clora.report.data import Chart, Composition, Cost, EffectEntry, Grid, ReportData
 from clora.report.page import page, write_report
 

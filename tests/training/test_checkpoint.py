@@ -9,20 +9,20 @@ import torch
 from damage import WAYS, damage
 
 from clora.adapters.adapter import Adapter
+from clora.config.schema import Train
+from clora.diffusion.rng import StepRng
 from clora.errors import CloraError
-from clora.recipe.schema import Train
-from clora.run_files.checksums import DamagedError
-from clora.seeding import Draws
+from clora.runs.files.checksums import DamagedError
 from clora.training.checkpoint import Checkpoints, State, stamp_of
-from clora.training.optimizer import MovingAverage, Trained
-from clora.training.ranks import Ranks
+from clora.training.distributed import Distributed
+from clora.training.optimizer import MovingAverage, TrainableAdapter
 
 SHAPES = {"a": (6, 5), "b": (5, 7)}
 
 
 def fresh_state(critic: bool = True, average: bool = True) -> State:
-    def trained(name: str) -> Trained:
-        return Trained(Adapter.fresh(SHAPES, 2, 2.0, Draws(0).named(name)), 1e-2, Train(), Ranks())
+    def trained(name: str) -> TrainableAdapter:
+        return TrainableAdapter(Adapter.fresh(SHAPES, 2, 2.0, StepRng(0).named(name)), 1e-2, Train(), Distributed())
 
     student = trained("student")
     return State(
@@ -35,7 +35,7 @@ def train(state: State, steps: range) -> None:
     for step in steps:
         for each in (state.student, state.critic):
             if each is not None:
-                each.adapter.flat_grad.copy_(each.adapter.flat + Draws(0, step).normal("g", each.adapter.flat))
+                each.adapter.flat_grad.copy_(each.adapter.flat + StepRng(0, step).normal("g", each.adapter.flat))
                 each.update(step)
         if state.average is not None:
             state.average.update(state.student.adapter, step + 1)
@@ -236,6 +236,6 @@ def test_a_file_in_the_place_of_the_folder_is_told_before_anything_is_trained(tm
 
 def test_a_checkpoint_of_other_shapes_is_told_as_unreadable(checkpoints):
     checkpoints.save(5, fresh_state())
-    larger = Trained(Adapter.fresh({"a": (60, 50)}, 2, 2.0, Draws(0)), 1e-2, Train(), Ranks())
+    larger = TrainableAdapter(Adapter.fresh({"a": (60, 50)}, 2, 2.0, StepRng(0)), 1e-2, Train(), Distributed())
     with pytest.raises(CloraError, match="cannot be read"):
         checkpoints.resume(State(larger, None, None))

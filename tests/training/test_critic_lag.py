@@ -15,58 +15,60 @@ from two_effects import RECIPE, TwoEffects
 
 from clora import cli
 from clora.adapters.adapter import Adapter
-from clora.cost import cost
-from clora.recipe.schema import Lag, Train
-from clora.runs import RunFolder
-from clora.seeding import Draws
-from clora.testing import example_scene
+from clora.config.schema import Lag, Train
+from clora.contracts.values import LossTerm, Row
+from clora.diffusion.rng import StepRng
+from clora.planning.cost import cost
+from clora.runs.run_dir import RunDir
+from clora.testing import example_step
 from clora.training.critic_lag import is_due, probe
-from clora.training.optimizer import Trained
-from clora.training.ranks import Ranks
-from clora.values import LossTerm, Row
+from clora.training.distributed import Distributed
+from clora.training.optimizer import TrainableAdapter
 
 SMALL = TwoEffects(("student.ema=null", "train.steps=3", "router.p_switch=0.8", "critic.own=[target]"))
 carried_out = SMALL.run
 LAG = "critic.lag={every: 2, updates: 3, batches: 2}"
 
 
-def steps(folder: RunFolder) -> list[dict]:
+def steps(folder: RunDir) -> list[dict]:
     return [json.loads(line) for line in folder.steps.read_text().splitlines()]
 
 
 class Quadratic:
-    """A cycle whose critic's loss is mean (w - c)^2, c being a draw of the scene; half of it is logged as `high`."""
+    """A cycle whose critic's loss is mean (w - c)^2, c being a draw of the step; half of it is logged as `high`."""
 
     def __init__(self) -> None:
-        adapter = Adapter.fresh({"mix": (3, 5)}, 2, 2.0, Draws(0))
-        self.critics = {"critic": Trained(adapter, 0.1, Train(betas=(0.0, 0.9), weight_decay=0.0), Ranks())}
+        adapter = Adapter.fresh({"mix": (3, 5)}, 2, 2.0, StepRng(0))
+        self.critics = {
+            "critic": TrainableAdapter(adapter, 0.1, Train(betas=(0.0, 0.9), weight_decay=0.0), Distributed())
+        }
         self.critic_losses = {"fake": SimpleNamespace(streams=("effect",))}
         self.batches, self.schedule = self, None
 
-    def scene(self, draws, phase, schedule):
-        return example_scene([Row("effect", "ink")], torch.zeros(1, 1, 1, 1), phase=phase, draws=draws)
+    def step(self, rng, phase, schedule):
+        return example_step([Row("effect", "ink")], torch.zeros(1, 1, 1, 1), phase=phase, rng=rng)
 
-    def critic_terms(self, scene):
+    def critic_terms(self, step):
         (a, b, _) = self.critics["critic"].adapter.factors["mix"]
-        c = float(scene.draws.uniform("c", 1))
+        c = float(step.rng.uniform("c", 1))
         loss = ((a - c).square().sum() + (b - c).square().sum()) / (a.numel() + b.numel())
         return {"fake": LossTerm(loss, {"error.high": 0.5 * float(loss.detach()), "rows": 1.0})}
 
-    def critic_objective(self, terms, scene, update):
+    def critic_objective(self, terms, step, update):
         return terms["fake"].loss
 
 
 def test_the_lag_is_the_loss_against_that_of_a_fitted_copy():
     """AdamW with betas 0 and 0.9 by hand in float64, then (L(critic) - L(fit)) / L(fit)."""
-    cycle, lag, draws = Quadratic(), Lag(every=5, updates=4, batches=3), Draws(7)
+    cycle, lag, rng = Quadratic(), Lag(every=5, updates=4, batches=3), StepRng(7)
     adapter = cycle.critics["critic"].adapter
     before = adapter.flat.clone()
-    found = probe(cycle, lag, 9, draws)  # pyright: ignore[reportArgumentType]
+    found = probe(cycle, lag, 9, rng)  # pyright: ignore[reportArgumentType]
     assert torch.equal(adapter.flat, before)
     assert not adapter.flat_grad.any()
 
     def centre(name: str, k: int) -> float:
-        return float(draws.named(name).at(k).uniform("c", 1))
+        return float(rng.named(name).at(k).uniform("c", 1))
 
     w = before.double()
     square = torch.zeros_like(w)
@@ -103,7 +105,7 @@ def test_measuring_changes_nothing_and_a_resumed_run_measures_the_same(tmp_path:
         assert all(name.split(".")[2] == "lag" for name in more)
         assert any(name.endswith(".lag.high") for name in more)
         assert one["forward_equivalents"] > other["forward_equivalents"] + 10
-    again = RunFolder(tmp_path / "again")
+    again = RunDir(tmp_path / "again")
     shutil.copytree(measured.path, again.path)
     (again.path / "stages.json").unlink()
     for step in (2, 3):

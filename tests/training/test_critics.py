@@ -15,24 +15,24 @@ from two_effects import RECIPE, TwoEffects
 
 from clora import cli
 from clora.adapters.adapter import Adapter
-from clora.cost import cost, forward_equivalents
-from clora.memory_plan import critic_numbers, trained_bytes
-from clora.plan import Plan
-from clora.recipe.schema import Critic, Train, WarmStart
-from clora.runs import RunFolder
-from clora.seeding import Draws
-from clora.stages.prepare import prepare
-from clora.testing import drive, example_scene
+from clora.config.schema import Critic, Train, WarmStart
+from clora.contracts.values import Forward, Row, Simulated
+from clora.diffusion.rng import StepRng
+from clora.inference.session import ModelSession
+from clora.planning.cost import cost, forward_equivalents
+from clora.planning.memory import critic_numbers, trained_bytes
+from clora.planning.plan import Plan
+from clora.runs.run_dir import RunDir
+from clora.runs.stages.prepare import prepare
+from clora.testing import drive, example_step
 from clora.training.batches import Batches
 from clora.training.checkpoint import State
 from clora.training.critics import critic_of, own_critics
 from clora.training.cycle import Cycle
+from clora.training.distributed import Distributed
 from clora.training.loop import make_state
-from clora.training.optimizer import Trained
-from clora.training.ranks import Ranks
+from clora.training.optimizer import TrainableAdapter
 from clora.training.warm_start import hand_over
-from clora.values import Forward, Row, Simulated
-from clora.world import World
 
 SMALL = TwoEffects()
 plan_of, carried_out = SMALL.plan, SMALL.run
@@ -45,9 +45,9 @@ def test_each_critic_has_the_gradient_of_its_own_losses_alone(schedule: str, tmp
     """As if it were the one critic, and its losses the only ones."""
     at = f"train.schedule={schedule}"
     both = plan_of(OWN, at)
-    world = World(both)
-    targets = prepare(both, world, RunFolder(tmp_path / "run"))
-    state = make_state(both, world, Ranks())
+    session = ModelSession(both)
+    targets = prepare(both, session, RunDir(tmp_path / "run"))
+    state = make_state(both, session, Distributed())
     state.student.adapter.flat.normal_(0, 0.02, generator=torch.Generator().manual_seed(0))
     for critic in state.critics.values():
         critic.adapter.flat.normal_(0, 0.02, generator=torch.Generator().manual_seed(1))  # the same numbers
@@ -56,9 +56,9 @@ def test_each_critic_has_the_gradient_of_its_own_losses_alone(schedule: str, tmp
     def gradients(plan: Plan) -> dict[str, torch.Tensor]:
         noted = {name: Noted(each, rate=0.0) for name, each in {"student": state.student, **state.critics}.items()}
         own = {name: noted[name] for name in own_critics(plan.recipe.critic)}
-        batches = Batches(plan, world, targets)
-        cycle = Cycle(plan.recipe, batches, world.evaluator, noted["student"], noted["critic"], own=own)
-        logs = cycle.run(0, Draws(3))
+        batches = Batches(plan, session, targets)
+        cycle = Cycle(plan.recipe, batches, session.evaluator, noted["student"], noted["critic"], own=own)
+        logs = cycle.run(0, StepRng(3))
         assert {name for name in logs if name.endswith("grad_norm")} == {
             f"{name.replace('/', '.')}.grad_norm" for name in ("student", "critic", *own)
         }
@@ -77,7 +77,7 @@ def test_the_fake_score_of_a_simulation_is_its_own_critics():
     """g = (f - r) / mean |x - r| with f = x_sigma - sigma v of that critic, by hand in float64."""
     dmd = pytest.importorskip("clora_dmd.dmd").Dmd("target", streams=("effect",), guidance_scale=1.0)
     x = torch.randn(2, 2, 3, 3, generator=torch.Generator().manual_seed(0))
-    scene = example_scene([Row("effect", "ink")] * 2, x)
+    step = example_step([Row("effect", "ink")] * 2, x)
     critic = Critic(own=("target",))
     slopes = {"critic": 0.9, "critic/target": 0.2, "ink": 0.5}
     x0 = x.clone().requires_grad_()
@@ -88,10 +88,10 @@ def test_the_fake_score_of_a_simulation_is_its_own_critics():
         return slopes[name] * forward.x_sigma
 
     assert critic_of(critic, dmd) == "critic/target"
-    drive(dmd(evolve(scene, critic=critic_of(critic, dmd))), velocity, simulated).loss.backward()
+    drive(dmd(evolve(step, critic=critic_of(critic, dmd))), velocity, simulated).loss.backward()
     assert x0.grad is not None
-    sigma = dmd.sigmas(scene).double().numpy().reshape(-1, 1, 1, 1)
-    eps = scene.draws.normal("noise", x).double().numpy()
+    sigma = dmd.sigmas(step).double().numpy().reshape(-1, 1, 1, 1)
+    eps = step.rng.normal("noise", x).double().numpy()
     clean = x.double().numpy()
     noisy = (1 - sigma) * clean + sigma * eps
     fake, real = ((1 - sigma * slopes[name]) * noisy for name in ("critic/target", "ink"))
@@ -114,7 +114,7 @@ def test_a_run_with_two_critics_resumes_exactly(tmp_path: Path) -> None:
         assert {f"{name}.flat", f"{name}.exp_avg", f"{name}.exp_avg_sq", f"{name}.step"} <= last.keys()
         assert not last[f"{name}.flat"].equal(first[f"{name}.flat"])
     assert not last["critic.flat"].equal(last["critic/target.flat"])
-    again = RunFolder(tmp_path / "again")
+    again = RunDir(tmp_path / "again")
     shutil.copytree(whole.path, again.path)
     shutil.rmtree(again.path / "checkpoints/000002")
     (again.path / "stages.json").unlink()
@@ -125,10 +125,10 @@ def test_a_run_with_two_critics_resumes_exactly(tmp_path: Path) -> None:
 
 
 def test_every_critic_begins_as_the_warm_start():
-    def trained(rank: int, seed: int) -> Trained:
-        return Trained(Adapter.fresh({"mix": (3, 5)}, rank, 2.0, Draws(seed)), 1e-3, Train(), Ranks())
+    def trained(rank: int, seed: int) -> TrainableAdapter:
+        return TrainableAdapter(Adapter.fresh({"mix": (3, 5)}, rank, 2.0, StepRng(seed)), 1e-3, Train(), Distributed())
 
-    learnt = Adapter.fresh({"mix": (3, 5)}, 2, 2.0, Draws(0))
+    learnt = Adapter.fresh({"mix": (3, 5)}, 2, 2.0, StepRng(0))
     learnt.flat.normal_(generator=torch.Generator().manual_seed(0))
     own = {"critic/target": trained(2, 3)}
     state = State(trained(2, 1), trained(2, 2), None, own)

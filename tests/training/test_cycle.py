@@ -13,15 +13,15 @@ from torch import nn
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
 from clora.adapters.evaluator import Evaluator
-from clora.cost import forward_equivalents
-from clora.plan import Plan
-from clora.recipe.schema import Critic, Recipe, Train
-from clora.seeding import Draws
-from clora.testing import example_scene
+from clora.config.schema import Critic, Recipe, Train
+from clora.contracts.values import Await, EffectCard, LossTerm, Row, Simulated, Trajectory
+from clora.diffusion.rng import StepRng
+from clora.planning.cost import forward_equivalents
+from clora.planning.plan import Plan
+from clora.testing import example_step
 from clora.training.cycle import Cycle, NonFiniteLossError
-from clora.training.optimizer import Trained
-from clora.training.ranks import Ranks
-from clora.values import Await, EffectCard, LossTerm, Row, Simulated, Trajectory
+from clora.training.distributed import Distributed
+from clora.training.optimizer import TrainableAdapter
 
 EFFECT, GENERAL = ("effect",), ("general",)
 BOTH = ("general", "effect")
@@ -49,22 +49,22 @@ class FixedRouter:
 
     rows: tuple[Row, ...]
 
-    def route(self, draws, rows, effects):
+    def route(self, rng, rows, effects):
         raise AssertionError("the batches below read `rows`")
 
 
 class FixedBatches:
-    """Scenes over the router's rows; the targets are noise of the step."""
+    """Steps over the router's rows; the targets are noise of the step."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.steps: list[int] = []
 
-    def scene(self, draws, phase, schedule):
-        self.steps.append(draws.step)
+    def context(self, rng, phase, schedule):
+        self.steps.append(rng.step)
         rows = self.recipe.router.rows
-        targets = draws.normal("targets", torch.empty(len(rows), 2, 3, 3))
-        return example_scene(rows, targets, phase=phase, draws=draws, steps=len(schedule))
+        targets = rng.normal("targets", torch.empty(len(rows), 2, 3, 3))
+        return example_step(rows, targets, phase=phase, rng=rng, steps=len(schedule))
 
 
 # --- components that remember what they saw ------------------------------------------------------------------------
@@ -76,12 +76,12 @@ class Simulation:
 
     seen: list = field(factory=list)
 
-    def simulate(self, scene):
-        self.seen.append(("simulate", scene.phase, scene.draws.step, scene.trajectory is not None))
-        x = scene.draws.normal("noise", scene.targets)
-        sigma = torch.ones(len(scene.rows))
-        (velocity,) = yield (scene.forward("student", x, sigma, grad=True),)
-        return Simulated(scene.rows, x, sigma, x - velocity)
+    def simulate(self, step):
+        self.seen.append(("simulate", step.phase, step.rng.step, step.trajectory is not None))
+        x = step.rng.normal("noise", step.targets)
+        sigma = torch.ones(len(step.rows))
+        (velocity,) = yield (step.forward("student", x, sigma, grad=True),)
+        return Simulated(step.rows, x, sigma, x - velocity)
 
     def check_schedule(self, schedule):
         return ()
@@ -91,10 +91,10 @@ class Simulation:
 class SharedSimulation(Simulation):
     """The same with a rollout of one step."""
 
-    def rollout(self, scene):
-        self.seen.append(("rollout", scene.phase, scene.draws.step, scene.trajectory is not None))
-        x = scene.draws.normal("noise", scene.targets)
-        (velocity,) = yield (scene.forward("student", x, torch.ones(len(scene.rows))),)
+    def rollout(self, step):
+        self.seen.append(("rollout", step.phase, step.rng.step, step.trajectory is not None))
+        x = step.rng.normal("noise", step.targets)
+        (velocity,) = yield (step.forward("student", x, torch.ones(len(step.rows))),)
         return Trajectory(x[None], (x - velocity)[None])
 
 
@@ -107,13 +107,13 @@ class OnSimulation:
     streams: tuple = BOTH
     weight: float = 1.0
 
-    def __call__(self, scene):
-        x0 = (yield Await(self.simulation)).on(scene.rows).x0
-        self.seen.append((scene.phase, scene.draws.step, x0.detach().clone(), x0.requires_grad))
-        if scene.phase == "student":
+    def __call__(self, step):
+        x0 = (yield Await(self.simulation)).on(step.rows).x0
+        self.seen.append((step.phase, step.rng.step, x0.detach().clone(), x0.requires_grad))
+        if step.phase == "student":
             return LossTerm(x0.square().mean())
-        (velocity,) = yield (scene.forward("critic", x0.detach(), torch.ones(len(scene.rows)), grad=True),)
-        return LossTerm(velocity.square().mean(), {"rows": float(len(scene.rows))})
+        (velocity,) = yield (step.forward("critic", x0.detach(), torch.ones(len(step.rows)), grad=True),)
+        return LossTerm(velocity.square().mean(), {"rows": float(len(step.rows))})
 
 
 @frozen
@@ -125,9 +125,9 @@ class Direct:
     factor: float = 1.0
     twist: Any = None
 
-    def __call__(self, scene):
-        sigma = torch.full((len(scene.rows),), 0.5)
-        (velocity,) = yield (scene.forward(scene.phase, scene.targets, sigma, grad=True),)
+    def __call__(self, step):
+        sigma = torch.full((len(step.rows),), 0.5)
+        (velocity,) = yield (step.forward(step.phase, step.targets, sigma, grad=True),)
         loss = self.factor * velocity.mean()
         return LossTerm(loss if self.twist is None else self.twist(velocity))
 
@@ -141,11 +141,11 @@ class Setting:
         backbone = Backbone()
         adapted = AdaptedNetwork(backbone.network, ["mix"])
         for name in ("ink", "wax"):
-            adapted.add(name, Adapter.fresh({"mix": (2, 2)}, 1, 1.0, Draws(0).named(name), trainable=False))
+            adapted.add(name, Adapter.fresh({"mix": (2, 2)}, 1, 1.0, StepRng(0).named(name), trainable=False))
         self.student, self.critic = (
-            Trained(adapted.add(name, adapter), 1e-2, train, Ranks())
+            TrainableAdapter(adapted.add(name, adapter), 1e-2, train, Distributed())
             for name in ("student", "critic")
-            for adapter in [Adapter.fresh({"mix": (2, 2)}, 1, 1.0, Draws(0).named(name))]
+            for adapter in [Adapter.fresh({"mix": (2, 2)}, 1, 1.0, StepRng(0).named(name))]
         )
         self.batches = FixedBatches(self.recipe)
         self.evaluator = Evaluator(backbone, adapted)
@@ -153,7 +153,7 @@ class Setting:
         self.cycle = Cycle(self.recipe, self.batches, self.evaluator, self.student, trained)
 
     def run(self, update: int) -> dict[str, float]:
-        return self.cycle.run(update, Draws(0))
+        return self.cycle.run(update, StepRng(0))
 
 
 INK, WAX, PLAIN = Row("effect", "ink"), Row("effect", "wax"), Row("general")
@@ -267,7 +267,7 @@ def test_the_gradient_is_the_weighted_sum_over_the_rows_of_each_losss_streams_by
     a, _, scale = setting.student.adapter.factors["mix"]
     grads = []
     setting.student.optimizer.register_step_pre_hook(lambda *_: grads.append(setting.student.adapter.flat_grad.clone()))
-    targets = Draws(0).normal("targets", torch.empty(3, 2, 3, 3)).double().numpy()
+    targets = StepRng(0).normal("targets", torch.empty(3, 2, 3, 3)).double().numpy()
     shrunk = np.einsum("ri,nihw->rnhw", a.detach().double().numpy(), targets)
     expected = scale * (2.0 * shrunk.sum() / (3 * 2 * 9) + 0.5 * shrunk[:, 1:].sum() / (3 * 2 * 9))
     setting.run(0)
@@ -308,8 +308,8 @@ def test_a_rank_without_terms_still_takes_part_when_another_has_some(monkeypatch
     """Ranks draw routes of their own; one that stayed away from the average would leave the others waiting."""
     setting = Setting((PLAIN,), losses={"a": Direct(EFFECT)})
     before = setting.student.adapter.flat.clone()
-    monkeypatch.setattr(Ranks, "any", lambda self, flag: True)
-    monkeypatch.setattr(Ranks, "average", lambda self, flat: flat.fill_(0.5))
+    monkeypatch.setattr(Distributed, "any", lambda self, flag: True)
+    monkeypatch.setattr(Distributed, "average", lambda self, flat: flat.fill_(0.5))
     logs = setting.run(0)
     assert logs["student.grad_norm"] == pytest.approx(1.0)  # four numbers of one half
     assert not torch.equal(setting.student.adapter.flat, before)

@@ -9,28 +9,28 @@ import pytest
 import torch
 
 from clora.adapters.adapter import Adapter
-from clora.recipe.schema import Train
-from clora.seeding import Draws
-from clora.training.optimizer import MovingAverage, Trained, learning_rate
-from clora.training.ranks import Ranks
+from clora.config.schema import Train
+from clora.diffusion.rng import StepRng
+from clora.training.distributed import Distributed
+from clora.training.optimizer import MovingAverage, TrainableAdapter, learning_rate
 
 SHAPES = {"a": (6, 5), "b": (5, 7)}
 
 
 def adapter() -> Adapter:
-    made = Adapter.fresh(SHAPES, 2, 2.0, Draws(0))
-    made.flat.copy_(Draws(0).normal("start", made.flat))
+    made = Adapter.fresh(SHAPES, 2, 2.0, StepRng(0))
+    made.flat.copy_(StepRng(0).normal("start", made.flat))
     return made
 
 
-def trained(**keys) -> Trained:
-    return Trained(adapter(), 1e-2, Train(**keys), Ranks())
+def trained(**keys) -> TrainableAdapter:
+    return TrainableAdapter(adapter(), 1e-2, Train(**keys), Distributed())
 
 
 def gradients(step: int, scale: float = 1.0) -> list[torch.Tensor]:
     """One gradient for every factor of SHAPES, A before B."""
     shapes = [shape for inputs, outputs in SHAPES.values() for shape in ((2, inputs), (outputs, 2))]
-    return [scale * Draws(step).normal(str(i), torch.empty(shape)) for i, shape in enumerate(shapes)]
+    return [scale * StepRng(step).normal(str(i), torch.empty(shape)) for i, shape in enumerate(shapes)]
 
 
 def give(adapter: Adapter, grads: list[torch.Tensor]) -> None:
@@ -155,7 +155,7 @@ def test_the_moving_average_is_its_formula():
     expected = source.flat.double().numpy()
     assert torch.equal(average.adapter.flat, source.flat)
     for n in range(1, 12):
-        source.flat.copy_(Draws(n).normal("w", source.flat))
+        source.flat.copy_(StepRng(n).normal("w", source.flat))
         average.update(source, n)
         decay = min(0.5, (1 + n) / (10 + n))
         expected = decay * expected + (1 - decay) * source.flat.double().numpy()

@@ -12,20 +12,20 @@ from attrs import frozen
 from ranks_as_one import Joined, Noted, Together
 from tiny_recipe import tiny_recipe
 
-from clora.memory.settings import NetworkMemory
-from clora.plan import Plan, make_plan
-from clora.plugins import discover
-from clora.recipe.load import load_recipe
-from clora.runs import RunFolder
-from clora.seeding import Draws
-from clora.stages.prepare import prepare
+from clora.config.load import load_recipe
+from clora.diffusion.rng import StepRng
+from clora.inference.session import ModelSession
+from clora.planning.plan import Plan, make_plan
+from clora.plugin_system.discovery import discover
+from clora.runs.run_dir import RunDir
+from clora.runs.stages.prepare import prepare
+from clora.toolkit.memory.settings import NetworkMemory
 from clora.training.batches import Batches, Targets
 from clora.training.critics import SHARED, own_critics
 from clora.training.cycle import Cycle
+from clora.training.distributed import Distributed
 from clora.training.loop import make_state
-from clora.training.optimizer import Trained
-from clora.training.ranks import Ranks
-from clora.world import World
+from clora.training.optimizer import TrainableAdapter
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 ROWS = 12
@@ -46,42 +46,42 @@ def plan_of(recipe: Path, sets: Iterable[str]) -> Plan:
 class Setting:
     """A world with random adapters on it, which plans of other losses, routers and words share."""
 
-    world: World
+    session: ModelSession
     targets: Targets
-    trained: Mapping[str, Trained]  # by adapter
+    trained: Mapping[str, TrainableAdapter]  # by adapter
 
     @classmethod
     def of(cls, plan: Plan, folder: Path) -> Setting:
-        run = RunFolder(folder)
-        world = World(plan, cache=run.cache)
-        targets = prepare(plan, world, run)
-        state = make_state(plan, world, Ranks())
+        run = RunDir(folder)
+        session = ModelSession(plan, cache=run.cache)
+        targets = prepare(plan, session, run)
+        state = make_state(plan, session, Distributed())
         trained = {"student": state.student, **state.critics}
         generator = torch.Generator().manual_seed(0)
         for each in trained.values():  # B = 0 would leave A without gradient
             each.adapter.flat.normal_(0, 0.02, generator=generator)
-        return cls(world, targets, trained)
+        return cls(session, targets, trained)
 
-    def gradients(self, plan: Plan, draws: Sequence[Any], joined: bool) -> tuple[list[dict[str, Noted]], list[str]]:
+    def gradients(self, plan: Plan, rng: Sequence[Any], joined: bool) -> tuple[list[dict[str, Noted]], list[str]]:
         """Of each cycle who was trained, with the gradients noted, and the adapters; they add up in the adapters."""
-        one_row = Batches(plan, self.world, self.targets)
+        one_row = Batches(plan, self.session, self.targets)
         batches: Any = Joined(one_row) if joined else one_row
         critic = plan.recipe.critic
         names = ["student", *(() if critic is None else (SHARED, *own_critics(critic)))]
         made = []
         for name in names:
             self.trained[name].adapter.zero_grad()
-        for each in draws:
+        for each in rng:
             noted = {name: Noted(self.trained[name], rate=0.0) for name in names}
             own = {name: noted[name] for name in names if name not in ("student", SHARED)}
-            cycle = Cycle(plan.recipe, batches, self.world.evaluator, noted["student"], noted.get(SHARED), own=own)
+            cycle = Cycle(plan.recipe, batches, self.session.evaluator, noted["student"], noted.get(SHARED), own=own)
             cycle.run(0, each)
             made.append(noted)
         return made, names
 
     def check(self, plan: Plan) -> set[str]:
         """Compare one batch of twelve ranks' rows with the ranks; returns the streams of its rows."""
-        ranks = tuple(Draws(0, rank=rank) for rank in range(ROWS))
+        ranks = tuple(StepRng(0, rank=rank) for rank in range(ROWS))
         each, names = self.gradients(plan, ranks, joined=False)
         accumulated = {name: self.trained[name].adapter.flat_grad / ROWS for name in names}
         ((together,), _) = self.gradients(plan, [Together(ranks, (1,) * ROWS)], joined=True)
@@ -93,8 +93,8 @@ class Setting:
                 assert gradient.norm() > 0
                 assert (gradient - mean).norm() <= 2e-4 * mean.norm(), (name, update)
             assert (torch.stack(noted).sum(0) - accumulated[name]).norm() <= 2e-4 * accumulated[name].norm(), name
-        batches = Batches(plan, self.world, self.targets)
-        return {batches.batch(draws).route.rows[0].stream for draws in ranks}
+        batches = Batches(plan, self.session, self.targets)
+        return {batches.batch(rng).route.rows[0].stream for rng in ranks}
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from two_effects import TwoEffects
 
-from clora.runs import RunFolder
-from clora.stages.warm_start import KEPT
+from clora.runs.run_dir import RunDir
+from clora.runs.stages.warm_start import KEPT
 from clora.training.warm_start import warm_folder, was_taken
 
 ROOT = Path(__file__).parents[2]
@@ -21,13 +21,13 @@ plan_of, carried_out = SMALL.plan, SMALL.run
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def first(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A run that has trained its warm start."""
     return carried_out(tmp_path_factory.mktemp("shared") / "first")
 
 
 @pytest.fixture
-def beside(first: RunFolder, tmp_path: Path) -> Path:
+def beside(first: RunDir, tmp_path: Path) -> Path:
     """A folder of runs with the first one's cache."""
     shutil.copytree(first.cache, tmp_path / ".cache")
     return tmp_path

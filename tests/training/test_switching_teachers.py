@@ -11,22 +11,22 @@ import torch
 from attrs import define, evolve, field
 from safetensors.torch import load_file
 
+from clora.adapters.teacher_prefetch import Source
+from clora.config.load import load_recipe
+from clora.config.problems import RecipeError
+from clora.diffusion.rng import StepRng
 from clora.errors import CloraError
-from clora.plan import Plan, make_plan
-from clora.plugins import discover
-from clora.recipe.load import load_recipe
-from clora.recipe.problems import RecipeError
-from clora.routes import slots_problem, teachers_of
-from clora.run_files.steps import read_steps
-from clora.runs import RunFolder
-from clora.seeding import Draws
-from clora.stages.export import export
-from clora.stages.prepare import prepare
-from clora.teacher_loading import Source
+from clora.inference.session import ModelSession
+from clora.planning.plan import Plan, make_plan
+from clora.planning.teacher_schedule import slots_problem, teachers_of
+from clora.plugin_system.discovery import discover
+from clora.runs.files.steps import read_steps
+from clora.runs.run_dir import RunDir
+from clora.runs.stages.export import export
+from clora.runs.stages.prepare import prepare
 from clora.training.batches import Batches
+from clora.training.distributed import Distributed
 from clora.training.loop import Watchers, train
-from clora.training.ranks import Ranks
-from clora.world import World
 
 RECIPE = Path(__file__).parents[2] / "recipes/collection.yaml"
 EFFECTS = ("duotone_ocean", "thermal", "scan_lines", "solarise")
@@ -51,11 +51,11 @@ def plan_with(*more: str) -> Plan:
 class Told:
     """A world's slots, which note in order what they are told: `ahead`, `read` and `need` of a teacher."""
 
-    world: World
+    session: ModelSession
     notes: list[tuple[str, str]] = field(factory=list)
 
     def listen(self) -> None:
-        slots = self.world.teachers
+        slots = self.session.teachers
         need, ahead, read = slots.need, slots.ahead, slots.loader.read
 
         def noted_need(names: Sequence[str]) -> None:
@@ -73,20 +73,20 @@ class Told:
         slots.need, slots.ahead, slots.loader.read = noted_need, noted_ahead, noted_read
 
 
-def trained(plan: Plan, folder: RunFolder) -> Told:
+def trained(plan: Plan, folder: RunDir) -> Told:
     """Train and export with the targets of the cache beside the folder."""
     folder.path.mkdir(parents=True)
-    world = World(plan)
-    targets = prepare(plan, world, folder)
-    told = Told(world)
+    session = ModelSession(plan)
+    targets = prepare(plan, session, folder)
+    told = Told(session)
     told.listen()
-    student = train(plan, world, Batches(plan, world, targets), folder.path, Ranks(), Watchers())
-    export(plan, world, folder, student)
+    student = train(plan, session, Batches(plan, session, targets), folder.path, Distributed(), Watchers())
+    export(plan, session, folder, student)
     return told
 
 
 def test_two_slots_train_bit_for_bit_what_all_teachers_at_once_train(tmp_path: Path) -> None:
-    whole, few = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "few")
+    whole, few = RunDir(tmp_path / "whole"), RunDir(tmp_path / "few")
     all_at_once, slots = plan_with(), plan_with("teacher.slots=2")
     assert all_at_once.digest == slots.digest  # it is the same run, carried out otherwise
     trained(all_at_once, whole)
@@ -97,36 +97,36 @@ def test_two_slots_train_bit_for_bit_what_all_teachers_at_once_train(tmp_path: P
     first, second = load_file(whole.lora), load_file(few.lora)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert len(told.world.adapted.adapters.keys() & set(EFFECTS)) <= 2
+    assert len(told.session.adapted.adapters.keys() & set(EFFECTS)) <= 2
     assert len({name for what, name in told.notes if what == "need"}) > 2  # or nothing was switched
     assert not [thread for thread in threading.enumerate() if thread.name == "clora-teachers"]
 
 
 def test_the_next_cycles_teachers_are_asked_for_before_they_are_needed(tmp_path: Path) -> None:
     plan = plan_with("teacher.slots=4", "router.per=batch", "train.batch_size=1", "router.p_switch=1.0")
-    told = trained(plan, RunFolder(tmp_path / "run"))
+    told = trained(plan, RunDir(tmp_path / "run"))
     needed = [name for what, name in told.notes if what == "need"]
     assert list(dict.fromkeys(needed)) == list(
-        dict.fromkeys(name for n in range(5) for name in teachers_of(plan.recipe, Draws(0), EFFECTS, n))
+        dict.fromkeys(name for n in range(5) for name in teachers_of(plan.recipe, StepRng(0), EFFECTS, n))
     )
     for name in list(dict.fromkeys(needed))[1:]:  # nobody can be asked for before the first cycle has begun
         assert told.notes.index(("ahead", name)) < told.notes.index(("need", name))
-    stalls = [step.logs["teacher.stall"] for step in read_steps(RunFolder(tmp_path / "run").steps).reports]
+    stalls = [step.logs["teacher.stall"] for step in read_steps(RunDir(tmp_path / "run").steps).reports]
     assert len(stalls) == 5
     assert all(stall >= 0 for stall in stalls)
 
 
 def test_a_teacher_file_that_vanishes_during_training_is_told(tmp_path: Path) -> None:
     plan = plan_with("teacher.slots=2")
-    folder = RunFolder(tmp_path / "run")
+    folder = RunDir(tmp_path / "run")
     folder.path.mkdir()
-    world = World(plan)
-    batches = Batches(plan, world, prepare(plan, world, folder))
-    world.teachers.need(["thermal", "solarise"])
+    session = ModelSession(plan)
+    batches = Batches(plan, session, prepare(plan, session, folder))
+    session.teachers.need(["thermal", "solarise"])
     for name in ("duotone_ocean", "scan_lines"):
-        world.teachers.sources[name] = Source(tmp_path / f"gone/{name}.safetensors")
+        session.teachers.sources[name] = Source(tmp_path / f"gone/{name}.safetensors")
     with pytest.raises(CloraError, match=r"gone/(duotone_ocean|scan_lines)\.safetensors: there is no such file"):
-        train(plan, world, batches, folder.path, Ranks(), Watchers())
+        train(plan, session, batches, folder.path, Distributed(), Watchers())
     assert not [thread for thread in threading.enumerate() if thread.name == "clora-teachers"]
 
 
@@ -142,10 +142,10 @@ def test_the_most_teachers_of_a_batch_are_those_of_the_rank() -> None:
     recipe = plan_with("teacher.slots=2", "train.batch_size=4", "train.steps=0").recipe
     longer = evolve(recipe, train=evolve(recipe.train, steps=40))
     for rank in range(3):
-        draws = Draws(recipe.seed, rank=rank)
-        routes = [recipe.router.route(draws.at(n).named("router"), 4, EFFECTS) for n in range(40)]
+        rng = StepRng(recipe.seed, rank=rank)
+        routes = [recipe.router.route(rng.at(n).named("router"), 4, EFFECTS) for n in range(40)]
         most = max(len({row.effect for row in route.rows} - {None}) for route in routes)
         assert most > 2
-        problem = slots_problem(longer, draws, EFFECTS)
+        problem = slots_problem(longer, rng, EFFECTS)
         assert problem is not None
         assert f"the {most} teachers" in problem

@@ -14,15 +14,15 @@ from two_effects import RECIPE, TwoEffects
 
 from clora import cli
 from clora.adapters.adapter import Adapter
-from clora.cost import cost, forward_equivalents
-from clora.memory_plan import trained_bytes, trained_numbers
-from clora.recipe.schema import Train, WarmStart
-from clora.runs import RunFolder
-from clora.seeding import Draws
-from clora.stages.warm_start import KEPT
+from clora.config.schema import Train, WarmStart
+from clora.diffusion.rng import StepRng
+from clora.planning.cost import cost, forward_equivalents
+from clora.planning.memory import trained_bytes, trained_numbers
+from clora.runs.run_dir import RunDir
+from clora.runs.stages.warm_start import KEPT
 from clora.training.checkpoint import State
-from clora.training.optimizer import MovingAverage, Trained
-from clora.training.ranks import Ranks
+from clora.training.distributed import Distributed
+from clora.training.optimizer import MovingAverage, TrainableAdapter
 from clora.training.warm_start import hand_over, warm_folder, warm_plan
 
 COLD = TwoEffects(("warm_start=null",))
@@ -35,7 +35,7 @@ def checkpoint(folder: Path, update: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def warm(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A run with a warm start, up to its export."""
     return carried_out(tmp_path_factory.mktemp("warm") / "run", WARM)
 
@@ -44,12 +44,14 @@ def test_student_critic_and_average_begin_as_the_warm_starts_adapter():
     shapes = {"mix": (3, 5)}
 
     def fresh(name: str) -> Adapter:
-        return Adapter.fresh(shapes, 2, 2.0, Draws(0).named(name))
+        return Adapter.fresh(shapes, 2, 2.0, StepRng(0).named(name))
 
     learnt = fresh("learnt")
     learnt.flat.normal_(generator=torch.Generator().manual_seed(0))
     for with_critic in (True, False):
-        student, critic = (Trained(fresh(name), 1e-3, Train(), Ranks()) for name in ("student", "critic"))
+        student, critic = (
+            TrainableAdapter(fresh(name), 1e-3, Train(), Distributed()) for name in ("student", "critic")
+        )
         state = State(student, critic, MovingAverage(student.adapter, 0.9))
         bare = critic.adapter.flat.clone()
         hand_over(state, learnt, WarmStart(critic=with_critic))
@@ -62,10 +64,10 @@ def test_student_critic_and_average_begin_as_the_warm_starts_adapter():
 
 def test_a_critic_of_a_higher_rank_computes_what_the_warm_start_learnt():
     shapes = {"mix": (3, 5)}
-    learnt = Adapter.fresh(shapes, 2, 4.0, Draws(0))
+    learnt = Adapter.fresh(shapes, 2, 4.0, StepRng(0))
     learnt.flat.normal_(generator=torch.Generator().manual_seed(0))
-    student = Trained(Adapter.fresh(shapes, 2, 4.0, Draws(1)), 1e-3, Train(), Ranks())
-    critic = Trained(Adapter.fresh(shapes, 7, 14.0, Draws(2)), 1e-3, Train(), Ranks())
+    student = TrainableAdapter(Adapter.fresh(shapes, 2, 4.0, StepRng(1)), 1e-3, Train(), Distributed())
+    critic = TrainableAdapter(Adapter.fresh(shapes, 7, 14.0, StepRng(2)), 1e-3, Train(), Distributed())
     hand_over(State(student, critic, None), learnt, WarmStart())
     (a, b, scale), (c, d, other) = learnt.factors["mix"], critic.adapter.factors["mix"]
     expected = scale * b.detach().double().numpy() @ a.detach().double().numpy()
@@ -106,7 +108,7 @@ def test_its_adapter_is_kept_and_every_update_logged(warm):
 
 @pytest.mark.parametrize("killed", ["in the warm start", "between both", "in training"])
 def test_a_run_that_was_stopped_anywhere_ends_the_same(warm, tmp_path, killed):
-    folder = RunFolder(tmp_path / "run")
+    folder = RunDir(tmp_path / "run")
     shutil.copytree(warm.path, folder.path)
     shutil.copytree(warm.cache, folder.cache)
     shutil.rmtree(folder.cache / KEPT)  # else it would be taken from there

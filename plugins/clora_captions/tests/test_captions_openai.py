@@ -26,7 +26,7 @@ def good(text: str = "draw it in ink", **changes) -> bytes:
     return json.dumps({"choices": [choice], "usage": {"prompt_tokens": 700, "completion_tokens": 30}}).encode()
 
 
-class Server:
+class EditSampler:
     """Answers one question after another from `script`: (status, headers, body), or a function of the handler."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Server:
 def server(monkeypatch):
     monkeypatch.setenv("MY_KEY", KEY)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    made = Server()
+    made = EditSampler()
     yield made
     made.http.shutdown()
     made.http.server_close()
@@ -87,11 +87,11 @@ def pairs(tmp_path: Path) -> list[tuple[Path, Path]]:
     return [(tmp_path / "a.png", tmp_path / "b.png")]
 
 
-def captioner(server: Server, **keys) -> OpenAi:
+def captioner(server: EditSampler, **keys) -> OpenAi:
     return OpenAi(**{"model": "gpt-4o", "url": server.url, "key_from": "MY_KEY", "size": 64, "timeout": 5.0} | keys)
 
 
-def refused(server: Server, pairs, **keys) -> str:
+def refused(server: EditSampler, pairs, **keys) -> str:
     with pytest.raises(CloraError) as error:
         captioner(server, **keys).caption("describe it", pairs)
     assert KEY not in str(error.value)
@@ -190,7 +190,7 @@ def test_captions_openai_does_not_repeat_what_cannot_work(server, pairs, waits, 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_captions_openai_never_carries_the_key_elsewhere(server, pairs, status):
-    other = Server()
+    other = EditSampler()
     other.script = [(200, {}, good())]
     server.script = [(status, {"Location": f"{other.url}/chat/completions?x=1"}, b"")]
     said = refused(server, pairs)

@@ -12,16 +12,16 @@ from clora_dmd import clora_simulations
 from clora_dmd.backward import Backward
 from clora_dmd.target import Target
 
-from clora.api import Draws, Forward, Row, Scene, Schedule, SharesTrajectory
-from clora.testing import drive, example_scene
+from clora.api import Forward, Row, Schedule, SharesTrajectory, StepContext, StepRng
+from clora.testing import drive, example_step
 
 #: seed 5 draws all kinds of stops for six rows of an eight-step schedule
 SEED, ROWS = 5, 6
 
 
-def a_scene(rows: int = ROWS, seed: int = SEED, **more) -> Scene:
+def a_scene(rows: int = ROWS, seed: int = SEED, **more) -> StepContext:
     route = [Row("general")] + [Row("effect", "ink")] * (rows - 1)
-    return example_scene(route, torch.zeros(rows, 2, 3, 3), draws=Draws(seed), **more)
+    return example_step(route, torch.zeros(rows, 2, 3, 3), rng=StepRng(seed), **more)
 
 
 class Recorder:
@@ -39,11 +39,11 @@ class Recorder:
         )
 
 
-def by_hand(scene: Scene, a: float = 0.3, b: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
+def by_hand(step: StepContext, a: float = 0.3, b: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
     """All states and predictions of the sampler in float64, [steps, R, C, H, W]."""
     levels = [3 * (1 - i / 8) / (1 + 2 * (1 - i / 8)) for i in range(8)]
-    words = (1 + 0.1 * np.arange(len(scene.rows))).reshape(-1, 1, 1, 1)
-    noise = [scene.draws.normal(f"noise/{i}", scene.targets).double().numpy() for i in range(8)]
+    words = (1 + 0.1 * np.arange(len(step.rows))).reshape(-1, 1, 1, 1)
+    noise = [step.rng.normal(f"noise/{i}", step.targets).double().numpy() for i in range(8)]
     x, states, predictions = noise[0], [], []
     for i, sigma in enumerate(levels):
         states.append(x)
@@ -53,8 +53,8 @@ def by_hand(scene: Scene, a: float = 0.3, b: float = 0.2) -> tuple[np.ndarray, n
     return np.stack(states), np.stack(predictions)
 
 
-def stops(scene: Scene) -> torch.Tensor:
-    return scene.draws.integers("stop", len(scene.rows), 8)
+def stops(step: StepContext) -> torch.Tensor:
+    return step.rng.integers("stop", len(step.rows), 8)
 
 
 def test_dmd_registers_its_simulations():
@@ -65,20 +65,20 @@ def test_dmd_registers_its_simulations():
 
 
 def test_backward_arrives_where_the_sampler_would():
-    scene, student = a_scene(), Recorder()
-    simulated = drive(Backward().simulate(scene), student)
-    states, predictions = by_hand(scene)
-    stop = stops(scene).numpy()
+    step, student = a_scene(), Recorder()
+    simulated = drive(Backward().simulate(step), student)
+    states, predictions = by_hand(step)
+    stop = stops(step).numpy()
     assert len(set(stop)) > 3  # the case is worth testing
-    assert simulated.rows == scene.rows
+    assert simulated.rows == step.rows
     np.testing.assert_allclose(simulated.x_sigma.numpy(), states[stop, range(ROWS)], atol=1e-5)
     np.testing.assert_allclose(simulated.x0.detach().numpy(), predictions[stop, range(ROWS)], atol=1e-5)
-    np.testing.assert_allclose(simulated.sigma.numpy(), np.array(scene.schedule.sigmas)[stop], rtol=1e-6)
+    np.testing.assert_allclose(simulated.sigma.numpy(), np.array(step.schedule.sigmas)[stop], rtol=1e-6)
 
 
 def test_backward_gradient_passes_through_the_last_forward_alone():
-    scene, student = a_scene(), Recorder()
-    simulated = drive(Backward().simulate(scene), student)
+    step, student = a_scene(), Recorder()
+    simulated = drive(Backward().simulate(step), student)
     assert [forward.grad for forward in student.asked] == [False] * (len(student.asked) - 1) + [True]
     assert not simulated.x_sigma.requires_grad
     simulated.x0.sum().backward()
@@ -89,9 +89,9 @@ def test_backward_gradient_passes_through_the_last_forward_alone():
 
 
 def test_backward_runs_only_rows_that_have_not_stopped():
-    scene, student = a_scene(), Recorder()
-    drive(Backward().simulate(scene), student)
-    stop = stops(scene)
+    step, student = a_scene(), Recorder()
+    drive(Backward().simulate(step), student)
+    stop = stops(step)
     sizes = [forward.x_sigma.shape[0] for forward in student.asked]
     assert sizes[:-1] == [int((stop > i).sum()) for i in range(int(stop.max()))]
     assert sizes[-1] == ROWS
@@ -99,7 +99,7 @@ def test_backward_runs_only_rows_that_have_not_stopped():
         here = (stop > i).nonzero()[:, 0]
         assert forward.adapters == ("student",) * len(here)
         torch.testing.assert_close(forward.conditions.text[:, 0, 0], 1 + 0.1 * here)
-        assert forward.sigma.tolist() == pytest.approx([scene.schedule.sigmas[i]] * len(here))
+        assert forward.sigma.tolist() == pytest.approx([step.schedule.sigmas[i]] * len(here))
 
 
 def test_backward_always_all_gives_identical_numbers_for_more_forwards():
@@ -114,9 +114,9 @@ def test_backward_always_all_gives_identical_numbers_for_more_forwards():
 
 
 def test_backward_rollout_is_the_whole_trajectory():
-    scene, student = a_scene(), Recorder()
-    trajectory = drive(Backward().rollout(scene), student)
-    states, predictions = by_hand(scene)
+    step, student = a_scene(), Recorder()
+    trajectory = drive(Backward().rollout(step), student)
+    states, predictions = by_hand(step)
     np.testing.assert_allclose(trajectory.x_sigma.numpy(), states, atol=1e-5)
     np.testing.assert_allclose(trajectory.x0.numpy(), predictions, atol=1e-5)
     assert not any(forward.grad for forward in student.asked)
@@ -124,22 +124,22 @@ def test_backward_rollout_is_the_whole_trajectory():
 
 
 def test_backward_with_a_trajectory_gives_what_it_gives_without():
-    scene = a_scene()
-    shared = evolve(scene, trajectory=drive(Backward().rollout(scene), Recorder()))
+    step = a_scene()
+    shared = evolve(step, trajectory=drive(Backward().rollout(step), Recorder()))
     student = Recorder()
-    alone, picked = drive(Backward().simulate(scene), Recorder()), drive(Backward().simulate(shared), student)
+    alone, picked = drive(Backward().simulate(step), Recorder()), drive(Backward().simulate(shared), student)
     assert torch.equal(alone.x_sigma, picked.x_sigma)
     assert torch.equal(alone.x0, picked.x0)
     assert [forward.grad for forward in student.asked] == [True]
 
 
 def test_backward_asks_nothing_in_the_critics_phase_with_a_trajectory():
-    scene = a_scene(phase="critic")
-    shared = evolve(scene, trajectory=drive(Backward().rollout(scene), Recorder()))
+    step = a_scene(phase="critic")
+    shared = evolve(step, trajectory=drive(Backward().rollout(step), Recorder()))
     student = Recorder()
     picked = drive(Backward().simulate(shared), student)
     assert student.asked == []
-    alone = drive(Backward().simulate(scene), student)
+    alone = drive(Backward().simulate(step), student)
     assert not any(forward.grad for forward in student.asked)
     assert torch.equal(picked.x0, alone.x0)
     assert torch.equal(picked.x_sigma, alone.x_sigma)
@@ -148,9 +148,9 @@ def test_backward_asks_nothing_in_the_critics_phase_with_a_trajectory():
 
 def test_backward_stops_are_uniform_over_the_schedule():
     rows, student = 8000, Recorder()
-    scene = example_scene([Row("general")] * rows, torch.zeros(rows, 1, 1, 1), draws=Draws(1))
-    simulated = drive(Backward().simulate(scene), student)
-    for level in scene.schedule.sigmas:
+    step = example_step([Row("general")] * rows, torch.zeros(rows, 1, 1, 1), rng=StepRng(1))
+    simulated = drive(Backward().simulate(step), student)
+    for level in step.schedule.sigmas:
         share = (simulated.sigma - level).abs().lt(1e-6).float().mean().item()
         assert abs(share - 1 / 8) < 4 * sqrt(1 / 8 * 7 / 8 / rows)
     mean_forwards = sum(forward.x_sigma.shape[0] for forward in student.asked[:-1]) / rows
@@ -158,8 +158,8 @@ def test_backward_stops_are_uniform_over_the_schedule():
 
 
 def test_backward_keeps_the_latents_type():
-    scene = example_scene([Row("general")] * 3, torch.zeros(3, 1, 2, 2, dtype=torch.bfloat16))
-    assert drive(Backward().simulate(scene), lambda f: 0.5 * f.x_sigma).x0.dtype == torch.bfloat16
+    step = example_step([Row("general")] * 3, torch.zeros(3, 1, 2, 2, dtype=torch.bfloat16))
+    assert drive(Backward().simulate(step), lambda f: 0.5 * f.x_sigma).x0.dtype == torch.bfloat16
 
 
 def test_backward_stop_is_one_of_two():

@@ -9,8 +9,8 @@ from clora_dmd import clora_losses
 from clora_dmd.critic import CriticFlowMatching
 from clora_dmd.dmd import Dmd
 
-from clora.api import Draws, Forward, LossTerm, Row, Scene, Simulated, UsesCritic, UsesSimulation
-from clora.testing import drive, example_scene
+from clora.api import Forward, LossTerm, Row, Simulated, StepContext, StepRng, UsesCritic, UsesSimulation
+from clora.testing import drive, example_step
 
 ROWS = [Row("general"), Row("effect", "ink"), Row("effect", "wool")]
 SHAPE = (3, 2, 4, 4)
@@ -18,13 +18,13 @@ SHAPE = (3, 2, 4, 4)
 SLOPE = {"critic": 0.2, "teacher": 0.5, "teacher_unconditional": 0.4}
 
 
-def a_scene(**more) -> Scene:
-    return example_scene(ROWS, torch.zeros(SHAPE), draws=Draws(9), **more)
+def a_scene(**more) -> StepContext:
+    return example_step(ROWS, torch.zeros(SHAPE), rng=StepRng(9), **more)
 
 
-def an_x0(scene: Scene, scale: float = 1.0) -> torch.Tensor:
+def an_x0(step: StepContext, scale: float = 1.0) -> torch.Tensor:
     x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)) * scale
-    return x[: len(scene.rows)].requires_grad_()
+    return x[: len(step.rows)].requires_grad_()
 
 
 def simulated_with(x0: torch.Tensor, rows: tuple[int, ...] = (0, 1, 2)) -> dict[str, Simulated]:
@@ -46,9 +46,11 @@ class Roles:
         return self.asked[0].sigma.double().numpy().reshape(-1, 1, 1, 1)
 
 
-def by_hand(loss: Dmd, scene: Scene, x: np.ndarray, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def by_hand(
+    loss: Dmd, step: StepContext, x: np.ndarray, sigma: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """f, r and g in float64 from the equations alone."""
-    eps = scene.draws.normal("noise", torch.zeros(x.shape)).double().numpy()
+    eps = step.rng.normal("noise", torch.zeros(x.shape)).double().numpy()
     row = 0.1 * np.arange(len(x)).reshape(-1, 1, 1, 1)
     x_sigma = (1 - sigma) * x + sigma * eps
     f = x_sigma - sigma * (0.2 * x_sigma + 1 + row)
@@ -59,9 +61,9 @@ def by_hand(loss: Dmd, scene: Scene, x: np.ndarray, sigma: np.ndarray) -> tuple[
     return f, r, (f - r) / denominator
 
 
-def run(loss: Dmd, scene: Scene, x0: torch.Tensor) -> tuple[LossTerm, Roles]:
+def run(loss: Dmd, step: StepContext, x0: torch.Tensor) -> tuple[LossTerm, Roles]:
     roles = Roles()
-    return drive(loss(scene), roles, simulated_with(x0)), roles
+    return drive(loss(step), roles, simulated_with(x0)), roles
 
 
 def test_dmd_registers_its_losses():
@@ -76,11 +78,11 @@ def test_dmd_registers_its_losses():
 @pytest.mark.parametrize("guidance_scale", [1.0, 5.0, 0.0])
 @pytest.mark.parametrize("normalise", [True, False])
 def test_dmd_loss_gradient_and_logs_are_those_of_the_equations(guidance_scale, normalise):
-    loss, scene = Dmd("backward", guidance_scale=guidance_scale, normalise=normalise), a_scene()
-    x0 = an_x0(scene)
-    term, roles = run(loss, scene, x0)
+    loss, step = Dmd("backward", guidance_scale=guidance_scale, normalise=normalise), a_scene()
+    x0 = an_x0(step)
+    term, roles = run(loss, step, x0)
     term.loss.backward()
-    f, r, g = by_hand(loss, scene, x0.detach().double().numpy(), roles.sigma())
+    f, r, g = by_hand(loss, step, x0.detach().double().numpy(), roles.sigma())
 
     assert term.loss.item() == pytest.approx(0.5 * np.mean(g**2), rel=1e-4)
     assert x0.grad is not None
@@ -122,9 +124,9 @@ def test_dmd_without_guidance_asks_no_unconditional_teacher():
 
 def test_dmd_reads_its_own_rows_of_a_wider_simulation():
     whole = a_scene()
-    scene = whole.select(("effect",))
+    step = whole.select(("effect",))
     x0 = an_x0(whole)
-    term, roles = run(Dmd("backward", streams=("effect",)), scene, x0)
+    term, roles = run(Dmd("backward", streams=("effect",)), step, x0)
     term.loss.backward()
     assert roles.asked[1].adapters == ("ink", "wool")
     assert x0.grad is not None
@@ -133,12 +135,10 @@ def test_dmd_reads_its_own_rows_of_a_wider_simulation():
 
 
 def test_dmd_noise_is_standard_normal_around_x0():
-    scene = example_scene([Row("general")] * 500, torch.zeros(500, 2, 4, 4), draws=Draws(0))
+    step = example_step([Row("general")] * 500, torch.zeros(500, 2, 4, 4), rng=StepRng(0))
     x0 = torch.full((500, 2, 4, 4), 3.0)
     asked: list[Forward] = []
-    drive(
-        Dmd("s")(scene), lambda f: asked.append(f) or f.x_sigma, {"s": Simulated(scene.rows, x0, torch.ones(500), x0)}
-    )
+    drive(Dmd("s")(step), lambda f: asked.append(f) or f.x_sigma, {"s": Simulated(step.rows, x0, torch.ones(500), x0)})
     sigma = asked[0].sigma.reshape(-1, 1, 1, 1)
     eps = (asked[0].x_sigma - (1 - sigma) * x0) / sigma
     assert abs(eps.mean().item()) < 4 / np.sqrt(eps.numel())
@@ -146,8 +146,8 @@ def test_dmd_noise_is_standard_normal_around_x0():
 
 
 def levels(loss: Dmd, shift: float = 3.0) -> np.ndarray:
-    scene = example_scene([Row("general")] * 50_000, torch.zeros(50_000, 1, 1, 1), draws=Draws(0), shift=shift)
-    return loss.sigmas(scene).double().numpy()
+    step = example_step([Row("general")] * 50_000, torch.zeros(50_000, 1, 1, 1), rng=StepRng(0), shift=shift)
+    return loss.sigmas(step).double().numpy()
 
 
 @pytest.mark.parametrize("tau_min", [0.0, 500.0, 900.0])
@@ -198,7 +198,7 @@ def test_dmd_numbers_that_are_not_finite_become_zero_and_are_counted():
     assert broken == 2
     torch.testing.assert_close(g, torch.tensor([[[[0.0, 0], [1, 1]]], [[[1, 1], [1, 1]]]]))
 
-    scene, x0 = a_scene(), an_x0(a_scene())
+    step, x0 = a_scene(), an_x0(a_scene())
 
     def velocity(forward: Forward) -> torch.Tensor:
         out = 0.5 * forward.x_sigma
@@ -207,7 +207,7 @@ def test_dmd_numbers_that_are_not_finite_become_zero_and_are_counted():
             out[2] = float("nan")
         return out
 
-    term = drive(loss(scene), velocity, simulated_with(x0))
+    term = drive(loss(step), velocity, simulated_with(x0))
     term.loss.backward()
     assert term.logs["not_finite"] == 32
     assert torch.isfinite(term.loss)
@@ -237,9 +237,9 @@ def test_dmd_gradient_is_exact_however_large_x_is():
 
 
 def test_dmd_computes_in_float32_for_half_precision_latents():
-    scene = example_scene(ROWS, torch.zeros(SHAPE, dtype=torch.bfloat16), draws=Draws(9))
-    x0 = an_x0(scene).detach().bfloat16().requires_grad_()
-    term = drive(Dmd("backward")(scene), lambda f: SLOPE[f.role] * f.x_sigma, simulated_with(x0))
+    step = example_step(ROWS, torch.zeros(SHAPE, dtype=torch.bfloat16), rng=StepRng(9))
+    x0 = an_x0(step).detach().bfloat16().requires_grad_()
+    term = drive(Dmd("backward")(step), lambda f: SLOPE[f.role] * f.x_sigma, simulated_with(x0))
     term.loss.backward()
     assert term.loss.dtype == torch.float32
     assert x0.grad is not None
@@ -272,16 +272,16 @@ def test_dmd_losses_refuse_the_other_phase():
 
 
 def test_critic_loss_and_gradient_are_those_of_the_equation():
-    scene, roles = a_scene(phase="critic"), Roles()
-    x0 = an_x0(scene)
-    term = drive(CriticFlowMatching("backward")(scene), roles, simulated_with(x0))
+    step, roles = a_scene(phase="critic"), Roles()
+    x0 = an_x0(step)
+    term = drive(CriticFlowMatching("backward")(step), roles, simulated_with(x0))
     term.loss.backward()
     (forward,) = roles.asked
     assert forward.role == "critic"
     assert forward.grad
     assert forward.adapters == ("critic",) * 3
     x, sigma = x0.detach().double().numpy(), roles.sigma()
-    eps = scene.draws.normal("noise", x0).double().numpy()
+    eps = step.rng.normal("noise", x0).double().numpy()
     x_sigma = (1 - sigma) * x + sigma * eps
     error = 0.2 * x_sigma + 1 + 0.1 * np.arange(3).reshape(-1, 1, 1, 1) - (eps - x)
     assert term.loss.item() == pytest.approx(np.mean(error**2), rel=1e-5)
@@ -293,13 +293,13 @@ def test_critic_loss_and_gradient_are_those_of_the_equation():
 
 def test_critic_level_is_the_shifted_uniform():
     rows = 40_000
-    scene = example_scene([Row("general")] * rows, torch.zeros(rows, 1, 1, 1), phase="critic")
+    step = example_step([Row("general")] * rows, torch.zeros(rows, 1, 1, 1), phase="critic")
     asked: list[Forward] = []
     x = torch.zeros(rows, 1, 1, 1)
     drive(
-        CriticFlowMatching("s")(scene),
+        CriticFlowMatching("s")(step),
         lambda f: asked.append(f) or f.x_sigma,
-        {"s": Simulated(scene.rows, x, torch.ones(rows), x)},
+        {"s": Simulated(step.rows, x, torch.ones(rows), x)},
     )
     u = asked[0].sigma.double() / (3 - 2 * asked[0].sigma.double())
     for q in (0.1, 0.5, 0.9):

@@ -8,8 +8,8 @@ import torch
 from clora_dmd.dmd import Dmd
 from clora_dmd.monitors import BANDS, Judged, by_level, contrast, logs, spread
 
-from clora.api import Draws, Row, Simulated
-from clora.testing import drive, example_scene
+from clora.api import Row, Simulated, StepRng
+from clora.testing import drive, example_step
 
 SHAPE = (6, 2, 4, 4)
 LEVELS = [0.05, 0.2, 0.4, 0.5, 0.95, 1.0]  # two of each third
@@ -69,12 +69,12 @@ def test_a_third_without_rows_and_numbers_that_are_not_finite_are_left_out():
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_a_loss_logs_by_the_place_on_the_schedule_whatever_the_shift(shift):
     rows = 3000
-    scene = example_scene([Row("general")] * rows, torch.zeros(rows, 1, 2, 2), draws=Draws(1), shift=shift)
-    x0 = scene.draws.normal("x0", scene.targets)
-    simulated = {"backward": Simulated(scene.rows, x0, torch.ones(rows), x0)}
+    step = example_step([Row("general")] * rows, torch.zeros(rows, 1, 2, 2), rng=StepRng(1), shift=shift)
+    x0 = step.rng.normal("x0", step.targets)
+    simulated = {"backward": Simulated(step.rows, x0, torch.ones(rows), x0)}
     loss = Dmd("backward", guidance_scale=1.0, tau_min=500)
-    term = drive(loss(scene), lambda f: (0.4 if f.role == "critic" else 0.5) * f.x_sigma, simulated)
-    u = loss.sigmas(scene)
+    term = drive(loss(step), lambda f: (0.4 if f.role == "critic" else 0.5) * f.x_sigma, simulated)
+    u = loss.sigmas(step)
     u = u / (shift - (shift - 1) * u)
     share = {band: float((u * 3).long().clamp(max=2).eq(i).float().mean()) for i, band in enumerate(BANDS)}
     assert share["low"] == pytest.approx((1 / 3 - 0.25) / 0.75, abs=0.02)  # tau 500 is the place 0.25

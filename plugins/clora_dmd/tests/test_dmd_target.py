@@ -10,15 +10,15 @@ import pytest
 import torch
 from clora_dmd.target import Target
 
-from clora.api import Draws, Forward, Row, Schedule
-from clora.testing import drive, example_scene
+from clora.api import Forward, Row, Schedule, StepRng
+from clora.testing import drive, example_step
 
 EIGHT, FOUR = Schedule.shifted(8, 3.0), Schedule.shifted(4, 3.0)
 
 
 def test_target_is_the_students_x0_from_the_noised_target():
     targets = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
-    scene = example_scene([Row("effect", "ink")] * 4, targets, draws=Draws(2))
+    step = example_step([Row("effect", "ink")] * 4, targets, rng=StepRng(2))
     a = torch.tensor(0.4, requires_grad=True)
     asked: list[Forward] = []
 
@@ -26,12 +26,12 @@ def test_target_is_the_students_x0_from_the_noised_target():
         asked.append(forward)
         return a * forward.x_sigma + forward.conditions.text[..., None]
 
-    simulated = drive(Target().simulate(scene), velocity)
+    simulated = drive(Target().simulate(step), velocity)
     (forward,) = asked
     assert forward.role == "student"
     assert forward.grad
     sigma = simulated.sigma.double().numpy().reshape(-1, 1, 1, 1)
-    eps = scene.draws.normal("noise", targets).double().numpy()
+    eps = step.rng.normal("noise", targets).double().numpy()
     y_sigma = (1 - sigma) * targets.double().numpy() + sigma * eps
     words = (1 + 0.1 * np.arange(4)).reshape(-1, 1, 1, 1)
     np.testing.assert_allclose(simulated.x_sigma.numpy(), y_sigma, atol=1e-6)
@@ -81,11 +81,9 @@ def test_the_readme_tells_the_levels_at_eight_and_four_steps():
 @pytest.mark.parametrize("shift", [3.0, 1.0])
 def test_the_last_steps_are_drawn_from_without_a_bound(shift):
     rows = 400
-    scene = example_scene(
-        [Row("effect", "ink")] * rows, torch.zeros(rows, 1, 1, 1), draws=Draws(4), steps=4, shift=shift
-    )
-    sigma = drive(Target(tau_max=None, last_steps=3).simulate(scene), lambda f: f.x_sigma).sigma
-    assert sorted(set(sigma.tolist()), reverse=True) == pytest.approx(scene.schedule.sigmas[-3:])
+    step = example_step([Row("effect", "ink")] * rows, torch.zeros(rows, 1, 1, 1), rng=StepRng(4), steps=4, shift=shift)
+    sigma = drive(Target(tau_max=None, last_steps=3).simulate(step), lambda f: f.x_sigma).sigma
+    assert sorted(set(sigma.tolist()), reverse=True) == pytest.approx(step.schedule.sigmas[-3:])
 
 
 def test_target_bound_is_exact_for_computed_levels():
@@ -110,8 +108,8 @@ def test_target_says_what_a_bound_is_at_another_shift():
 
 def test_target_draws_its_levels_uniformly():
     rows = 6000
-    scene = example_scene([Row("effect", "ink")] * rows, torch.zeros(rows, 1, 1, 1), draws=Draws(4))
-    sigma = drive(Target().simulate(scene), lambda f: f.x_sigma).sigma
+    step = example_step([Row("effect", "ink")] * rows, torch.zeros(rows, 1, 1, 1), rng=StepRng(4))
+    sigma = drive(Target().simulate(step), lambda f: f.x_sigma).sigma
     for level in (0.642857, 0.5, 0.3):
         share = (sigma - level).abs().lt(1e-4).float().mean().item()
         assert abs(share - 1 / 3) < 4 * sqrt(2 / 9 / rows)
@@ -127,9 +125,9 @@ def test_target_says_which_levels_there_are_when_none_is_left():
 
 
 def test_target_records_no_gradient_in_the_critics_phase():
-    scene = example_scene([Row("effect", "ink")], torch.zeros(1, 1, 1, 1), phase="critic")
+    step = example_step([Row("effect", "ink")], torch.zeros(1, 1, 1, 1), phase="critic")
     a = torch.tensor(1.0, requires_grad=True)
-    assert not drive(Target().simulate(scene), lambda f: a * f.x_sigma).x0.requires_grad
+    assert not drive(Target().simulate(step), lambda f: a * f.x_sigma).x0.requires_grad
 
 
 @pytest.mark.parametrize("wrong", [{"tau_max": 0}, {"tau_max": 1001}, {"last_steps": 0}])

@@ -10,7 +10,7 @@ from clora_emoji.words import MAX_TOKENS
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
-from clora.api import Conditions, Draws
+from clora.api import Conditions, StepRng
 
 
 def test_every_artist_has_drawn_every_subject():
@@ -110,7 +110,7 @@ def test_the_footprint_is_what_a_forward_keeps(rank: int) -> None:
     assert footprint.weights == pytest.approx(weights, rel=0.02)  # the file has a header
 
     adapted = AdaptedNetwork(loaded.network, backbone.targets())
-    student = adapted.add("student", Adapter.fresh(backbone.shapes(), rank, rank, Draws(0)))
+    student = adapted.add("student", Adapter.fresh(backbone.shapes(), rank, rank, StepRng(0)))
     images = torch.zeros(3, 3, 32, 32)
     words = loaded.encode_prompts([" ".join(["word"] * (MAX_TOKENS - 1))] * 3, images)
     assert words.text.shape[1] == MAX_TOKENS

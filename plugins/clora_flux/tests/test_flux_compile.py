@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
-from clora.api import Conditions, Draws, NetworkMemory
+from clora.api import Conditions, NetworkMemory, StepRng
 
 
 def gradients(component: FluxKontext, *mixes: tuple[str | None, ...]) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
@@ -19,14 +19,14 @@ def gradients(component: FluxKontext, *mixes: tuple[str | None, ...]) -> list[tu
     shapes = {name: component.shapes()[name] for name in component.targets()}
     adapted = AdaptedNetwork(loaded.network, tuple(shapes))
     for name, rank in (("student", 3), ("teacher", 2)):
-        made = Adapter.fresh(shapes, rank, rank, Draws(0).named(name), trainable=name == "student")
-        made.flat.copy_(0.1 * Draws(1).normal(name, made.flat))
+        made = Adapter.fresh(shapes, rank, rank, StepRng(0).named(name), trainable=name == "student")
+        made.flat.copy_(0.1 * StepRng(1).normal(name, made.flat))
         adapted.add(name, made)
     student, results = adapted.adapters["student"], []
     for rows in mixes:
-        count, draws, before = len(rows), Draws(2), counters["stats"]["unique_graphs"]
-        x, source = (draws.normal(name, torch.empty(count, 16, 2 * count, 6)) for name in ("x", "source"))
-        text, pooled = draws.normal("text", torch.empty(count, 5 + count, 32)), torch.zeros(count, 32)
+        count, rng, before = len(rows), StepRng(2), counters["stats"]["unique_graphs"]
+        x, source = (rng.normal(name, torch.empty(count, 16, 2 * count, 6)) for name in ("x", "source"))
+        text, pooled = rng.normal("text", torch.empty(count, 5 + count, 32)), torch.zeros(count, 32)
         held = Conditions(text, torch.ones(text.shape[:2], dtype=torch.bool), source, pooled)
         student.zero_grad()
         with adapted.rows(rows):
@@ -39,7 +39,9 @@ def gradients(component: FluxKontext, *mixes: tuple[str | None, ...]) -> list[tu
 
 
 def test_one_pass_compiles_what_all_others_need(component: FluxKontext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clora.memory.compiling.BACKEND", "eager")  # traced and cut into pieces, but not generated
+    monkeypatch.setattr(
+        "clora.toolkit.memory.compiling.BACKEND", "eager"
+    )  # traced and cut into pieces, but not generated
     mixes = (("student", None, "teacher"), ("teacher", "student"), ("student", "student", None, "teacher"))
     how = NetworkMemory("fp32", compile=True, gradient_checkpointing=True)
     compiled = gradients(evolve(component, memory=how), *mixes)

@@ -10,8 +10,8 @@ from clora_flux.backbone import FluxKontext
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
-from clora.api import Conditions, Draws, NetworkMemory
-from clora.memory.measure import LiveBytes
+from clora.api import Conditions, NetworkMemory, StepRng
+from clora.toolkit.memory.measure import LiveBytes
 
 SIDE, RANK = 256, 4
 
@@ -25,7 +25,7 @@ def test_a_row_takes_what_was_predicted(tiny_flux: Path, checkpointing: bool) ->
     assert predicted.weights == sum(p.numel() * 4 for p in loaded.network.parameters())
     shapes = {name: backbone.shapes()[name] for name in backbone.targets()}
     adapted = AdaptedNetwork(loaded.network, backbone.targets())
-    adapted.add("student", Adapter.fresh(shapes, RANK, RANK, Draws(0)))
+    adapted.add("student", Adapter.fresh(shapes, RANK, RANK, StepRng(0)))
     config = loaded.network.config
     side = 2 * SIDE // backbone.multiple()
     latents = torch.zeros(1, config["in_channels"] // 4, side, side)

@@ -11,9 +11,9 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from clora.lora_files.check import check_lora
-from clora.lora_files.reader import LoraDelta, read_lora
-from clora.lora_files.writer import write_lora
+from clora.lora_io.check import check_lora
+from clora.lora_io.reader import LoraDelta, read_lora
+from clora.lora_io.writer import write_lora
 
 #: what diffusers' own training script for Kontext trains unless told otherwise
 TRAINED = (

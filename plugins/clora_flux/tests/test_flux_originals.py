@@ -12,10 +12,10 @@ from clora_flux import linears
 from diffusers.loaders import lora_conversion_utils
 from safetensors.torch import save_file
 
-from clora.lora_files.check import check_lora, coverage, numbers_held
-from clora.lora_files.linears import Linears, sizes_of
-from clora.lora_files.reader import read_lora
-from clora.lora_files.survey import survey
+from clora.lora_io.check import check_lora, coverage, numbers_held
+from clora.lora_io.linears import Linears, sizes_of
+from clora.lora_io.reader import read_lora
+from clora.lora_io.survey import survey
 
 Tensors = dict[str, torch.Tensor]
 

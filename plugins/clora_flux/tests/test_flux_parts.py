@@ -16,7 +16,7 @@ from clora_flux.loaded import LoadedFlux
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
-from clora.api import Conditions, Draws, KnowsSchedule, LoadsInParts, NetworkMemory, Tokenizes
+from clora.api import Conditions, KnowsSchedule, LoadsInParts, NetworkMemory, StepRng, Tokenizes
 
 Photo = Callable[[int, int], tuple[Any, torch.Tensor]]
 Condition = Callable[[Sequence[str], torch.Tensor], Conditions]
@@ -25,8 +25,8 @@ CPU = torch.device("cpu")
 
 def _random_adapter(component: FluxKontext, names: Sequence[str], rank: int, seed: int) -> Adapter:
     shapes = {name: component.shapes()[name] for name in names}
-    adapter = Adapter.fresh(shapes, rank, rank, Draws(seed), trainable=False)
-    adapter.flat.copy_(0.1 * torch.randn(adapter.flat.shape, generator=Draws(seed).torch("both factors")))
+    adapter = Adapter.fresh(shapes, rank, rank, StepRng(seed), trainable=False)
+    adapter.flat.copy_(0.1 * torch.randn(adapter.flat.shape, generator=StepRng(seed).torch("both factors")))
     return adapter
 
 
@@ -96,8 +96,8 @@ def test_checkpointing_gives_the_same_gradients(component: FluxKontext, weights:
     for checkpointing in (False, True):
         loaded = evolve(component, memory=NetworkMemory(weights, gradient_checkpointing=checkpointing)).load(CPU)
         adapted = AdaptedNetwork(loaded.network, tuple(component.shapes()))
-        student = Adapter.fresh(component.shapes(), 3, 3, Draws(1))
-        student.flat.copy_(0.1 * torch.randn(student.flat.shape, generator=Draws(1).torch("both factors")))
+        student = Adapter.fresh(component.shapes(), 3, 3, StepRng(1))
+        student.flat.copy_(0.1 * torch.randn(student.flat.shape, generator=StepRng(1).torch("both factors")))
         adapted.add("student", student)
         adapted.add("teacher", _random_adapter(component, component.targets(), 2, 2))
         words, source = loaded.encode_prompts(["a", "b", "c"], pictures), loaded.encode_images(pictures)

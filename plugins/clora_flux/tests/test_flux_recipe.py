@@ -22,10 +22,10 @@ from diffusers.schedulers import scheduling_flow_match_euler_discrete as schedul
 from PIL import Image
 from safetensors import safe_open
 
-from clora.api import Draws
+from clora.api import StepRng
 from clora.cli import main
-from clora.lora_files.reader import LoraDelta, read_lora
-from clora.lora_files.writer import write_lora
+from clora.lora_io.reader import LoraDelta, read_lora
+from clora.lora_io.writer import write_lora
 
 ROOT = Path(__file__).parents[3]
 
@@ -141,8 +141,8 @@ def _cards_picture(export: Path, source: Image.Image) -> Image.Image:
     """What the Python of README.md makes of a picture, in float32, with the noise of `clora sample --seed 7`."""
     (python,) = re.findall(r"```python\n(.*?)```", (export / "README.md").read_text(), re.DOTALL)
     source.save(export / "source.png")
-    draws, like = Draws(7).named("sample").named("0"), torch.empty(1, 16, 4, 6)
-    fresh = iter([*(pack(draws.normal(f"noise/{i}", like)) for i in range(1, 4)), torch.zeros(1)])
+    rng, like = StepRng(7).named("sample").named("0"), torch.empty(1, 16, 4, 6)
+    fresh = iter([*(pack(rng.normal(f"noise/{i}", like)) for i in range(1, 4)), torch.zeros(1)])
     real = FluxKontextPipeline.from_pretrained
 
     def precise(name: str, **_: Any) -> Any:
@@ -150,7 +150,7 @@ def _cards_picture(export: Path, source: Image.Image) -> Image.Image:
 
     with (
         patch.object(FluxKontextPipeline, "from_pretrained", precise),
-        patch.object(pipeline_flux_kontext, "randn_tensor", side_effect=lambda *a, **k: draws.normal("noise/0", like)),
+        patch.object(pipeline_flux_kontext, "randn_tensor", side_effect=lambda *a, **k: rng.normal("noise/0", like)),
         patch.object(scheduling, "randn_tensor", side_effect=lambda *a, **k: next(fresh)),
     ):
         exec(compile(python, "README.md", "exec"), {})
@@ -164,7 +164,7 @@ def _prompt(lora: Path, effect: str) -> str:
 
 def _stock_picture(stock: FluxKontextPipeline, asked: dict[str, Any]) -> Image.Image:
     """The stock pipeline's picture with the noise that `clora sample --seed 7` draws."""
-    draws, like = Draws(7).named("sample").named("0"), torch.empty(1, 16, 4, 6)
-    fresh = iter([*(pack(draws.normal(f"noise/{i}", like)) for i in range(1, 4)), torch.zeros(1)])
+    rng, like = StepRng(7).named("sample").named("0"), torch.empty(1, 16, 4, 6)
+    fresh = iter([*(pack(rng.normal(f"noise/{i}", like)) for i in range(1, 4)), torch.zeros(1)])
     with patch.object(scheduling, "randn_tensor", side_effect=lambda *args, **kwargs: next(fresh)):
-        return stock(latents=pack(draws.normal("noise/0", like)), **asked).images[0]
+        return stock(latents=pack(rng.normal("noise/0", like)), **asked).images[0]

@@ -14,12 +14,12 @@ from clora_flux.tokens import pack, unpack
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline
 from diffusers.schedulers import scheduling_flow_match_euler_discrete as scheduling
 
-from clora.api import Conditions, Draws, Schedule
-from clora.sampling import euler, few_step
+from clora.api import Conditions, Schedule, StepRng
+from clora.diffusion.sampling import euler, few_step
 
 Photo = Callable[[int, int], tuple[Any, torch.Tensor]]
 Condition = Callable[[Sequence[str], torch.Tensor], Conditions]
-DRAWS = Draws(5)
+DRAWS = StepRng(5)
 
 
 def _velocity(loaded: LoadedFlux, conditions: Conditions, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:

@@ -9,14 +9,14 @@ import pytest
 from clora_pdsr import clora_routers
 from clora_pdsr.router import Pdsr
 
-from clora.api import Draws, Route
+from clora.api import Route, StepRng
 
 EFFECTS = ("ash", "glow", "ink", "wool")
-DRAWS = Draws(seed=7)
+DRAWS = StepRng(seed=7)
 
 
-def routes(router: Pdsr, steps: int, rows: int = 4, draws: Draws = DRAWS) -> list[Route]:
-    return [router.route(draws.at(step), rows, EFFECTS) for step in range(steps)]
+def routes(router: Pdsr, steps: int, rows: int = 4, rng: StepRng = DRAWS) -> list[Route]:
+    return [router.route(rng.at(step), rows, EFFECTS) for step in range(steps)]
 
 
 def test_pdsr_registers_itself():
@@ -60,8 +60,8 @@ def test_pdsr_holds_a_draw_for_hold_steps():
 def test_pdsr_route_is_pure_and_differs_between_ranks_and_seeds():
     router = Pdsr()
     assert routes(router, 30) == list(reversed([router.route(DRAWS.at(s), 4, EFFECTS) for s in reversed(range(30))]))
-    assert routes(router, 30) != routes(router, 30, draws=Draws(seed=7, rank=1))
-    assert routes(router, 30) != routes(router, 30, draws=Draws(seed=8))
+    assert routes(router, 30) != routes(router, 30, rng=StepRng(seed=7, rank=1))
+    assert routes(router, 30) != routes(router, 30, rng=StepRng(seed=8))
 
 
 def test_pdsr_route_is_ordered_general_rows_first():

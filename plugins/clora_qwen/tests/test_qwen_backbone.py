@@ -18,7 +18,7 @@ from torch import nn
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
-from clora.api import CloraError, Conditions, Draws, GeneralItem, NetworkMemory
+from clora.api import CloraError, Conditions, GeneralItem, NetworkMemory, StepRng
 
 FP32 = NetworkMemory(weights="fp32")
 CPU = torch.device("cpu")
@@ -235,7 +235,7 @@ def test_every_row_has_its_own_adapter_and_the_base_stays(backbone: QwenImageEdi
     adapted = AdaptedNetwork(loaded.network, tuple(backbone.shapes()))
     names: list[str | None] = ["one", None, "two"]
     for name in ("one", "two"):
-        made = Adapter.fresh(backbone.shapes(), 3, 6.0, Draws(1).named(name), trainable=False)
+        made = Adapter.fresh(backbone.shapes(), 3, 6.0, StepRng(1).named(name), trainable=False)
         made.flat.normal_(0, 0.1, generator=torch.Generator().manual_seed(len(name)))
         adapted.add(name, made)
     held = conditions(plain, ["a", "rather longer", "b"])
@@ -259,7 +259,7 @@ def test_gradients_do_not_depend_on_how_the_memory_is_saved(backbone: QwenImageE
         loaded = evolve(backbone, memory=how).load(CPU)
         adapted = AdaptedNetwork(loaded.network, backbone.targets())
         shapes = {name: backbone.shapes()[name] for name in backbone.targets()}
-        student = adapted.add("student", Adapter.fresh(shapes, 2, 2.0, Draws(0)))
+        student = adapted.add("student", Adapter.fresh(shapes, 2, 2.0, StepRng(0)))
         student.flat.add_(0.05 * torch.randn(student.flat.shape, generator=torch.Generator().manual_seed(0)))
         held = conditions(loaded, ["blue", "rather longer"])
         with adapted.rows(["student", None]):

@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
-from clora.api import Conditions, Draws, NetworkMemory
+from clora.api import Conditions, NetworkMemory, StepRng
 
 
 class Trained:
@@ -24,18 +24,18 @@ class Trained:
         shapes = {name: backbone.shapes()[name] for name in backbone.targets()}
         self.adapted = AdaptedNetwork(self.loaded.network, tuple(shapes))
         for name, rank in (("student", 3), ("teacher", 2)):
-            made = Adapter.fresh(shapes, rank, rank, Draws(0).named(name), trainable=name == "student")
-            made.flat.copy_(0.05 * Draws(1).normal(name, made.flat))
+            made = Adapter.fresh(shapes, rank, rank, StepRng(0).named(name), trainable=name == "student")
+            made.flat.copy_(0.05 * StepRng(1).normal(name, made.flat))
             self.adapted.add(name, made)
         self.student = self.adapted.adapters["student"]
 
     def velocity(self, rows: tuple[str | None, ...], side: int, words: int) -> torch.Tensor:
         """The velocity of rows of noise beside their sources, side x side latents, the last row's last word masked."""
-        draws, count = Draws(2), len(rows)
-        x, source = (draws.normal(name, torch.empty(count, 16, side, side)) for name in ("x", "source"))
+        rng, count = StepRng(2), len(rows)
+        x, source = (rng.normal(name, torch.empty(count, 16, side, side)) for name in ("x", "source"))
         mask = torch.ones(count, words, dtype=torch.bool)
         mask[-1, -1] = False
-        held = Conditions(draws.normal("text", torch.empty(count, words, 32)), mask, source)
+        held = Conditions(rng.normal("text", torch.empty(count, words, 32)), mask, source)
         with self.adapted.rows(rows):
             return self.loaded.velocity(x, torch.linspace(0.2, 0.9, count), held)
 
@@ -51,7 +51,9 @@ class Trained:
 def test_one_cycle_compiles_what_all_others_need(
     tiny_qwen: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clora.memory.compiling.BACKEND", "eager")  # traced and cut into pieces, but not generated
+    monkeypatch.setattr(
+        "clora.toolkit.memory.compiling.BACKEND", "eager"
+    )  # traced and cut into pieces, but not generated
     backbone = QwenImageEdit(str(tiny_qwen("2511")), memory=NetworkMemory("fp32"))
     plain = Trained(backbone)
 

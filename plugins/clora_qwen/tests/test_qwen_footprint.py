@@ -12,8 +12,8 @@ from clora_qwen.footprint import text_tokens
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
-from clora.api import Conditions, Draws, NetworkMemory
-from clora.memory.measure import LiveBytes
+from clora.api import Conditions, NetworkMemory, StepRng
+from clora.toolkit.memory.measure import LiveBytes
 
 SIDE, RANK = 320, 4
 
@@ -28,7 +28,7 @@ def test_a_row_takes_what_was_predicted(tiny_qwen: Callable[[str], Path], editio
     assert predicted.weights == sum(p.numel() * 4 for p in loaded.network.parameters())
     shapes = {name: backbone.shapes()[name] for name in backbone.targets()}
     adapted = AdaptedNetwork(loaded.network, backbone.targets())
-    adapted.add("student", Adapter.fresh(shapes, RANK, RANK, Draws(0)))
+    adapted.add("student", Adapter.fresh(shapes, RANK, RANK, StepRng(0)))
     latents, words = torch.zeros(1, 16, SIDE // 8, SIDE // 8), text_tokens(backbone, (SIDE, SIDE))
     conditions = Conditions(torch.zeros(1, words, 32), torch.ones(1, words, dtype=torch.bool), latents)
     sigma = torch.full((1,), 0.5)

@@ -10,8 +10,7 @@ from types import SimpleNamespace
 import hostile_models as hostile
 import pytest
 import torch
-from clora_qwen.backbone import QwenImageEdit
-from clora_qwen.backbone import _tokenizer as tokenizer_of
+from clora_qwen.backbone import QwenImageEdit, _tokenizer as tokenizer_of
 from clora_qwen.processor import check_tokens
 
 from clora.api import CloraError, NetworkMemory

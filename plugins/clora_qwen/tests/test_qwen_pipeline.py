@@ -18,8 +18,8 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 from diffusers.schedulers import scheduling_flow_match_euler_discrete as scheduling
 from PIL import Image
 
-from clora.api import Conditions, Draws, NetworkMemory, Schedule
-from clora.sampling import euler, few_step
+from clora.api import Conditions, NetworkMemory, Schedule, StepRng
+from clora.diffusion.sampling import euler, few_step
 
 Drawn = Callable[..., Image.Image]
 SIDE = 128  # of small_pictures
@@ -143,42 +143,42 @@ def test_words_are_the_pipelines_own(both: Both) -> None:
 
 
 def test_few_steps_make_the_picture_of_the_stock_pipeline(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
-    draws, steps = Draws(3).named("sample"), 4
+    rng, steps = StepRng(3).named("sample"), 4
     conditions = both.conditions("turn it to gold")
     like = torch.empty_like(conditions.source)
 
     def velocity(x_sigma: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         return both.loaded.velocity(x_sigma, sigma, conditions)
 
-    ours = both.loaded.decode(few_step(velocity, like, Schedule.shifted(steps, 3.0), draws))
+    ours = both.loaded.decode(few_step(velocity, like, Schedule.shifted(steps, 3.0), rng))
     both.pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(
         shift=3.0, use_dynamic_shifting=False, stochastic_sampling=True
     )
     # the stock scheduler draws once more after the last step and multiplies it by zero
-    noises = iter([pack(draws.normal(f"noise/{i}", like)) for i in range(1, steps + 1)])
+    noises = iter([pack(rng.normal(f"noise/{i}", like)) for i in range(1, steps + 1)])
     monkeypatch.setattr(scheduling, "randn_tensor", lambda *args, **kwargs: next(noises))
     stock = both.pipe(
         both.image, "turn it to gold", true_cfg_scale=1.0, num_inference_steps=steps,
-        latents=pack(draws.normal("noise/0", like)), output_type="pt",
+        latents=pack(rng.normal("noise/0", like)), output_type="pt",
     ).images  # fmt: skip
     assert stock.shape == ours.shape == both.picture.shape
     torch.testing.assert_close(ours / 2 + 0.5, stock, atol=2e-6, rtol=0)
 
 
 def test_the_teachers_sampler_makes_the_picture_of_the_stock_pipeline(both: Both) -> None:
-    draws, steps = Draws(4).named("sample"), 5
+    rng, steps = StepRng(4).named("sample"), 5
     with_words, without = both.conditions("turn it to gold"), both.conditions("")
     like = torch.empty_like(with_words.source)
     schedule = both.loaded.schedule(steps, like)
     made = euler(
         lambda x, sigma: both.loaded.velocity(x, sigma, with_words),
         lambda x, sigma: both.loaded.velocity(x, sigma, without),
-        like, schedule, 4.0, draws, both.loaded.guide,
+        like, schedule, 4.0, rng, both.loaded.guide,
     )  # fmt: skip
     ours = both.loaded.decode(made)
     stock = both.pipe(
         both.image, "turn it to gold", negative_prompt="", true_cfg_scale=4.0, num_inference_steps=steps,
-        latents=pack(draws.normal("noise/0", like)), output_type="pt",
+        latents=pack(rng.normal("noise/0", like)), output_type="pt",
     ).images  # fmt: skip
     assert schedule.sigmas == tuple(both.pipe.scheduler.sigmas[:-1].tolist())
     assert schedule.sigmas[-1] == pytest.approx(0.02, abs=1e-6)  # shift_terminal

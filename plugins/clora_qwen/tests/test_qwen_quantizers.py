@@ -12,7 +12,7 @@ from clora_qwen.backbone import QwenImageEdit
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
-from clora.api import Conditions, Draws, NetworkMemory
+from clora.api import Conditions, NetworkMemory, StepRng
 from clora.cli import main
 
 PAIRS = [
@@ -36,7 +36,7 @@ def trained(backbone: QwenImageEdit) -> tuple[torch.Tensor, float, float]:
     loaded = backbone.load(torch.device("cpu"))
     network = AdaptedNetwork(loaded.network, backbone.targets())
     shapes = {name: backbone.shapes()[name] for name in backbone.targets()}
-    student = network.add("student", Adapter.fresh(shapes, 2, 2.0, Draws(0)))
+    student = network.add("student", Adapter.fresh(shapes, 2, 2.0, StepRng(0)))
     student.flat.add_(0.05 * noise(student.flat.numel(), seed=0))
     flat = student.flat.detach().clone()
     words = loaded.encode_prompts(["make it blue"], torch.full((1, 3, 64, 64), 0.5))

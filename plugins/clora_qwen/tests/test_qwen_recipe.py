@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from clora.api import Draws, NetworkMemory
+from clora.api import NetworkMemory, StepRng
 from clora.cli import main
 
 ROOT = Path(__file__).parents[3]
@@ -105,11 +105,11 @@ def test_two_cycles_make_a_lora_that_the_stock_pipeline_samples_alike(
     stock.scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(run / "export/scheduler")
 
     def theirs() -> np.ndarray:
-        draws, like = Draws(5).named("sample").named("0"), torch.empty(1, 16, 12, 20)
-        fresh = iter([pack(draws.normal(f"noise/{i}", like)) for i in range(1, 5)])
+        rng, like = StepRng(5).named("sample").named("0"), torch.empty(1, 16, 12, 20)
+        fresh = iter([pack(rng.normal(f"noise/{i}", like)) for i in range(1, 5)])
         monkeypatch.setattr(scheduling, "randn_tensor", lambda *args, **kwargs: next(fresh))
         picture = stock(
-            Image.open(source), prompt, num_inference_steps=4, latents=pack(draws.normal("noise/0", like)),
+            Image.open(source), prompt, num_inference_steps=4, latents=pack(rng.normal("noise/0", like)),
             **backbone.publication().call,
         )  # fmt: skip
         return np.asarray(picture.images[0], dtype=float)

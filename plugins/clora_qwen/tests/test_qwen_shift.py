@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 
 from clora.api import CloraError, ShiftsByTokens
 from clora.cli import main
-from clora.plugins import discover
-from clora.recipe.load import load_recipe
-from clora.shifts import shift_of
+from clora.config.load import load_recipe
+from clora.planning.shift import shift_of
+from clora.plugin_system.discovery import discover
 
 ROOT = Path(__file__).parents[3]
 SCHEDULER = "scheduler/scheduler_config.json"

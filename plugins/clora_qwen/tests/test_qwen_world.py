@@ -27,10 +27,10 @@ from diffusers.schedulers import scheduling_flow_match_euler_discrete as schedul
 from PIL import Image
 from safetensors.torch import load_file
 
-from clora.api import Draws
+from clora.api import StepRng
 from clora.cli import main
-from clora.lora_files.reader import LoraDelta, read_lora
-from clora.lora_files.writer import write_lora
+from clora.lora_io.reader import LoraDelta, read_lora
+from clora.lora_io.writer import write_lora
 
 ROOT = Path(__file__).parents[3]
 SIDE = 80
@@ -149,12 +149,12 @@ def stock(finished: Finished) -> Any:
 def edited(pipe: Any, source: Path, prompt: str, seed: int) -> np.ndarray:
     """The stock pipeline's own call, with the noise that `clora sample --seed` draws."""
     image = Image.open(source).convert("RGB")
-    draws, like = Draws(seed).named("sample").named("0"), torch.empty(1, 16, 8, 12)
-    fresh = iter([*(pack(draws.normal(f"noise/{i}", like)) for i in range(1, 4)), torch.zeros(1)])
+    rng, like = StepRng(seed).named("sample").named("0"), torch.empty(1, 16, 8, 12)
+    fresh = iter([*(pack(rng.normal(f"noise/{i}", like)) for i in range(1, 4)), torch.zeros(1)])
     with patch.object(scheduling, "randn_tensor", side_effect=lambda *args, **kwargs: next(fresh)):
         made = pipe(
             image=image, prompt=prompt, num_inference_steps=4, true_cfg_scale=1.0,
-            latents=pack(draws.normal("noise/0", like)), output_type="pil",
+            latents=pack(rng.normal("noise/0", like)), output_type="pil",
         )  # fmt: skip
     return np.asarray(made.images[0], dtype=float)
 

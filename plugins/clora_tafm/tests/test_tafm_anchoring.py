@@ -9,15 +9,15 @@ from clora_tafm import clora_losses
 from clora_tafm.anchoring import TaFm
 from clora_tafm.velocity import VelocityMatching
 
-from clora.api import Draws, Forward, Row
-from clora.testing import drive, example_scene
+from clora.api import Forward, Row, StepRng
+from clora.testing import drive, example_step
 
 ROWS = [Row("effect", "ink"), Row("effect", "ink"), Row("effect", "wool")]
 
 
 def a_scene(seed: int = 3, rows: int = 3, **more):
     targets = torch.randn(rows, 2, 3, 3, generator=torch.Generator().manual_seed(seed))
-    return example_scene((ROWS * rows)[:rows], targets, draws=Draws(seed), **more)
+    return example_step((ROWS * rows)[:rows], targets, rng=StepRng(seed), **more)
 
 
 def test_tafm_registers_itself():
@@ -26,7 +26,7 @@ def test_tafm_registers_itself():
 
 
 def test_tafm_loss_and_gradient_are_those_of_the_equation():
-    scene = a_scene()
+    step = a_scene()
     weight = torch.tensor(0.7, requires_grad=True)
     asked: list[Forward] = []
 
@@ -34,14 +34,14 @@ def test_tafm_loss_and_gradient_are_those_of_the_equation():
         asked.append(forward)
         return weight * forward.x_sigma + forward.conditions.text[..., None]
 
-    term = drive(TaFm()(scene), velocity)
+    term = drive(TaFm()(step), velocity)
     term.loss.backward()
 
     (forward,) = asked
     assert forward.role == "student"
     assert forward.grad
-    y, sigma = scene.targets.double().numpy(), forward.sigma.double().numpy().reshape(-1, 1, 1, 1)
-    eps = scene.draws.normal("noise", scene.targets).double().numpy()
+    y, sigma = step.targets.double().numpy(), forward.sigma.double().numpy().reshape(-1, 1, 1, 1)
+    eps = step.rng.normal("noise", step.targets).double().numpy()
     y_sigma = (1 - sigma) * y + sigma * eps
     np.testing.assert_allclose(forward.x_sigma.numpy(), y_sigma, atol=1e-6)
     words = np.array([1.0, 1.1, 1.2]).reshape(-1, 1, 1, 1)  # the student's, not the teacher's
@@ -52,14 +52,14 @@ def test_tafm_loss_and_gradient_are_those_of_the_equation():
 
 
 def test_tafm_is_zero_for_a_student_that_knows_the_velocity():
-    scene = a_scene()
-    eps = scene.draws.normal("noise", scene.targets)
-    assert drive(TaFm()(scene), lambda _: eps - scene.targets).loss.item() == 0
+    step = a_scene()
+    eps = step.rng.normal("noise", step.targets)
+    assert drive(TaFm()(step), lambda _: eps - step.targets).loss.item() == 0
 
 
 def test_tafm_computes_in_float32_for_half_precision_latents():
     targets = torch.randn(2, 2, 3, 3, generator=torch.Generator().manual_seed(0)).bfloat16()
-    term = drive(TaFm()(example_scene(ROWS[:2], targets)), lambda f: f.x_sigma)
+    term = drive(TaFm()(example_step(ROWS[:2], targets)), lambda f: f.x_sigma)
     assert term.loss.dtype == torch.float32
 
 
@@ -77,9 +77,9 @@ def test_tafm_levels_follow_the_shifted_uniform():
 
 
 def test_tafm_above_dmd_draws_sixty_percent_near_pure_noise():
-    draws = np.random.default_rng(0).random((2, 400_000))
-    t = 3 * draws[0] / (1 + 2 * draws[0])
-    u = t + (1 - t) * draws[1]
+    rng = np.random.default_rng(0).random((2, 400_000))
+    t = 3 * rng[0] / (1 + 2 * rng[0])
+    u = t + (1 - t) * rng[1]
     by_hand = float((3 * u / (1 + 2 * u) > 0.95).mean())
     assert by_hand == pytest.approx(0.60, abs=0.01)
     assert shares_above(TaFm(sigma_sampling="above_dmd"), 0.95) == pytest.approx(by_hand, abs=0.01)

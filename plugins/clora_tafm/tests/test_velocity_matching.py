@@ -8,22 +8,22 @@ import torch
 from attrs import evolve
 from clora_tafm.velocity import VelocityMatching
 
-from clora.api import Draws, Forward, Row, Scene
-from clora.testing import drive, example_scene
+from clora.api import Forward, Row, StepContext, StepRng
+from clora.testing import drive, example_step
 
 ROWS = [Row("general", None), Row("general", None), Row("general", None)]
 
 
-def a_scene(rows: list[Row] = ROWS, **more) -> Scene:
+def a_scene(rows: list[Row] = ROWS, **more) -> StepContext:
     generator = torch.Generator().manual_seed(5)
-    scene = example_scene(rows, torch.zeros(len(rows), 2, 3, 3), draws=Draws(3), **more)
+    step = example_step(rows, torch.zeros(len(rows), 2, 3, 3), rng=StepRng(3), **more)
     source = torch.randn(len(rows), 2, 3, 3, generator=generator)
-    teacher = evolve(scene.conditions.teacher, source=source)
-    return evolve(scene, conditions=evolve(scene.conditions, teacher=teacher))
+    teacher = evolve(step.conditions.teacher, source=source)
+    return evolve(step, conditions=evolve(step.conditions, teacher=teacher))
 
 
 def test_the_loss_and_its_gradient_are_those_of_the_equation():
-    scene = a_scene()
+    step = a_scene()
     weight = torch.tensor(0.7, requires_grad=True)
     asked: list[Forward] = []
 
@@ -33,7 +33,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_equation():
             return weight * forward.x_sigma
         return 0.5 * forward.x_sigma.square() + forward.sigma.reshape(-1, 1, 1, 1)
 
-    term = drive(VelocityMatching()(scene), velocity)
+    term = drive(VelocityMatching()(step), velocity)
     term.loss.backward()
 
     assert [(f.role, f.grad, f.adapters[0]) for f in asked] == [
@@ -41,10 +41,10 @@ def test_the_loss_and_its_gradient_are_those_of_the_equation():
         ("student", True, "student"),
         ("teacher", False, None),
     ]
-    source = scene.conditions.teacher.source.double().numpy()
+    source = step.conditions.teacher.source.double().numpy()
     s, sigma = (f.sigma.double().numpy().reshape(-1, 1, 1, 1) for f in asked[:2])
     first, noise = (
-        scene.draws.normal(name, scene.conditions.teacher.source).double().numpy() for name in ("first noise", "noise")
+        step.rng.normal(name, step.conditions.teacher.source).double().numpy() for name in ("first noise", "noise")
     )
     z = (1 - s) * source + s * first
     x = z - s * (0.5 * z**2 + s)

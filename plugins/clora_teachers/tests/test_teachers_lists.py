@@ -10,8 +10,7 @@ import yaml
 from clora_teachers.bank import Bank
 from clora_teachers.json_nodes import json_root
 from clora_teachers.problems import Problems
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from clora.api import EffectCard
 

@@ -8,8 +8,7 @@ from clora_triton.configs import Config
 from clora_triton.expand import expand_add
 from clora_triton.fused import fused_dx, fused_linear
 from clora_triton.shrink import shrink
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from kernel_cases import Case, answers, inputs
 
 SMALL = Config(block_m=16, block_n=32, block_k=16, block_r=32, chunk=24, group=2, warps=4, stages=2)

@@ -14,8 +14,7 @@ from clora_triton.fused import fused_dx
 from clora_triton.op import lora_linear
 from clora_triton.reference import reference
 from clora_triton.shrink import shrink
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from kernel_cases import DEVICE, DTYPES, Case, answers, assert_as_good_as_torch, inputs
 
 SMALL = Config(block_m=16, block_n=32, block_k=16, block_r=32, chunk=24, group=2, warps=4, stages=2)

@@ -14,8 +14,7 @@ from clora_triton.group_torch import Stacked
 from clora_triton.groups import Linear, lora_linears
 from clora_triton.kernels import Eager
 from clora_triton.reference import reference
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch.nn.functional import linear
 
 #: (rows, the adapter of every linear, -1 for none) of every segment

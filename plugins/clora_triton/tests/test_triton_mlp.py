@@ -10,8 +10,7 @@ import torch
 from clora_triton.groups import Linear
 from clora_triton.mlp import lora_mlp
 from clora_triton.op import lora_linear
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch.nn.functional import gelu, linear, silu
 from torch.utils.checkpoint import checkpoint
 

@@ -19,10 +19,10 @@ from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
 from clora.adapters.eager import eager_lora_linear
 from clora.api import GroupsLinears, NetworkMemory
-from clora.memory.compilers import missing
-from clora.memory.fit import fit_network
-from clora.memory.measure import Measured, measure
-from clora.seeding import Draws
+from clora.diffusion.rng import StepRng
+from clora.toolkit.memory.compilers import missing
+from clora.toolkit.memory.fit import fit_network
+from clora.toolkit.memory.measure import Measured, measure
 
 
 @frozen
@@ -113,8 +113,8 @@ def adapted(model: Model, kernel: Any, **memory: Any) -> AdaptedNetwork:
     made = AdaptedNetwork(network, tuple(shapes), kernel)
     part = {name: shape for name, shape in shapes.items() if not name.endswith("to_k")}
     for name, its, rank, trainable in (("student", shapes, 4, True), ("teacher", part, 2, False)):
-        adapter = Adapter.fresh(its, rank, 2.0 * rank, Draws(0).named(name), trainable=trainable)
-        adapter.flat.copy_(0.1 * Draws(1).normal(name, adapter.flat))
+        adapter = Adapter.fresh(its, rank, 2.0 * rank, StepRng(0).named(name), trainable=trainable)
+        adapter.flat.copy_(0.1 * StepRng(1).normal(name, adapter.flat))
         made.add(name, adapter)
     return made
 
@@ -198,7 +198,7 @@ def test_with_mlps_joined_it_answers_and_learns_as_without(name: str, names: Seq
 @pytest.mark.slow
 @pytest.mark.skipif(bool(list(missing(cuda=False))), reason="needs what torch.compile needs")
 def test_compiled_blocks_leave_groups_and_mlps_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clora.memory.compiling.BACKEND", "aot_eager")
+    monkeypatch.setattr("clora.toolkit.memory.compiling.BACKEND", "aot_eager")
     model, groups = MODELS["qwen"], Counting([])
 
     class Both(Joined):

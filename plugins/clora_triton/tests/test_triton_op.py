@@ -13,8 +13,7 @@ from clora_triton.cpu import SMALL
 from clora_triton.kernels import Eager
 from clora_triton.op import Segment, lora_linear
 from clora_triton.reference import Reference, reference
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch.nn.functional import linear
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from clora_triton.layout import Tiles
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 
 @settings(deadline=None, derandomize=True)

@@ -8,13 +8,13 @@ from attrs import field, frozen
 from attrs.validators import gt
 
 from clora.api import (
-    Asking,
     Component,
-    Draws,
+    ForwardCoroutine,
     LossTerm,
     Route,
     Row,
-    Scene,
+    StepContext,
+    StepRng,
     Stream,
     add_noise,
     hookimpl,
@@ -27,9 +27,9 @@ from clora.api import (
 class RoundRobin:
     """Every second row is general; effect rows take the bank's effects in turn, over rows and steps."""
 
-    def route(self, draws: Draws, rows: int, effects: Sequence[str]) -> Route:
-        """The route of the step that `draws` stands for."""
-        turn = draws.step * rows
+    def route(self, rng: StepRng, rows: int, effects: Sequence[str]) -> Route:
+        """The route of the step that `rng` stands for."""
+        turn = rng.step * rows
         return Route.ordered(
             [Row("general") if i % 2 else Row("effect", effects[(turn + i // 2) % len(effects)]) for i in range(rows)]
         )
@@ -43,15 +43,15 @@ class HuberAnchor:
     weight: float = 1.0
     delta: float = field(default=1.0, validator=gt(0.0))
 
-    def __call__(self, scene: Scene) -> Asking[LossTerm]:
+    def __call__(self, step: StepContext) -> ForwardCoroutine[LossTerm]:
         """huber(v_student(y_sigma) - (eps - y)), sigma = shift(U(0, 1))."""
         from torch.nn.functional import huber_loss
 
-        sigma = shift(scene.draws.uniform("sigma", len(scene.rows)), scene.shift)
-        noise = scene.draws.normal("noise", scene.targets)
-        x_sigma = add_noise(scene.targets, noise, sigma)
-        velocity = yield scene.forward("student", x_sigma, sigma, grad=True)
-        target = velocity_target(scene.targets, noise)
+        sigma = shift(step.rng.uniform("sigma", len(step.rows)), step.shift)
+        noise = step.rng.normal("noise", step.targets)
+        x_sigma = add_noise(step.targets, noise, sigma)
+        velocity = yield step.forward("student", x_sigma, sigma, grad=True)
+        target = velocity_target(step.targets, noise)
         return LossTerm(huber_loss(velocity, target, delta=self.delta), {"sigma": float(sigma.mean())})
 
 

@@ -1,0 +1,185 @@
+"""One tree from several texts: a recipe's parents, the recipe, the `--with` files and the `--set` values on top.
+
+Mappings are merged key by key; anything else is replaced. A null takes away what lies below it. A component that
+changes its `use:` starts afresh, for the keys of another component would not fit it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from clora.config.names import MAX_KEY, path_problem, text_problem
+from clora.config.problems import Problem, RecipeError
+from clora.config.scalars import as_text, found
+from clora.config.sections import component_kind
+from clora.config.tree import Entry, Keypath, Keys, Mark, Node, Text, is_null
+from clora.config.yaml_parser import MAX_BYTES, MAX_DEPTH, parse, parse_file
+from clora.errors import quoted, shown
+
+MAX_PARENTS = 16
+MAX_WITH, MAX_SETS = 16, 1_000  # files and values laid on top, each merged into the whole
+MAX_ALL_BYTES = 2 * MAX_BYTES  # of a recipe, its parents and all that is laid on top
+MAX_NAME = 60  # characters of a file's name where several are listed
+
+
+@frozen
+class Layered:
+    """The merged tree, and the mistakes that did not keep it from being merged."""
+
+    tree: Keys
+    problems: tuple[Problem, ...]
+
+
+def layered(
+    file: Path, with_files: Sequence[Path] = (), sets: Sequence[str] = (), named_by: Mark | None = None
+) -> Layered:
+    """The whole tree of a recipe; `named_by` is the place of another recipe that names this one.
+
+    Raises RecipeError where a text cannot be read to its end: what it lacks would only be reported as missing.
+    """
+    reading = _Reading()
+    tree = reading.chain(file, named_by)
+    top = Mark.of_file(file, 1, 1, named_by)
+    with_mark = Mark(f"{top.source} --with", top.folder)
+    for other in with_files[:MAX_WITH]:
+        # A world or a patch laid on top must not rename the recipe it is laid on.
+        tree = merge(tree, reading.chain(other, with_mark).without("name", "title"))
+    for assignment in sets[:MAX_SETS]:
+        tree = merge(tree, reading.assignment(assignment))
+    for option, given, most in (("--with", with_files, MAX_WITH), ("--set", sets, MAX_SETS)):
+        if len(given) > most:
+            reading.give_up(Problem(Mark(option, top.folder), f"{len(given):,} are given; at most {most:,} are read"))
+    if reading.unreadable:
+        raise RecipeError(reading.problems)
+    return Layered(Keys(tree.entries, top), tuple(reading.problems))
+
+
+class _Reading:
+    """The mistakes met while texts are read, all of them."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.unreadable = False
+        self.size = 0
+
+    def give_up(self, *problems: Problem) -> Keys:
+        self.problems.extend(problems)
+        self.unreadable = True
+        return Keys({}, problems[0].mark)
+
+    def chain(self, file: Path, named_by: Mark | None, below: tuple[Path, ...] = ()) -> Keys:
+        """A file laid on its parents; `below` are the files that lead here, `named_by` the place that names it."""
+        parsed = parse_file(file, named_by)
+        if parsed.tree is None:
+            return self.give_up(*parsed.problems)
+        self.problems.extend(parsed.problems)
+        self.size += parsed.size
+        if self.size > MAX_ALL_BYTES:
+            message = f"the files of this recipe are together larger than {MAX_ALL_BYTES:,} bytes"
+            return self.give_up(Problem(parsed.tree.mark, message))
+        if is_null(parsed.tree):
+            return Keys({}, parsed.tree.mark)
+        if not isinstance(parsed.tree, Keys):
+            message = f"expected a mapping of sections, {found(parsed.tree)}"
+            return self.give_up(Problem(parsed.tree.mark, message))
+        tree = _spelt_out(parsed.tree, ())
+        assert isinstance(tree, Keys)
+        parent = tree.get("extends")
+        if parent is None or is_null(parent):
+            return tree.without("extends")
+        # A parent's name and title are its own: a child that kept them would pass for it in every table.
+        return merge(self.parent(file, parent, below).without("name", "title"), tree.without("extends"))
+
+    def parent(self, file: Path, node: Node, below: tuple[Path, ...]) -> Keys:
+        name = as_text(node)
+        if name is None:
+            return self.give_up(Problem(node.mark, f"expected one recipe file under `extends`, {found(node)}"))
+        problem = path_problem(name)
+        if problem is not None:
+            return self.give_up(Problem(node.mark, f"extends: the path {quoted(name)} {problem}"))
+        lineage = (*below, real(file))
+        parent = node.mark.folder / name
+        if real(parent) in lineage:
+            circle = (*lineage[lineage.index(real(parent)) :], parent)
+            message = f"recipes extend one another in a circle: {names_of(circle)}"
+            return self.give_up(Problem(node.mark, message))
+        if len(lineage) > MAX_PARENTS:
+            return self.give_up(Problem(node.mark, f"more than {MAX_PARENTS} recipes extend one another"))
+        return self.chain(parent, node.mark, lineage)
+
+    def assignment(self, text: str) -> Keys:
+        """The tree of one `--set a.b=value`."""
+        dotted, equals, value = text.partition("=")
+        path = tuple(part.strip() for part in dotted.split("."))
+        mark = Mark.of_set(dotted.strip())
+        if not equals or not all(path):
+            return self.give_up(Problem(Mark.of_set(text), "expected key=value, such as train.steps=200"))
+        problem = _key_problem(path) or (f"is larger than {MAX_BYTES:,} bytes" if len(value) > MAX_BYTES else None)
+        if problem is not None:
+            return self.give_up(Problem(mark, problem))
+        parsed = parse(value, lambda line, column: mark)
+        if parsed.tree is None:
+            return self.give_up(*parsed.problems)
+        self.problems.extend(parsed.problems)
+        node = Text("", True, mark) if not value.strip() else parsed.tree
+        for key in reversed(path):
+            node = Keys({key: Entry(mark, node)}, mark)
+        tree = _spelt_out(node, ())
+        assert isinstance(tree, Keys)
+        return tree
+
+
+def real(file: Path) -> Path:
+    """The file itself, symbolic links followed as far as they lead somewhere."""
+    return Path(os.path.realpath(file))
+
+
+def names_of(files: Sequence[Path]) -> str:
+    """Files that lead to one another: `a.yaml -> b.yaml -> a.yaml`; of many the two ends."""
+    names = [shown(file.name, MAX_NAME) for file in files]
+    if len(names) > 6:
+        names[3:-3] = [f"... ({len(names) - 6} files)"]
+    return " -> ".join(names)
+
+
+def _key_problem(path: Keypath) -> str | None:
+    """What is wrong with the key of a `--set`, which no YAML parser has seen."""
+    if len(path) > MAX_DEPTH:
+        return f"names {len(path):,} keys inside one another; a recipe is at most {MAX_DEPTH} deep"
+    told = ((key, text_problem(key, MAX_KEY)) for key in path)
+    return next((f"the key {quoted(key)} {problem}" for key, problem in told if problem), None)
+
+
+def _spelt_out(node: Node, path: Keypath) -> Node:
+    """The tree with every component's short form `router: pdsr` written out as `router: {use: pdsr}`."""
+    if component_kind(path) is not None:
+        if isinstance(node, Text) and not node.is_null:
+            return Keys({"use": Entry(node.mark, node)}, node.mark)
+        return node
+    if isinstance(node, Keys):
+        entries = {k: Entry(e.key, _spelt_out(e.value, (*path, k))) for k, e in node.entries.items()}
+        return Keys(entries, node.mark)
+    return node
+
+
+def merge(lower: Keys, upper: Keys, path: Keypath = ()) -> Keys:
+    """`upper` laid on `lower`."""
+    if component_kind(path) is not None and _use(upper) not in (None, _use(lower)):
+        return upper
+    entries = dict(lower.entries)
+    for key, entry in upper.entries.items():
+        below = lower.get(key)
+        if isinstance(below, Keys) and isinstance(entry.value, Keys):
+            entries[key] = Entry(entry.key, merge(below, entry.value, (*path, key)))
+        else:
+            entries[key] = entry
+    return Keys(entries, upper.mark)
+
+
+def _use(component: Keys) -> str | None:
+    use = component.get("use")
+    return use.text if isinstance(use, Text) else None

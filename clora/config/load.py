@@ -1,0 +1,162 @@
+"""The way in: a recipe's file, the files and values laid on top, and the plugins' classes -> a typed Recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+from attrs import frozen
+
+from clora.config.checks import cross_checks
+from clora.config.layers import layered, names_of, real
+from clora.config.names import folder_name_problem
+from clora.config.problems import Problem, RecipeError
+from clora.config.recipe_structure import Finds, OtherRecipe, Provides, RecipeStructurer
+from clora.config.resolved import Branch, as_annotated_yaml, as_yaml, digest, resolve, values_in
+from clora.config.schema import Recipe
+from clora.config.tree import Keys, Mark, mark_at
+from clora.config.yaml_parser import MAX_BYTES, MAX_VALUES
+from clora.errors import quoted
+from clora.plugin_system.guard import Owners
+
+__all__ = ["Finds", "LoadedRecipe", "Provides", "load_recipe"]
+
+#: recipes that add one another at serving time, the first one included
+MAX_PLUS = 4
+
+
+@frozen
+class LoadedRecipe:
+    """A typed recipe with all that is known of where its values came from."""
+
+    recipe: Recipe
+    file: Path
+    tree: Branch
+    digest: str
+    written: Keys
+    #: the recipe that `serve.plus` names, with this one's seed; None where it names none or was not to be read
+    plus: LoadedRecipe | None = None
+    owners: Owners = attrs.field(factory=Owners)
+    code: Mapping[str, str] = attrs.field(factory=dict)  # by a component's place: distribution, version, hash of source
+
+    @property
+    def origins(self) -> Mapping[str, Mark | None]:
+        """Every value's dotted path with the place that gave it; None where it is the default."""
+        return {".".join(path): leaf.origin for path, leaf in self.tree.leaves()}
+
+    def mark_of(self, path: str) -> Mark:
+        """The place of the value at a dotted path, or of the innermost section around it that was written."""
+        return mark_at(self.written, tuple(path.split(".")) if path else ())
+
+    def having(self, recipe: Recipe) -> LoadedRecipe:
+        """The same with other values in its typed recipe, such as a number where the file has null."""
+        tree = resolve(recipe, self.written)
+        assert isinstance(tree, Branch)
+        return attrs.evolve(self, recipe=recipe, tree=tree, digest=digest(tree, self.code))
+
+    def resolved_yaml(self) -> str:
+        """The recipe with every value in it; loads again to the same digest."""
+        return as_yaml(self.tree)
+
+    def show(self) -> str:
+        """The same YAML with each value's origin as a comment, files relative to the recipe's own folder."""
+        folder = self.file.parent
+        return as_annotated_yaml(self.tree, lambda leaf: leaf.origin.shown_from(folder) if leaf.origin else "default")
+
+
+def load_recipe(
+    path: str | Path,
+    with_files: Sequence[str | Path] = (),
+    sets: Sequence[str] = (),
+    catalogue: Finds | None = None,
+    *,
+    named_by: Mark | None = None,
+    plus: bool = True,
+) -> LoadedRecipe:
+    """The recipe of a file with other files and `key=value` texts laid on top; the installed plugins by default.
+
+    `named_by` is the place that names the file, where that is not a person; unless `plus` the recipe that it adds at
+    serving time is not read. Raises RecipeError with every mistake, those of the recipe that it adds too.
+    """
+    if catalogue is None:
+        from clora.plugin_system.discovery import discover
+
+        catalogue = discover()
+    reader = _Reader(catalogue, follows=plus)
+    loaded = reader.load(Path(path), [Path(other) for other in with_files], sets, named_by, ())
+    if loaded is None:
+        raise RecipeError(reader.problems)
+    return loaded
+
+
+class _Reader:
+    """Loads a recipe and those that it adds at serving time, and collects the mistakes of all of them."""
+
+    def __init__(self, catalogue: Finds, follows: bool) -> None:
+        self.catalogue = catalogue
+        self.follows = follows
+        self.problems: list[Problem] = []
+
+    def load(
+        self,
+        file: Path,
+        with_files: Sequence[Path],
+        sets: Sequence[str],
+        named_by: Mark | None,
+        above: tuple[Path, ...],
+    ) -> LoadedRecipe | None:
+        """The recipe, or None once its problems are recorded; `above` are the recipes that add this one."""
+        try:
+            layers = layered(file, with_files, sets, named_by)
+        except RecipeError as error:
+            self.problems.extend(error.problems)
+            return None
+        before = len(self.problems)
+        structurer = RecipeStructurer(self.catalogue)
+        recipe = structurer.recipe(layers.tree)
+        self.problems += [*layers.problems, *structurer.problems, *cross_checks(structurer.parts(layers.tree))]
+        plus = None
+        if structurer.plus is not None and self.follows:
+            seed = () if recipe is None else (f"seed={recipe.seed}",)
+            plus = self.added(structurer.plus, seed, (*above, real(file)))
+        if recipe is None or len(self.problems) > before:
+            return None
+        if not recipe.name:
+            problem = folder_name_problem(file.stem)
+            if problem is not None:
+                message = f"the run is named by the file, but {quoted(file.stem)} {problem}; give it another by `name:`"
+                self.problems.append(Problem(layers.tree.mark, message))
+                return None
+            recipe = attrs.evolve(recipe, name=file.stem)
+        tree = resolve(recipe, layers.tree)
+        assert isinstance(tree, Branch)
+        self.problems += _too_much(tree, layers.tree.mark)
+        if len(self.problems) > before:
+            return None
+        owners = Owners(structurer.owners)
+        code = structurer.code
+        return LoadedRecipe(recipe, file.absolute(), tree, digest(tree, code), layers.tree, plus, owners, code)
+
+    def added(self, other: OtherRecipe, sets: Sequence[str], above: tuple[Path, ...]) -> LoadedRecipe | None:
+        """The recipe that `serve.plus` names."""
+        if real(other.file) in above:
+            way = names_of((*above[above.index(real(other.file)) :], other.file))
+            self.problems.append(Problem(other.mark, f"serve.plus: recipes add one another in a circle: {way}"))
+            return None
+        if len(above) >= MAX_PLUS:
+            way = names_of((*above, other.file))
+            message = f"serve.plus: more than {MAX_PLUS} recipes add one another: {way}"
+            self.problems.append(Problem(other.mark, message))
+            return None
+        return self.load(other.file, (), sets, other.mark, above)
+
+
+def _too_much(tree: Branch, mark: Mark) -> list[Problem]:
+    """A recipe that could not be read again once every value is written down, as each run does."""
+    size, values = len(as_yaml(tree).encode()), values_in(tree)
+    if size > MAX_BYTES:
+        return [Problem(mark, f"has {size:,} bytes with every value written out; at most {MAX_BYTES:,} are read again")]
+    if values > MAX_VALUES:
+        return [Problem(mark, f"has {values:,} values with every default; at most {MAX_VALUES:,} are read again")]
+    return []

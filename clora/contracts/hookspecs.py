@@ -1,0 +1,110 @@
+"""Every hook of clora, in one place: ten that register components, four that observe a run.
+
+A plugin is a module or object under the entry-point group `clora.plugins` whose functions carry `@hookimpl`. These
+hooks are called before anyone knows what a recipe needs: name a class by its place,
+`Component("mine", "package.module:Mine")`.
+"""
+
+# pyright: reportReturnType=false
+# (a hook's specification has a signature and a sentence, and no body to return anything from)
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from clora.contracts.component import Component, RunInfo
+    from clora.contracts.values import StepReport
+
+#: the version of these hooks and of the protocols behind them; a plugin may say `clora_hook_version = 1` in its module
+HOOK_VERSION = 1
+
+hookspec = pluggy.HookspecMarker("clora")
+hookimpl = pluggy.HookimplMarker("clora")
+
+#: recipe section -> hook that registers what may stand there
+KINDS = {
+    "teachers": "clora_teachers",
+    "router": "clora_routers",
+    "prompts": "clora_prompts",
+    "simulations": "clora_simulations",
+    "losses": "clora_losses",
+    "backbone": "clora_backbones",
+    "dataset": "clora_datasets",
+    "metrics": "clora_metrics",
+    "kernels": "clora_kernels",
+    "captioner": "clora_captioners",
+}
+
+
+@hookspec
+def clora_teachers() -> list[Component]:
+    """Register banks of effect LoRAs (protocol `Teachers`)."""
+
+
+@hookspec
+def clora_routers() -> list[Component]:
+    """Register routers, which choose stream and teacher for every row (protocol `Router`)."""
+
+
+@hookspec
+def clora_prompts() -> list[Component]:
+    """Register prompt strategies, which choose what student and teacher read (protocol `PromptStrategy`)."""
+
+
+@hookspec
+def clora_simulations() -> list[Component]:
+    """Register simulation schedules, which bring the student to states it will meet (protocol `SimulationSchedule`)."""
+
+
+@hookspec
+def clora_losses() -> list[Component]:
+    """Register losses of the student or the critic (protocol `Loss`)."""
+
+
+@hookspec
+def clora_backbones() -> list[Component]:
+    """Register frozen edit models (protocol `Backbone`)."""
+
+
+@hookspec
+def clora_datasets() -> list[Component]:
+    """Register sources of pictures (protocol `Dataset`; `Truth` if the right answer is known)."""
+
+
+@hookspec
+def clora_metrics() -> list[Component]:
+    """Register metrics over an evaluation's pictures (protocol `Metric`)."""
+
+
+@hookspec
+def clora_kernels() -> list[Component]:
+    """Register computations of a LoRA linear (protocol `LoraKernel`)."""
+
+
+@hookspec
+def clora_captioners() -> list[Component]:
+    """Register writers of captions (protocol `Captioner`)."""
+
+
+@hookspec
+def clora_run_started(run: RunInfo) -> None:
+    """Observe that a run starts or resumes; what it returns is ignored."""
+
+
+@hookspec
+def clora_step_finished(run: RunInfo, report: StepReport) -> None:
+    """Observe a finished cycle with its losses and its cost."""
+
+
+@hookspec
+def clora_checkpoint_saved(run: RunInfo, step: int, path: Path) -> None:
+    """Observe that a checkpoint is whole on disk."""
+
+
+@hookspec
+def clora_run_finished(run: RunInfo, results: dict) -> None:
+    """Observe that every stage of a run is done, with the evaluation's results."""

@@ -1,0 +1,1 @@
+"""A model in memory with its adapters and encoded conditions, and the pictures that it makes."""

@@ -1,0 +1,151 @@
+"""The entry-point group `clora.plugins` -> a Catalogue, with every plugin's fate told apart.
+
+A plugin that cannot be imported, misspells a hook or registers nonsense is set aside with its reason; the others work.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import os
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import attrs
+import pluggy
+
+from clora.contracts import hookspecs
+from clora.contracts.component import Component
+from clora.contracts.hookspecs import HOOK_VERSION, KINDS
+from clora.contracts.version import __version__
+from clora.errors import hint, quoted, reason
+from clora.plugin_system.catalogue import Catalogue, Plugin, Registered
+from clora.plugin_system.lifecycle import Observer
+
+__all__ = ["BLOCK_VARIABLE", "GROUP", "Catalogue", "Plugin", "Registered", "discover"]
+
+GROUP = "clora.plugins"
+BLOCK_VARIABLE = "CLORA_BLOCK_PLUGINS"
+
+MOST_OF_A_REASON = 400  # characters of what is wrong with one plugin
+
+
+class _PluginError(Exception):
+    """Why one plugin cannot be used, in one line."""
+
+
+def discover() -> Catalogue:
+    """Every plugin of the installed distributions, loaded unless `CLORA_BLOCK_PLUGINS` names its entry point."""
+    blocked = {name.strip() for name in os.environ.get(BLOCK_VARIABLE, "").split(",")}
+    entry_points = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (_owner(e)[0].lower(), e.name))
+    return Catalogue(tuple(_plugin(entry_point, blocked) for entry_point in entry_points))
+
+
+def _owner(entry_point: EntryPoint) -> tuple[str, str]:
+    distribution = entry_point.dist
+    return (distribution.name, distribution.version) if distribution is not None else ("unknown", "0")
+
+
+def _plugin(entry_point: EntryPoint, blocked: set[str]) -> Plugin:
+    distribution, version = _owner(entry_point)
+    plugin = Plugin(entry_point.name, distribution, version, "loaded")
+    if entry_point.name in blocked:
+        return attrs.evolve(plugin, state="blocked", reason=f"{BLOCK_VARIABLE} names it")
+    try:
+        source = _imported(entry_point)
+        _refuse_other_version(plugin, source)
+        hooks = _Hooks(plugin, source)
+        return attrs.evolve(plugin, components=tuple(hooks.components()), observers=tuple(hooks.observers()))
+    except _PluginError as error:
+        why = str(error)
+    except Exception as error:  # the plugin is someone else's object, and even looking at it may raise
+        why = f"{type(error).__name__}: {error}"
+    return attrs.evolve(plugin, state="broken", reason=reason(" ".join(why.split()), MOST_OF_A_REASON))
+
+
+def _imported(entry_point: EntryPoint) -> Any:
+    try:
+        return entry_point.load()
+    except (Exception, SystemExit) as error:  # someone else's module, which may do anything when it is imported
+        raise _PluginError(f"cannot import {entry_point.value}: {type(error).__name__}: {error}") from error
+
+
+def _refuse_other_version(plugin: Plugin, source: Any) -> None:
+    """Raise where a plugin says that it is written for other hooks than these."""
+    asked = getattr(source, "clora_hook_version", HOOK_VERSION)
+    if asked != HOOK_VERSION:
+        versions = f"version {quoted(asked)} of the hooks, and clora {__version__} has version {HOOK_VERSION}"
+        remedy = f"install a {plugin.distribution} for this clora, or a clora for that {plugin.distribution}"
+        raise _PluginError(f"it is written for {versions}; {remedy}")
+
+
+class _Hooks:
+    """One plugin's hooks, in a pluggy manager of their own so that what they refuse concerns no other plugin."""
+
+    def __init__(self, plugin: Plugin, source: Any) -> None:
+        self.plugin = plugin
+        self.manager = pluggy.PluginManager("clora")
+        self.manager.add_hookspecs(hookspecs)
+        self.refuse_unknown(source)
+        try:
+            self.manager.register(source, plugin.name)
+        except (pluggy.PluginValidationError, ValueError) as error:
+            raise _PluginError(str(error)) from error
+
+    def refuse_unknown(self, source: Any) -> None:
+        """Raise where a function is marked as a hook that nobody will ever call, which pluggy would let pass."""
+        known = {name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction) if name.startswith("clora_")}
+        marked = False
+        for name in dir(source):
+            options = self.manager.parse_hookimpl_opts(source, name)
+            if options is None:
+                continue
+            marked = True
+            hook = options.get("specname") or name
+            if hook not in known:
+                raise _PluginError(f"no hook is named {quoted(hook)}{hint(hook, known)}")
+            if options.get("wrapper") or options.get("hookwrapper"):
+                raise _PluginError(f"{hook} is a wrapper; clora's hooks take none")
+        if not marked:
+            raise _PluginError("it has no function marked with @hookimpl")
+
+    def implementations(self, hook: str) -> list[Any]:
+        caller = self.manager.subset_hook_caller(hook, [])
+        return caller.get_hookimpls()
+
+    def components(self) -> Iterator[Registered]:
+        """All components that the plugin registers."""
+        for kind, hook in KINDS.items():
+            names: set[str] = set()
+            for implementation in self.implementations(hook):
+                for component in self.registered(hook, implementation.function):
+                    if component.name in names:
+                        raise _PluginError(f"{hook} registers {quoted(component.name)} twice")
+                    names.add(component.name)
+                    owner = self.plugin
+                    yield Registered(kind, component, owner.name, owner.distribution, owner.version)
+
+    def registered(self, hook: str, function: Any) -> list[Component]:
+        """What a registration hook returns; raises where it is not what the hook promises."""
+        try:
+            components = function()
+        except Exception as error:  # someone else's code, which may raise anything
+            raise _PluginError(f"{hook} raised {type(error).__name__}: {error}") from error
+        if not isinstance(components, list):
+            raise _PluginError(f"{hook} must return list[Component], not {type(components).__name__}")
+        for component in components:
+            if not isinstance(component, Component):
+                raise _PluginError(f"{hook} must return list[Component], but the list holds {quoted(component)}")
+            problem = component.problem()
+            if problem is not None:
+                raise _PluginError(f"{hook}: {problem}")
+        return components
+
+    def observers(self) -> Iterator[Observer]:
+        """The plugin's lifecycle hooks."""
+        for caller in self.manager.get_hookcallers(self.manager.get_plugin(self.plugin.name)) or ():
+            if caller.name not in KINDS.values():
+                for implementation in caller.get_hookimpls():
+                    arguments = tuple(implementation.argnames)
+                    yield Observer(self.plugin.name, caller.name, arguments, implementation.function)

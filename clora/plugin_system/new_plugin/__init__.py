@@ -1,0 +1,125 @@
+"""Writes a whole distribution around one working component, for `clora new-plugin`.
+
+The `.txt` files beside this one are its modules, tests and papers, with `$package`, `$distribution`, `$word` (the
+component's name in recipes) and `$Class` in them.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+import sys
+from pathlib import Path
+from string import Template
+
+from attrs import frozen
+
+from clora.errors import CloraError, quoted, shown
+from clora.files.atomic import write_folder
+
+FOLDER = Path(__file__).parent
+#: kind -> where the component stands in a recipe, as YAML
+KINDS = {
+    "loss": "losses:\n  mine: {use: $word, weight: 0.5}",
+    "simulation": "simulations:\n  target: {use: $word}",
+    "router": "router: {use: $word, share: 0.7}",
+    "prompts": "prompts: {use: $word}",
+    "metric": "metrics:\n  mine: $word",
+    "dataset": "dataset: {use: $word, folder: pictures}",
+    "teachers": "teachers: {use: $word, folder: loras}",
+    "kernel": "kernels: {use: $word}",
+    "captioner": "captioner: {use: $word}",
+    "observer": "train: {steps: 100}   # an observer is told of every run; no recipe names it",
+}
+#: kind -> the hook that registers it
+HOOKS = {
+    "loss": "clora_losses",
+    "simulation": "clora_simulations",
+    "router": "clora_routers",
+    "prompts": "clora_prompts",
+    "metric": "clora_metrics",
+    "dataset": "clora_datasets",
+    "teachers": "clora_teachers",
+    "kernel": "clora_kernels",
+    "captioner": "clora_captioners",
+}
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+MOST_NAME = 60
+
+
+@frozen
+class Names:
+    """One name in the spellings that a distribution needs."""
+
+    distribution: str  # clora-huber-loss
+
+    @classmethod
+    def of(cls, name: str) -> Names:
+        """The names of a plugin. Raises CloraError for what pip, Python or a recipe could not take."""
+        if not _NAME.fullmatch(name) or len(name) > MOST_NAME:
+            raise CloraError(
+                f"{quoted(name)} is no name for a plugin; small letters, digits and single hyphens make one, such as "
+                "clora-huber-loss"
+            )
+        names = cls(name)
+        taken = names.package in sys.stdlib_module_names or keyword.iskeyword(names.package)
+        if taken or names.package == "clora":
+            raise CloraError(f"{quoted(name)} is Python's or clora's own name; put another word before it")
+        return names
+
+    @property
+    def package(self) -> str:
+        """What Python imports."""
+        return self.distribution.replace("-", "_")
+
+    @property
+    def word(self) -> str:
+        """What a recipe uses."""
+        return self.package.removeprefix("clora_")
+
+    @property
+    def class_name(self) -> str:
+        """The component's class."""
+        return "".join(part.capitalize() for part in self.word.split("_"))
+
+
+def write(name: str, kind: str, where: Path) -> Path:
+    """Write the distribution into a new folder `where/NAME`, whole or not at all; returns the folder.
+
+    Raises CloraError for a name that is none and for a folder that is there already.
+    """
+    names = Names.of(name)
+    folder = where / names.distribution
+    if folder.exists():
+        raise CloraError(f"{shown(folder)} is there already; choose another name, or move it away")
+    where.mkdir(parents=True, exist_ok=True)
+    write_folder(folder, lambda made: _fill(made, names, kind))
+    return folder
+
+
+def _fill(folder: Path, names: Names, kind: str) -> None:
+    words = {
+        "distribution": names.distribution,
+        "package": names.package,
+        "word": names.word,
+        "Class": names.class_name,
+        "kind": kind,
+    }
+    words["recipe"] = Template(KINDS[kind]).substitute(words)
+    module = "__init__" if kind == "observer" else kind
+    files = {
+        "pyproject.toml": "pyproject.toml",
+        "README.md": "README.md",
+        ".github/workflows/test.yml": "test.yml",
+        f"tests/test_{names.word}.py": f"test_{kind}.py",
+        f"src/{names.package}/{module}.py": f"{kind}.py",
+        f"src/{names.package}/py.typed": None,
+    }
+    if kind != "observer":
+        files[f"src/{names.package}/__init__.py"] = "init.py"
+        words["hook"] = HOOKS[kind]
+    for path, source in files.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        text = "" if source is None else (FOLDER / f"{source}.txt").read_text(encoding="utf-8")
+        file.write_text(Template(text).substitute(words), encoding="utf-8")

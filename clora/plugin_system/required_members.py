@@ -1,0 +1,87 @@
+"""What a component of each section must have: the members of its protocol, missed before the run and not within it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import cache
+from inspect import get_annotations
+from typing import Any
+
+from clora.config.sections import component_kind
+from clora.contracts import backbone, component, data, loaded_backbone, method
+from clora.contracts.backbone import Backbone
+from clora.contracts.data import Captioner, Dataset, Metric
+from clora.contracts.loaded_backbone import LoraKernel
+from clora.contracts.method import Loss, PromptStrategy, Router, SimulationSchedule, Teachers
+from clora.errors import quoted
+
+#: how alike two names are of which one is the other misspelt: `weigth_at`, but not `checked`
+ALIKE = 0.86
+PROTOCOLS: dict[str, type] = {
+    "teachers": Teachers,
+    "router": Router,
+    "prompts": PromptStrategy,
+    "simulations": SimulationSchedule,
+    "losses": Loss,
+    "backbone": Backbone,
+    "dataset": Dataset,
+    "metrics": Metric,
+    "kernels": LoraKernel,
+    "captioner": Captioner,
+}
+
+
+@cache
+def members(kind: str) -> tuple[str, ...]:
+    """The methods and values of a section's protocol, in its order."""
+    return _members(PROTOCOLS[kind])
+
+
+def _members(protocol: type) -> tuple[str, ...]:
+    named = dict.fromkeys([*get_annotations(protocol), *vars(protocol)])
+    return tuple(name for name in named if name == "__call__" or not name.startswith("_"))
+
+
+@cache
+def abilities() -> tuple[str, ...]:
+    """The methods that a component may have and the core looks for."""
+    return tuple(sorted({name for cls in (*PROTOCOLS.values(), *optional_protocols()) for name in _members(cls)}))
+
+
+@cache
+def optional_protocols() -> tuple[type, ...]:
+    """The abilities beyond a section's protocol, as the core asks for them with isinstance."""
+    named = [
+        value for module in (method, backbone, loaded_backbone, data, component) for value in vars(module).values()
+    ]
+    return tuple(dict.fromkeys(each for each in named if getattr(each, "_is_runtime_protocol", False)))
+
+
+def misfits(place: str, part: Any) -> Iterator[str]:
+    """A sentence where a component lacks what its section's protocol has, or has a value where a method belongs."""
+    kind = component_kind(tuple(place.split(".")))
+    if kind is not None:
+        yield from misfits_of(kind, part)
+
+
+def misfits_of(kind: str, part: Any) -> Iterator[str]:
+    """The same of a component of a kind."""
+    protocol = PROTOCOLS[kind]
+    missing = [name for name in members(kind) if not hasattr(part, name)]
+    if missing:
+        yield f"{quoted(type(part).__name__)} is no {protocol.__name__}: it has no {', '.join(missing)}"
+    for name in members(kind):
+        method = callable(vars(protocol).get(name))
+        if method and name not in missing and not callable(getattr(part, name)):
+            yield f"{quoted(type(part).__name__)} is no {protocol.__name__}: its {name} is no method"
+
+
+def likely_misspelt(part: Any) -> Iterator[str]:
+    """A sentence for a method that nobody calls and whose name is nearly one that somebody would."""
+    for name, value in vars(type(part)).items():
+        if name.startswith("_") or not callable(value) or name in abilities():
+            continue
+        close = [near for near in get_close_matches(name, abilities(), n=1, cutoff=ALIKE) if not hasattr(part, near)]
+        if close:
+            yield f"nobody calls the method {quoted(name)} of {quoted(type(part).__name__)}; did you mean {close[0]!r}?"

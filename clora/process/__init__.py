@@ -1,0 +1,1 @@
+"""The process itself: signals, threads, and the terminal that it writes to."""

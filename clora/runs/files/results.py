@@ -1,0 +1,77 @@
+"""`evaluate/results.json`: an evaluation's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from attrs import asdict, evolve, field, frozen
+
+from clora.contracts.evaluation import Matrix, Measured
+from clora.runs.files.checksums import DamagedError
+from clora.runs.files.fields import Fields, finite
+
+T = TypeVar("T")
+
+
+@frozen
+class Results:
+    """What the metrics of a run found. A number that a metric could not give is NaN, in the file null."""
+
+    nfe: str = ""  # network evaluations per picture, such as "4" or "40x2"
+    values: Mapping[str, float] = field(factory=dict)
+    lower_is_better: tuple[str, ...] = ()
+    per_effect: Mapping[str, Mapping[str, float]] = field(factory=dict)
+    #: effect -> metric -> one number for each test picture
+    per_picture: Mapping[str, Mapping[str, tuple[float, ...]]] = field(factory=dict)
+    matrices: Mapping[str, Matrix] = field(factory=dict)
+    #: effect -> its test pictures
+    pictures: Mapping[str, tuple[str, ...]] = field(factory=dict)
+
+    @classmethod
+    def of(cls, fields: Fields) -> Results:
+        """From the file's map. Raises DamagedError for a field that is missing or of another type."""
+        return cls(
+            nfe=fields.text("nfe"),
+            values=fields.numbers("values"),
+            lower_is_better=fields.texts("lower_is_better"),
+            per_effect=fields.map("per_effect").map_of(Fields.numbers),
+            per_picture=fields.map("per_picture").map_of(lambda per, key: per.map(key).map_of(Fields.row)),
+            matrices=fields.map("matrices").map_of(_matrix),
+            pictures=fields.map("pictures").map_of(Fields.texts),
+        )
+
+    def with_measured(self, found: Measured) -> Results:
+        """With what a metric found beside what others have."""
+
+        def both(mine: Mapping[str, Mapping[str, T]], more: Mapping[str, Mapping[str, T]]) -> dict[str, dict[str, T]]:
+            return {name: {**mine.get(name, {}), **more.get(name, {})} for name in {**mine, **more}}
+
+        rows = {name: {key: tuple(row) for key, row in scores.items()} for name, scores in found.per_picture.items()}
+        return evolve(
+            self,
+            values={**self.values, **found.values},
+            lower_is_better=(*self.lower_is_better, *sorted(found.lower_is_better)),
+            per_effect=both(self.per_effect, found.per_effect),
+            per_picture=both(self.per_picture, rows),
+            matrices={**self.matrices, **found.matrices},
+        )
+
+    def measured(self) -> Measured:
+        """The same as one metric's findings."""
+        lower = frozenset(self.lower_is_better)
+        return Measured(self.values, lower, self.per_effect, self.per_picture, self.matrices)
+
+    def tree(self) -> dict[str, Any]:
+        """As the file holds it, and as `clora_run_finished` is told."""
+        return finite(asdict(self))
+
+
+def _matrix(fields: Fields, key: str) -> Matrix:
+    matrix = fields.map(key)
+    rows, columns, values = matrix.texts("rows"), matrix.texts("columns"), matrix.list("values")
+    table = Fields({f"values, row {i + 1}": row for i, row in enumerate(values)}, matrix.where)
+    found = tuple(table.row(name) for name in table.tree)
+    if len(found) != len(rows) or any(len(row) != len(columns) for row in found):
+        raise DamagedError(f"{matrix.where} is damaged: its table has not a row for each of its names")
+    return Matrix(rows, columns, found)

