@@ -45,7 +45,7 @@ IN_TURN = (
 OURS = ("critic_on_backward_only",)
 # what is not trained has nothing that a seed would change, but DARE, which drops weights by chance
 SEEDLESS = ("effect_lora", "merge_svd", "merge_ties_svd")
-SEEDED = ("merge_dare_ties_svd", "effect_lora_plus_acceleration", "flow_matching_all_in_one")
+SEEDED = ("merge_dare_ties_svd", "effect_lora_plus_acceleration", "flow_matching_all_in_one", "opd")
 #: no warm start; for its forward-equivalents (800 updates of 3.3 a row) cycles of 17, at a cold start's rate
 COLD = ("warm_start=null", "train.steps=275", "train.lr=3e-3", "critic.lr=2e-3")
 #: the teachers' own pictures are the same in every row; the table of baselines has them

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @frozen
 class OnPolicyDistillation:
-    """Velocity matching on the outcome of `simulation` (after DiffusionOPD, arXiv 2605.15055, and Flow-OPD, 2605.08063).
+    """Velocity matching on the outcome of `simulation` (after DiffusionOPD, 2605.15055, and Flow-OPD, 2605.08063).
 
     The teacher is the row's own: an effect's LoRA with its prompt, the base on general rows. `guidance_scale` is the
     teacher's, at most 100; 1 asks no unconditional teacher. `weight` is 0 or 1e-6 to 1e6, whose product with the loss
@@ -71,9 +71,7 @@ class OnPolicyDistillation:
         step_length = over(sigma - _level_after(sigma, step.schedule), target)
         return LossTerm(0.5 * (step_length * difference).square().mean(), logs)
 
-    def _teacher(
-        self, step: StepContext, x_sigma: torch.Tensor, sigma: torch.Tensor
-    ) -> ForwardCoroutine[torch.Tensor]:
+    def _teacher(self, step: StepContext, x_sigma: torch.Tensor, sigma: torch.Tensor) -> ForwardCoroutine[torch.Tensor]:
         """v = u + w (c - u), float32 [R, C, H, W]: c with the teacher's words, u with none."""
         asked: list[Forward] = [step.forward("teacher", x_sigma, sigma)]
         if self.guidance_scale != 1:

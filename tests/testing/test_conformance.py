@@ -20,6 +20,7 @@ BANK = ROOT / "plugins/clora_emoji/assets/teachers/bank.yaml"
 KEYS: dict[tuple[str, str], dict[str, Any]] = {
     ("losses", "dmd"): {"simulation": "backward", "guidance_scale": 1.0},
     ("losses", "critic_flow_matching"): {"simulation": "backward"},
+    ("losses", "opd"): {"simulation": "backward"},
     ("teachers", "bank"): {"manifest": BANK},
     ("backbone", "qwen_image_edit"): {"model": ROOT},
     ("backbone", "flux_kontext"): {"model": ROOT},
