@@ -6,18 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from itertools import islice
 from textwrap import wrap
-from typing import Any
 
-from attrs import Factory
-
-from clora.config.fields import Key, keys_of
-from clora.config.key_docs import key_docs, paragraphs_of
-from clora.config.messages import described
+from clora.config.key_docs import paragraphs_of
 from clora.errors import CloraError, hint, printable, quoted
 from clora.plugin_system.catalogue import Catalogue, Plugin, Registered
-from clora.plugin_system.json_schema import bounds_in
+from clora.plugin_system.described_keys import described_keys
 
 #: columns of a sentence
 WIDTH = 110
@@ -61,25 +55,11 @@ def _keys(cls: type) -> Iterator[str]:
     """What the class is, and a line for every key: type, bounds, default; its sentence under it."""
     for paragraph in paragraphs_of(cls):
         yield from wrap(paragraph, WIDTH, initial_indent="    ", subsequent_indent="    ")
-    docs = key_docs(cls)
-    for key in keys_of(cls):
-        bounds = "".join(f", {bound}" for bound in islice(bounds_in(key.attribute.validator), 1))
-        yield f"    {key.name}: {described(key.type)}{bounds}; {_default(key)}"
-        if key.attribute.name in docs:
-            yield from wrap(docs[key.attribute.name], WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
-
-
-def _default(key: Key) -> str:
-    """The default as a person writes it in YAML."""
-    if key.required:
-        return "required"
-    default: Any = key.attribute.default
-    if isinstance(default, Factory):  # pyright: ignore[reportArgumentType] - attrs types Factory as a function
-        made = None if default.takes_self else default.factory()
-        return f"default {made or 'none'}"
-    if isinstance(default, tuple):
-        return f"default [{', '.join(map(str, default))}]"
-    return f"default {'null' if default is None else str(default).lower() if isinstance(default, bool) else default}"
+    for key in described_keys(cls):
+        bounds = f", {key.bounds}" if key.bounds else ""
+        default = f"default {key.default}" if key.default else "required"
+        yield f"    {key.name}: {key.type}{bounds}; {default}"
+        yield from wrap(key.meaning, WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
 
 
 def _problems(component: Registered) -> Iterator[str]:
