@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTHON_GPU ?= $(BIN)/python
 
-.PHONY: demo test bench bench-gpu setup lint clean
+.PHONY: demo test bench bench-gpu setup lint docs clean
 
 ## eight effects and few-step sampling become one LoRA, on real pictures, with a report to look at
 demo: setup
@@ -36,5 +36,9 @@ lint: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
+## the documentation site in build/site, with every link checked
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv runs .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv runs build .pytest_cache .ruff_cache .import_linter_cache

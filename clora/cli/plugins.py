@@ -57,7 +57,7 @@ def _keys(cls: type) -> Iterator[str]:
         yield from wrap(paragraph, WIDTH, initial_indent="    ", subsequent_indent="    ")
     for key in described_keys(cls):
         bounds = f", {key.bounds}" if key.bounds else ""
-        default = f"default {key.default}" if key.default else "required"
+        default = "required" if key.default is None else f"default {key.default}"
         yield f"    {key.name}: {key.type}{bounds}; {default}"
         yield from wrap(key.meaning, WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import Factory, frozen
+from attrs import Factory, frozen, has
 
 from clora.config.fields import Key, keys_of
 from clora.config.key_docs import key_docs
@@ -19,7 +19,7 @@ class DescribedKey:
     name: str
     type: str
     bounds: str  # "" where it has none
-    default: str  # "" where the key is required
+    default: str | None  # as it is written in YAML; None where the key is required
     meaning: str  # the comment beside the field; "" where there is none
 
 
@@ -38,14 +38,15 @@ def described_keys(cls: type) -> list[DescribedKey]:
     ]
 
 
-def _default(key: Key) -> str:
-    """The default as a person writes it in YAML."""
+def _default(key: Key) -> str | None:
     if key.required:
-        return ""
+        return None
     default: Any = key.attribute.default
     if isinstance(default, Factory):  # pyright: ignore[reportArgumentType] - attrs types Factory as a function
-        made = None if default.takes_self else default.factory()
-        return str(made or "none")
+        default = None if default.takes_self else default.factory()
+        return "its own" if default is not None and has(type(default)) else str(default or "none")
     if isinstance(default, tuple):
         return f"[{', '.join(map(str, default))}]"
+    if default == "":
+        return '""'
     return "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)

@@ -1,0 +1,139 @@
+"""`mkdocs build --strict` makes the site: every reference is generated from the code, and a wrong link is refused."""
+
+from __future__ import annotations
+
+import html
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clora import api
+from clora.cli import COMMANDS
+from clora.contracts import hookspecs
+from clora.plugin_system.described_keys import described_keys
+from clora.plugin_system.discovery import discover
+
+ROOT = Path(__file__).parents[2]
+#: what the site is made of
+PARTS = ("mkdocs.yml", "docs", "README.md", "CONTRIBUTING.md", "LICENSE", "benchmarks", "plugins", "recipes", "tests")
+COMPONENTS = [(component.kind, component) for component in discover().components]
+
+
+def build(root: Path, out: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    # --quiet would keep warnings from being counted, and so from being refused
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out)]
+    variables = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "NO_COLOR": "1", **environment}
+    return subprocess.run(words, cwd=root, env=variables, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("site")
+    done = build(ROOT, out)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if not line.startswith("INFO")] == []
+    return out
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Path:
+    """The repository as the site sees it, with pages that a test may change."""
+    for name in PARTS:
+        (tmp_path / name).symlink_to(ROOT / name)
+    for name in ("mkdocs.yml", "docs"):  # mkdocs follows a link to its configuration and takes what lies there
+        (tmp_path / name).unlink()
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    return tmp_path
+
+
+def words_of(page: Path) -> str:
+    """The text of a page's article."""
+    text = page.read_text()
+    article = text[text.index("<article") : text.index("</article>")]
+    return html.unescape(re.sub(r"<[^>]+>", "", article))
+
+
+def test_every_hook_has_its_signature_and_sentence(site: Path) -> None:
+    page = words_of(site / "reference/hooks/index.html")
+    hooks = [f for name, f in vars(hookspecs).items() if name.startswith("clora_") and inspect.isfunction(f)]
+    assert len(hooks) >= 14
+    for hook in hooks:
+        assert f"def {hook.__name__}{inspect.signature(hook)}".replace("'", "") in page
+        assert (hook.__doc__ or "?").split("\n")[0].replace("`", "") in page
+
+
+@pytest.mark.parametrize(("kind", "component"), COMPONENTS, ids=lambda each: getattr(each, "name", each))
+def test_every_component_has_its_keys_with_bounds_and_sentences(site: Path, kind, component) -> None:
+    page = (site / f"reference/components/{kind}/index.html").read_text()
+    assert f'id="{component.name}"' in page
+    section = page.split(f'id="{component.name}"')[1].split("<h2")[0]
+    words = html.unescape(re.sub(r"<[^>]+>", "", section))
+    for key in described_keys(component.cls):
+        assert f"<code>{key.name}</code>" in section
+        assert key.bounds in words
+        assert key.meaning.replace("`", "") in words
+
+
+def test_every_command_has_its_help(site: Path) -> None:
+    page = words_of(site / "reference/commands/index.html")
+    for name, line in COMMANDS.items():
+        assert f"usage: clora {name}" in page
+        assert line in page
+    assert "--set KEY=VALUE" in page
+
+
+def test_every_public_name_has_a_heading(site: Path) -> None:
+    page = (site / "reference/api/index.html").read_text()
+    names = [name for name in vars(api) if not name.startswith("_")]
+    assert len(names) > 100
+    assert [name for name in names if f'id="{name.lower()}"' not in page] == []
+
+
+def test_every_section_of_a_recipe_has_its_keys(site: Path) -> None:
+    page = words_of(site / "reference/recipe/index.html")
+    for section in ("student", "critic.lag", "warm_start", "train", "evaluate"):
+        assert f"\n{section}¶" in page
+    assert "between 1 and 16,384" in page
+
+
+def test_a_linked_file_of_the_repository_is_in_the_site(site: Path) -> None:
+    assert (site / "files/benchmarks/results/step_cost.csv").read_bytes() == (
+        ROOT / "benchmarks/results/step_cost.csv"
+    ).read_bytes()
+    assert 'href="../files/benchmarks/results/step_cost.csv"' in (site / "cost/index.html").read_text()
+    assert 'href="../plugins/clora_dmd/"' in (site / "science/index.html").read_text()
+
+
+def test_nothing_is_asked_of_another_server(site: Path) -> None:
+    asked = re.compile(r'<(?:script|img|iframe|link)(?=[^>]* (?:src|href)="(?:https?:)?//)(?! rel="canonical")[^>]*>')
+    found = {match for page in site.rglob("index.html") for match in asked.findall(page.read_text())}
+    assert found == set()
+
+
+def test_wrong_links_and_pages_are_refused_by_name(changed: Path, tmp_path: Path) -> None:
+    with (changed / "docs/cost.md").open("a") as page:
+        page.write("\n[a](nowhere.md) [b](runs.md#no-such-place) [c](../benchmarks/gone.csv)\n")
+    (changed / "docs/unlisted.md").write_text("# Not in the navigation\n")
+    done = build(changed, tmp_path / "site")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for word in ("nowhere.md", "no-such-place", "../benchmarks/gone.csv", "unlisted.md"):
+        assert word in done.stderr
+
+
+def test_a_broken_plugin_is_refused_by_name(tmp_path: Path) -> None:
+    about = tmp_path / "clora_wrong-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: clora-wrong\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[clora.plugins]\nwrong = clora_not_there\n")
+    done = build(ROOT, tmp_path / "site", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "'wrong' of clora-wrong 1.0 is broken: cannot import clora_not_there" in done.stderr
