@@ -42,6 +42,16 @@ from clora.contracts.evaluation import (
     Matrix as Matrix,
     Measured as Measured,
 )
+from clora.contracts.export import (
+    EffectSamples as EffectSamples,
+    Evaluated as Evaluated,
+    ExportedEffect as ExportedEffect,
+    ExportedLora as ExportedLora,
+    ExportedSampler as ExportedSampler,
+    Exporter as Exporter,
+    FileContents as FileContents,
+    Illustrates as Illustrates,
+)
 from clora.contracts.hookspecs import HOOK_VERSION as HOOK_VERSION, hookimpl as hookimpl
 from clora.contracts.loaded_backbone import (
     Explains as Explains,
@@ -143,6 +153,8 @@ from clora.files.untrusted_json import (
 )
 from clora.files.untrusted_yaml import YamlError as YamlError, compose as compose
 from clora.lora_io.linears import LinearRows as LinearRows, Linears as Linears
+from clora.lora_io.reader import LoraDelta as LoraDelta
+from clora.lora_io.writer import write_lora as write_lora
 from clora.toolkit import config_fields as config_fields
 from clora.toolkit.diffusers_folder import (
     DiffusersFolder as DiffusersFolder,

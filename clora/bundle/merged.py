@@ -16,6 +16,8 @@ from clora.errors import CloraError
 from clora.files.atomic import write_folder
 from clora.lora_io.reader import LoraDelta
 
+#: the folder of the base with the LoRA in its weights, as pipelines call their transformer's
+MERGED = "transformer"
 _INDEX = "*.safetensors.index.json"
 
 

@@ -54,17 +54,19 @@ def run(args: argparse.Namespace) -> int:
 def _write(args: argparse.Namespace, plan: Plan, folder: RunDir, out: Path, files: Path | None, *, own: bool) -> None:
     import torch
 
-    from clora.bundle.bundle import add_pictures, write_bundle
     from clora.lora_io.reader import read_lora
-    from clora.runs.files.tensors import read_tensors
+    from clora.lora_io.writer import write_lora
+    from clora.planning.export_files import WEIGHTS
+    from clora.runs.stages.exporters import files_about, files_beside, write_files
 
     deltas = read_lora(folder.check_lora(), plan.recipe.backbone.shapes()).deltas
     dtype = None if args.dtype is None else getattr(torch, args.dtype)
     if not own:
-        pictures = read_tensors(folder.pictures) if folder.pictures.exists() else None
-        write_bundle(plan, out, deltas, dtype)
-        if pictures is not None:
-            add_pictures(plan, out, pictures, folder.read_results())
+        lora = out / WEIGHTS
+        pictures = files_about(plan, folder, lora) if folder.pictures.exists() else ()
+        write_lora(lora, deltas, plan.exported(lora).header, dtype=dtype)
+        write_files(plan, out, files_beside(plan, lora))
+        write_files(plan, out, pictures)
     print(out)
     if args.peft:
         from clora.bundle.peft_folder import write_peft
@@ -85,8 +87,7 @@ def _weight_files(plan: Plan) -> Path:
 
 
 def _merge(files: Path, deltas: Mapping[str, LoraDelta], out: Path) -> None:
-    from clora.bundle.merged import write_merged
-    from clora.bundle.names import MERGED
+    from clora.bundle.merged import MERGED, write_merged
 
     merged = write_merged(files, deltas, out / MERGED, print)
     print(f"{out / MERGED}: {merged.linears} linears changed; storing took {merged.lost:.1%} of the change away")

@@ -25,6 +25,9 @@ _PLAIN_WORD = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")
 #: what a run is called and how the machine carries it out: the outcome is the same
 _NO_MATTER = frozenset({("name",), ("title",), ("prepare", "previews"), ("teacher", "slots"), ("train", "shard_base")})
 
+#: sections that have no say in the LoRA and its evaluation: captions count by what they say, exporters add files
+_BESIDE = frozenset({"captioner", "exporters"})
+
 _NOWHERE = Mark("", Path())
 
 
@@ -108,7 +111,12 @@ def _plain(value: Any) -> Plain:
     raise _UnwritableError
 
 
-def digest(tree: Branch, code: Mapping[str, str], counts: Callable[[Keypath], bool] = lambda path: True) -> str:
+def shapes_the_run(path: Keypath) -> bool:
+    """Whether the value at a path of a recipe has a say in the LoRA and its evaluation."""
+    return path[0] not in _BESIDE
+
+
+def digest(tree: Branch, code: Mapping[str, str], counts: Callable[[Keypath], bool] = shapes_the_run) -> str:
     """A hash of all that a run, or a part of it, depends on: every value that `counts`, less what is outward.
 
     `code` says by place what a component's numbers depend on beside its keys.
@@ -116,11 +124,9 @@ def digest(tree: Branch, code: Mapping[str, str], counts: Callable[[Keypath], bo
     content: dict[str, Any] = {
         json.dumps(path): "shipped" if leaf.shipped else leaf.value
         for path, leaf in tree.leaves()
-        if path not in _NO_MATTER and path[0] != "captioner" and counts(path)  # captions count by what they say
+        if path not in _NO_MATTER and counts(path)
     }
-    content["code"] = {
-        place: each for place, each in code.items() if place != "captioner" and counts(tuple(place.split(".")))
-    }
+    content["code"] = {place: each for place, each in code.items() if counts(tuple(place.split(".")))}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -224,6 +224,7 @@ class Recipe:
     simulations: dict[str, Any] = field(factory=dict)
     losses: dict[str, Any] = field(factory=dict)
     metrics: dict[str, Any] = field(factory=dict)
+    exporters: dict[str, Any] = field(factory=dict)
     kernels: Any = None
     captioner: Any = None
     student: Student = Student()

@@ -135,19 +135,19 @@ class FitsMemory(Protocol):
         ...
 
 
-#: (the LoRA's file name, a prompt, steps, shift) -> a ComfyUI workflow in its API format
+#: (the LoRA's file name, a prompt, steps, shift) -> a graph of nodes, as JSON, that edits a picture with the LoRA
 Workflow = Callable[[str, str, int, float], Mapping[str, Any]]
 
 
 @frozen
 class Publication:
-    """What an exported LoRA's card must say of its base."""
+    """What an exported LoRA's files must say of its base."""
 
     base_model: str  # a hub id, or the folder that was trained on
     architecture: str  # ModelSpec's word for the base
     pipeline: str = ""  # the class of diffusers that loads the LoRA; "" where no stock class does
     call: Mapping[str, Any] = field(factory=dict)  # what its call needs beside picture, prompt and steps
-    workflow: Workflow | None = None
+    workflows: Mapping[str, Workflow] = field(factory=dict)  # by the name of the tool that carries it out
     #: lines of Python that bring the Pillow picture `source` to the size of its edit, where the pipeline would not
     sizing: Sequence[str] = ()
     call_sizes: Mapping[str, str] = field(factory=dict)  # and what its call then needs, as Python over `source`
@@ -158,5 +158,5 @@ class Publishes(Protocol):
     """A backbone that is known to other tools, so that what is trained on it can be described to them."""
 
     def publication(self) -> Publication:
-        """What a model card, ModelSpec and ComfyUI need to know; reads configurations alone."""
+        """What a LoRA's header and the files beside it need to know; reads configurations alone."""
         ...

@@ -1,4 +1,4 @@
-"""Every hook of clora, in one place: ten that register components, four that observe a run.
+"""Every hook of clora, in one place: eleven that register components, four that observe a run.
 
 A plugin is a module or object under the entry-point group `clora.plugins` whose functions carry `@hookimpl`. These
 hooks are called before anyone knows what a recipe needs: name a class by its place,
@@ -37,6 +37,7 @@ KINDS = {
     "metrics": "clora_metrics",
     "kernels": "clora_kernels",
     "captioner": "clora_captioners",
+    "exporters": "clora_exporters",
 }
 
 
@@ -88,6 +89,11 @@ def clora_kernels() -> list[Component]:
 @hookspec
 def clora_captioners() -> list[Component]:
     """Register writers of captions (protocol `Captioner`)."""
+
+
+@hookspec
+def clora_exporters() -> list[Component]:
+    """Register what adds files beside an exported LoRA (protocol `Exporter`)."""
 
 
 @hookspec

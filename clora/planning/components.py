@@ -30,7 +30,12 @@ def components(recipe: Recipe) -> list[tuple[str, Any]]:
         "kernels": recipe.kernels,
         "captioner": recipe.captioner,
     }
-    groups = {"simulations": recipe.simulations, "losses": recipe.losses, "metrics": recipe.metrics}
+    groups = {
+        "simulations": recipe.simulations,
+        "losses": recipe.losses,
+        "metrics": recipe.metrics,
+        "exporters": recipe.exporters,
+    }
     if recipe.critic is not None:
         groups["critic.losses"] = recipe.critic.losses
     if recipe.warm_start is not None:

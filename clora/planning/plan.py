@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
@@ -30,6 +31,8 @@ from clora.planning.components import (
     objective_findings,
     picture_findings,
 )
+from clora.planning.export_files import WEIGHTS, collisions, files_of
+from clora.planning.exported_lora import exported_lora
 from clora.planning.extension import finished_effects, mixed, start_digest, start_problems
 from clora.planning.numbers import number_findings, size_findings, teacher_strengths, unfed_losses
 from clora.planning.shift import shift_of, told
@@ -43,6 +46,7 @@ from clora.training.warm_recipe import decides, warm_start_doubts, warm_start_pr
 if TYPE_CHECKING:
     from clora.config.load import LoadedRecipe
     from clora.config.schema import Recipe
+    from clora.contracts.export import ExportedLora
 
 
 @frozen
@@ -60,6 +64,7 @@ class Plan:
     warm: str = ""  # the hash of all that decides the warm start
     owners: Owners = field(factory=Owners)  # whose the recipe's components are
     code: Mapping[str, str] = field(factory=dict)  # by a component's place: distribution, version, hash of its source
+    exporters_digest: str = ""  # the hash of all that decides what exporters add, but for LoRA and evaluation
 
     def sources(self, effect: str) -> tuple[str, ...]:
         """The training pictures of an effect that the run uses."""
@@ -72,6 +77,10 @@ class Plan:
         if most is None or most >= len(items):
             return items
         return [items[i] for i in sorted(StepRng(0).python("prepare/general").sample(range(len(items)), most))]
+
+    def exported(self, path: Path) -> ExportedLora:
+        """What the run's LoRA at `path` is told to be in its header and to exporters."""
+        return exported_lora(self.recipe, self.digest, self.cards, self.prompts, path)
 
     def pictures(self) -> Sequence[PictureRow]:
         """The rows of pictures that are files, of the effects in use and the general stream: dataset's and banks'."""
@@ -129,8 +138,20 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     if recipe.start is not None and thorough:  # else a finished extension is used without the run that it began from
         mix = mixed(mix, finished_effects(recipe.start.run), recipe.start.replay)
         digest = digest_of([digest, start_digest(recipe.start)])
-    text = loaded.resolved_yaml()
-    return Plan(recipe, digest, text, cards, prompts, mix, warnings, schedule, warm, loaded.owners, loaded.code)
+    of_exporters = digest_of_tree(loaded.tree, loaded.code, lambda path: path[0] == "exporters")
+    exporters = digest_of([digest, recipe.title or recipe.name, of_exporters])
+    text, owners, code = loaded.resolved_yaml(), loaded.owners, loaded.code
+    plan = Plan(recipe, digest, text, cards, prompts, mix, warnings, schedule, warm, owners, code, exporters)
+    if thorough and (colliding := _exported(plan)):
+        raise _refusal(loaded, colliding)
+    return plan
+
+
+def _exported(plan: Plan) -> list[Finding]:
+    """Exporters whose files have the same name. Raises ComponentError for one that raises or gives what is no file."""
+    if plan.recipe.serve.adapter == "teachers":
+        return []
+    return list(collisions(files_of(plan.recipe.exporters, plan.owners, plan.exported(Path(WEIGHTS)))))
 
 
 def run_digest(loaded: LoadedRecipe) -> str:

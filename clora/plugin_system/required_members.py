@@ -9,9 +9,10 @@ from inspect import get_annotations
 from typing import Any
 
 from clora.config.sections import component_kind
-from clora.contracts import backbone, component, data, loaded_backbone, method
+from clora.contracts import backbone, component, data, export, loaded_backbone, method
 from clora.contracts.backbone import Backbone
 from clora.contracts.data import Captioner, Dataset, Metric
+from clora.contracts.export import Exporter
 from clora.contracts.loaded_backbone import LoraKernel
 from clora.contracts.method import Loss, PromptStrategy, Router, SimulationSchedule, Teachers
 from clora.errors import quoted
@@ -29,6 +30,7 @@ PROTOCOLS: dict[str, type] = {
     "metrics": Metric,
     "kernels": LoraKernel,
     "captioner": Captioner,
+    "exporters": Exporter,
 }
 
 
@@ -53,7 +55,9 @@ def abilities() -> tuple[str, ...]:
 def optional_protocols() -> tuple[type, ...]:
     """The abilities beyond a section's protocol, as the core asks for them with isinstance."""
     named = [
-        value for module in (method, backbone, loaded_backbone, data, component) for value in vars(module).values()
+        value
+        for module in (method, backbone, loaded_backbone, data, export, component)
+        for value in vars(module).values()
     ]
     return tuple(dict.fromkeys(each for each in named if getattr(each, "_is_runtime_protocol", False)))
 

@@ -33,7 +33,8 @@ from clora.runs.files.steps import read_steps
 from clora.runs.run_dir import RunDir, digest_file, digest_of
 from clora.runs.stages.conditions import encode
 from clora.runs.stages.evaluate import conditions_of_evaluation, evaluate
-from clora.runs.stages.export import export, export_again, illustrate
+from clora.runs.stages.export import export
+from clora.runs.stages.exporters import add_files, illustrate
 from clora.runs.stages.prepare import prepare
 from clora.runs.stages.previews import PREVIEWS
 from clora.runs.stages.report import conditions_of_report, report
@@ -120,8 +121,12 @@ class Pipeline:
                 _ = self.session  # all ranks make it together
             self.catalogue.run_started(self.info)
             self._train_and_export()
+            if self.ranks.first:
+                self._still_held()
+                add_files(self.plan, self.folder)
             if self.ranks.first and not until_export:
                 self._evaluate()
+                illustrate(self.plan, self.folder)
                 self._note_time(time.monotonic() - started)
                 self._report()
             elif self.ranks.first:
@@ -175,6 +180,7 @@ class Pipeline:
             self._say_threads(self.folder.info().threads)
             self.folder.forget("evaluate", "report")
             self._evaluate()
+            illustrate(self.plan, self.folder)
             self._report()
 
     def _open(self) -> None:
@@ -202,7 +208,6 @@ class Pipeline:
                 },
             )
         )
-        export_again(self.plan, self.folder)
 
     def _say_threads(self, before: int) -> int:
         """Set and tell how many threads compute: as many as in the calls before, which decides the sums' last bits."""
@@ -242,7 +247,7 @@ class Pipeline:
             self._still_held()
             self.progress.say("export")
             files = export(plan, self.session, self.folder, student)
-            self.folder.forget("report")  # it puts numbers and pictures into the bundle
+            self.folder.forget("report")  # it shows the curves of a training that was made again
             self.folder.mark_done("export", plan.digest, files)
         self.session.forget_trained()
 
@@ -304,8 +309,7 @@ class Pipeline:
             self.progress.say("report")
             plus = None if self.job.plus is None else self.job.plus.folder.lora
             report(self.plan, lambda: self.session, self.folder, plus)
-            files = illustrate(self.plan, self.folder)
-            self.folder.mark_done("report", self._inputs(), (self.folder.report, *files))
+            self.folder.mark_done("report", self._inputs(), (self.folder.report,))
         self.catalogue.run_finished(self.info, self.folder.read_results().tree())
 
 

@@ -25,6 +25,7 @@ from clora.plugin_system.guard import ComponentError, Owners, sentences
 from clora.plugin_system.required_members import PROTOCOLS, likely_misspelt, misfits_of
 from clora.runs.stages.measuring import measured_problem
 from clora.testing import drive, example_step
+from clora.testing.exporters import exporter_problems
 from clora.training.answers import simulated_problem, term_problem, trajectory_problem
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def problems_of(
         "prompts": _prompts,
         "metrics": _metric,
         "kernels": _kernel,
+        "exporters": exporter_problems,
     }
     try:
         return [*found, *inside.get(kind, lambda part: iter(()))(part)]

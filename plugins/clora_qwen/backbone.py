@@ -182,7 +182,8 @@ class QwenImageEdit:
         from .workflow import workflow
 
         made = partial(workflow, self.edition)
-        return Publication(self.model, ARCHITECTURES[self.edition], self.pipeline, {"true_cfg_scale": 1.0}, made)
+        call = {"true_cfg_scale": 1.0}
+        return Publication(self.model, ARCHITECTURES[self.edition], self.pipeline, call, workflows={"comfyui": made})
 
     def weight_files(self) -> Path:
         """The transformer's folder; of a Hub id it is downloaded."""

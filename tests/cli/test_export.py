@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clora.bundle.bundle import write_bundle
 from clora.cli import main
 from clora.config.load import load_recipe
 from clora.lora_io.reader import LoraDelta
+from clora.lora_io.writer import write_lora
 from clora.planning.plan import make_plan
 from clora.plugin_system.discovery import discover
 from clora.runs.files.checksums import checksum_of_file
@@ -29,11 +29,11 @@ def run_dir(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     module, (inputs, outputs) = next(iter(plan.recipe.backbone.shapes().items()))
     run, delta = RunDir(folder), LoraDelta(torch.ones(2, inputs), torch.ones(outputs, 2), 0.5)
-    files = write_bundle(plan, folder / "export", {module: delta})
+    write_lora(run.lora, {module: delta}, plan.exported(run.lora).header)
     run.recipe.write_text(plan.text)
     recipe = checksum_of_file(run.recipe)
     run.write_info(RunRecord("quickstart", "", 0, plan.digest, 0, 0.0, 1, recipe, machine={}, versions={}))
-    run.mark_done("export", plan.digest, files)
+    run.mark_done("export", plan.digest, (run.lora,))
     return folder
 
 
@@ -41,6 +41,8 @@ def test_elsewhere_in_another_type_with_peft_and_merged(run_dir: Path, tmp_path:
     out = tmp_path / "out"
     assert main(["export", str(run_dir), "--out", str(out), "--dtype", "float16", "--peft", "--merge"]) == 0
     assert {t.dtype for t in load_file(out / "lora.safetensors").values()} == {torch.float16}
+    assert {t.dtype for t in load_file(out / "lora_comfyui.safetensors").values()} == {torch.float16}
+    assert "thermal" in (out / "README.md").read_text()
     assert (out / "peft/adapter_config.json").is_file()
     assert (out / "transformer/diffusion_pytorch_model.safetensors").is_file()
     assert "1 linears changed" in capsys.readouterr().out

@@ -12,8 +12,6 @@ import torch
 from attrs import evolve, frozen
 
 from clora.api import CloraError, Row, Schedule, ShiftsByTokens, StepRng, TokenShift, shift_by_tokens
-from clora.bundle.bundle import write_bundle
-from clora.bundle.metadata import metadata
 from clora.cli import main
 from clora.config.load import LoadedRecipe, load_recipe
 from clora.config.schema import Student
@@ -197,12 +195,13 @@ def test_everything_reads_the_same_shift(
     EditSampler(plan, session).few_step(None, ["make it red"], [source], StepRng(0))
     assert seen == [cycle.schedule]
 
-    header = metadata(plan, None)
+    lora = plan.exported(tmp_path / "lora.safetensors")
+    header = lora.header
     how = json.loads(header["clora"])
     assert (how["shift"], how["sigmas"]) == (shift, pytest.approx(levels))
     assert header["modelspec.usage_hint"].endswith(f"shift {shift:g}")
-    write_bundle(plan, tmp_path, {}, only=[tmp_path / "scheduler/scheduler_config.json"])
-    assert json.loads((tmp_path / "scheduler/scheduler_config.json").read_text())["shift"] == shift
+    files = plan.recipe.exporters["bundle"].export(lora)
+    assert json.loads(files["scheduler/scheduler_config.json"])["shift"] == shift
 
 
 @pytest.mark.parametrize("number", [None, 3.0])

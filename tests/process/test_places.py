@@ -35,9 +35,16 @@ PLACES = (
     ("clora.training.cycle", "Cycle.run", 1, " while training; the checkpoint of update 1 is saved. The same command"),
     ("clora.training.loop", "StepLog.add", 1, " while training; the checkpoint of update 2 is saved. The same command"),
     ("clora.training.loop", "StepLog.add", 1, " while training; the checkpoint of update 3 is saved. The same command"),
-    ("clora.runs.stages.export", "write_bundle", 1, " while exporting; everything up to the last checkpoint is kept"),
+    ("clora.runs.stages.export", "write_lora", 1, " while exporting; everything up to the last checkpoint is kept"),
+    ("clora.runs.stages.exporters", "files_of", 1, " while exporting; the LoRA is kept. The same command goes on"),
     ("clora.runs.stages.evaluate", "Maker.effect", 1, " while evaluating; everything up to the export is kept"),
     ("clora.runs.stages.evaluate", "Maker.general", 1, " while evaluating; everything up to the export is kept"),
+    (
+        "clora.runs.stages.exporters",
+        "files_about",
+        1,
+        " while illustrating the export; everything up to the evaluation is kept",
+    ),
     (
         "clora.runs.stages.report",
         "write_report",
@@ -136,8 +143,8 @@ def others(run: Path, out: Path) -> list[tuple[list[str], str, str, str]]:
         (sample, "clora.inference.edit_sampler", "Editor.edit", "; no picture was written. The same command makes it"),
         (
             ["export", str(run), "--out", str(out / "bundle")],
-            "clora.bundle.bundle",
-            "write_bundle",
+            "clora.lora_io.writer",
+            "write_lora",
             "; every file that is whole stays. The same command writes them all",
         ),
     ]

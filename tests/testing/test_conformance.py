@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,44 @@ class NoAdapter:
 
     def __call__(self, x, weight, bias, segments):
         return torch.nn.functional.linear(x, weight, bias)
+
+
+@frozen
+class Files:
+    """An exporter that breaks one rule."""
+
+    how: str = "well"
+
+    def export(self, lora):
+        if self.how == "changes" and lora.path.exists():
+            lora.path.write_bytes(b"mine")
+        if self.how == "reads":
+            return {"size.txt": str(lora.path.stat().st_size)}
+        if self.how == "names" and lora.path.exists():
+            return {"late.txt": "x"}
+        return {"a.txt": os.urandom(8) if self.how == "draws" else "a", **({"../b": ""} if self.how == "out" else {})}
+
+    def illustrate(self, lora, evaluated):
+        if self.how == "spoils":
+            next(iter(evaluated.samples.values())).result.zero_()
+        return {"b.txt": os.urandom(8) if self.how == "later" else "b"}
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("changes", "it changed the LoRA"),
+        ("reads", "exporters: FileNotFoundError: "),
+        ("names", "its export gives other names once the LoRA is there"),
+        ("draws", "its export gives other files each time"),
+        ("out", "its export gave a file named '../b', which lies outside the export's folder"),
+        ("later", "its illustrate gives other files each time"),
+        ("spoils", "it changed the pictures"),
+    ],
+)
+def test_an_exporter_that_breaks_a_rule_is_caught(how: str, sentence: str) -> None:
+    assert any(sentence in problem for problem in problems_of("exporters", Files(how), checks_imports=False))
+    assert problems_of("exporters", Files(), checks_imports=False) == []
 
 
 @frozen

@@ -29,6 +29,7 @@ KINDS = {
     "teachers": "teachers: {use: $word, folder: loras}",
     "kernel": "kernels: {use: $word}",
     "captioner": "captioner: {use: $word}",
+    "exporter": "exporters:\n  mine: {use: $word}",
     "observer": "train: {steps: 100}   # an observer is told of every run; no recipe names it",
 }
 #: kind -> the hook that registers it
@@ -42,6 +43,7 @@ HOOKS = {
     "teachers": "clora_teachers",
     "kernel": "clora_kernels",
     "captioner": "clora_captioners",
+    "exporter": "clora_exporters",
 }
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 MOST_NAME = 60

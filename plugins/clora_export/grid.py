@@ -12,17 +12,21 @@ from PIL import Image, ImageDraw, ImageFont
 if TYPE_CHECKING:
     import torch
 
-CELL = 256  # pixels: larger pictures are scaled down, smaller ones up without smoothing
+    from clora.api import EffectSamples
+
 GAP = 8
-SUBJECTS = 4
 WIDEST = 3000  # of the grid of all effects, which would else grow with their number
 _LABEL = 22
 
 
-def strips(effects: Sequence[str], pictures: Mapping[str, torch.Tensor]) -> dict[str, Image.Image]:
-    """For every effect a picture of two rows, sources and results; `pictures` are uint8 [N, 3, H, W] by dotted name."""
+def strips(samples: Mapping[str, EffectSamples], pictures: int, side: int) -> dict[str, Image.Image]:
+    """For every effect two rows, sources and results: at most so many pictures, their longer side of `side` pixels.
+
+    Larger pictures are scaled down, smaller ones up without smoothing.
+    """
     return {
-        effect: _sheet([_cells(pictures[f"{effect}.{role}"]) for role in ("source", "student")]) for effect in effects
+        effect: _sheet([_cells(found[:pictures], side) for found in (sample.source, sample.result)])
+        for effect, sample in samples.items()
     }
 
 
@@ -51,11 +55,11 @@ def png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _cells(pictures: torch.Tensor) -> list[Image.Image]:
+def _cells(pictures: torch.Tensor, side: int) -> list[Image.Image]:
     cells = []
-    for pixels in pictures[:SUBJECTS].permute(0, 2, 3, 1).numpy():
+    for pixels in pictures.permute(0, 2, 3, 1).numpy():
         image = Image.fromarray(numpy.ascontiguousarray(pixels))
-        scale = CELL / max(image.size)
+        scale = side / max(image.size)
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         cells.append(image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST))
     return cells

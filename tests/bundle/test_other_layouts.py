@@ -1,4 +1,4 @@
-"""A run's bundle read back by others' readers: diffusers' scheduler, PEFT, a plain reader of ComfyUI's names, YAML."""
+"""A LoRA as a PEFT folder and folded into its base's weights, read back by PEFT and by the base itself."""
 
 from __future__ import annotations
 
@@ -7,22 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from diffusers import FlowMatchEulerDiscreteScheduler
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from clora.bundle.bundle import add_pictures, write_bundle
 from clora.bundle.merged import write_merged
 from clora.bundle.peft_folder import write_peft
 from clora.config.load import load_recipe
-from clora.diffusion.flow import Schedule
 from clora.errors import CloraError
 from clora.inference.session import ModelSession
 from clora.lora_io.reader import LoraDelta
 from clora.planning.plan import Plan, make_plan
 from clora.plugin_system.discovery import discover
-from clora.runs.files.results import Results
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,44 +39,8 @@ def deltas(plan: Plan) -> dict[str, LoraDelta]:
     return made
 
 
-@pytest.fixture(scope="module")
-def bundle(plan: Plan, deltas: dict[str, LoraDelta], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bundle")
-    write_bundle(plan, out, deltas)
-    return out
-
-
 def change(delta: LoraDelta) -> torch.Tensor:
     return delta.scale * (delta.b.double() @ delta.a.double())
-
-
-def test_diffusers_scheduler_has_the_students_levels(bundle: Path) -> None:
-    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(bundle, subfolder="scheduler")
-    for steps in (1, 4, 5, 8):
-        scheduler.set_timesteps(sigmas=[1 - i / steps for i in range(steps)], mu=0.7)
-        expected = [*Schedule.shifted(steps, 3.0).sigmas, 0.0]
-        assert scheduler.sigmas.tolist() == pytest.approx(expected, abs=1e-6)
-
-
-def test_diffusers_scheduler_steps_as_the_student_does(bundle: Path) -> None:
-    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(bundle, subfolder="scheduler")
-    scheduler.set_timesteps(sigmas=[1.0, 0.5])
-    x, velocity = torch.randn(1, 4, 8), torch.randn(1, 4, 8)
-    torch.manual_seed(11)
-    noise = torch.randn_like(x)
-    torch.manual_seed(11)
-    made = scheduler.step(velocity, scheduler.timesteps[0], x).prev_sample
-    assert torch.allclose(made, (1 - 0.75) * (x - velocity) + 0.75 * noise, atol=1e-6)
-
-
-def test_a_plain_reader_of_comfyui_names_finds_the_delta(bundle: Path, deltas: dict[str, LoraDelta]) -> None:
-    tensors = load_file(bundle / "lora_comfyui.safetensors")
-    for module, delta in deltas.items():
-        up = tensors.pop(f"diffusion_model.{module}.lora_B.weight").double()
-        down = tensors.pop(f"diffusion_model.{module}.lora_A.weight").double()
-        # ComfyUI's strength is alpha / rank, and 1 where there is no alpha
-        assert torch.allclose(up @ down, change(delta), atol=1e-6)
-    assert not tensors
 
 
 def test_peft_loads_its_folder(plan: Plan, deltas: dict[str, LoraDelta], tmp_path: Path) -> None:
@@ -156,42 +114,6 @@ def test_a_merge_that_cannot_be_leaves_nothing(tmp_path: Path) -> None:
         write_merged(files, {"one": delta}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".out*"))
-
-
-def front(bundle: Path) -> dict:
-    _, block, _ = (bundle / "README.md").read_text().split("---\n", 2)
-    return yaml.safe_load(block)
-
-
-def test_the_card_names_every_effect_with_its_words(plan: Plan, bundle: Path) -> None:
-    said = front(bundle)
-    assert [entry["text"] for entry in said["widget"]] == [prompts.student for prompts in plan.prompts.values()]
-    assert {"lora", "diffusers"} <= set(said["tags"])
-    assert "base_model" not in said  # the emoji base is on no hub
-    assert "grid.png" not in (bundle / "README.md").read_text()  # no pictures were made yet
-
-
-def test_pictures_and_numbers_come_with_the_evaluation(plan: Plan, bundle: Path) -> None:
-    random = torch.Generator().manual_seed(0)
-    pictures = {
-        f"{card.name}.{role}": torch.randint(0, 256, (6, 3, 32, 32), generator=random, dtype=torch.uint8)
-        for card in plan.cards
-        for role in ("source", "student")
-    }
-    add_pictures(plan, bundle, pictures, Results(values={"distance": 0.125}))
-    said = front(bundle)
-    assert [entry["output"]["url"] for entry in said["widget"]] == ["images/duotone_ocean.png", "images/thermal.png"]
-    assert "| distance | 0.125 |" in (bundle / "README.md").read_text()
-    strip = Image.open(bundle / "images/thermal.png")
-    assert strip.size == (4 * 264 - 8, 2 * 264 - 8)  # four subjects, source above result
-    middle = tuple(pictures["thermal.student"][1, :, 4, 5].tolist())
-    assert strip.getpixel((264 + 5 * 8 + 3, 264 + 4 * 8 + 3)) == middle
-    assert Image.open(bundle / "grid.png").width > strip.width
-
-
-def test_weights_are_stored_as_the_recipe_says(plan: Plan, deltas: dict[str, LoraDelta], tmp_path: Path) -> None:
-    write_bundle(plan, tmp_path, deltas, torch.bfloat16)
-    assert {tensor.dtype for tensor in load_file(tmp_path / "lora.safetensors").values()} == {torch.bfloat16}
 
 
 def test_the_merged_base_answers_as_the_lora_does(plan: Plan, deltas: dict[str, LoraDelta], tmp_path: Path) -> None:
