@@ -25,7 +25,7 @@ def exported_lora(
     recipe: Recipe, digest: str, cards: Sequence[EffectCard], prompts: Mapping[str, Prompts], path: Path
 ) -> ExportedLora:
     """What is known of the LoRA that a run writes at `path`, before and after it does."""
-    publication = recipe.backbone.publication() if isinstance(recipe.backbone, Publishes) else None
+    publication = publication_of(recipe.backbone)
     effects = tuple(ExportedEffect(c.name, _served(recipe, prompts[c.name]), c.caption) for c in cards)
     title, sampler = recipe.title or recipe.name, _sampler(recipe)
     return ExportedLora(
@@ -39,6 +39,11 @@ def exported_lora(
         header=header(title, digest, effects, sampler, publication),
         weights=partial(_weights, recipe.backbone, path),
     )
+
+
+def publication_of(backbone: Backbone) -> Publication | None:
+    """What a backbone says of itself; None where it says nothing."""
+    return backbone.publication() if isinstance(backbone, Publishes) else None
 
 
 def header(

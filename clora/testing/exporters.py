@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -81,10 +82,10 @@ def exporter_problems(exporter: Any) -> Iterator[str]:
     """Names before there is a LoRA; the same files each time; LoRA and pictures stay as they are."""
     with TemporaryDirectory() as folder, Owners().calling("exporters"):
         lora, evaluated = example_lora(Path(folder) / WEIGHTS), example_evaluated()
-        asked: dict[str, Callable[[], Any]] = {"export": lambda: exporter.export(lora)}
+        asked: dict[str, Callable[[], Any]] = {"export": partial(exporter.export, lora)}
         if isinstance(exporter, Illustrates):
-            asked["illustrate"] = lambda: exporter.illustrate(lora, evaluated)
-        early = exporter.export(lora)  # there is no file yet: the names alone are asked for
+            asked["illustrate"] = partial(exporter.illustrate, lora, evaluated)
+        early = asked["export"]()  # there is no file yet: the names alone are asked for
         pictures = {name: sample.result.clone() for name, sample in evaluated.samples.items()}
         write_example(lora)
         before = lora.path.read_bytes()
