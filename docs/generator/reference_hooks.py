@@ -19,7 +19,8 @@ def hooks_page() -> str:
         [
             "# Hooks\n",
             f"Version {HOOK_VERSION} of the interface. A plugin implements a hook with a function of its name, marked "
-            "`@hookimpl`; it may leave arguments out that it does not want.",
+            "`@hookimpl`; it may leave arguments out that it does not want. "
+            "[What the core does with a plugin](../plugin_authors.md) says when each is called.",
             *(line for hook in hooks for line in _hook(hook)),
         ]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from code_references import with_code, wrong_references
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -41,7 +42,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, uri, content=text))
     written = [Page(file.src_uri, f"docs/{file.src_uri}") for file in files.documentation_pages() if file.abs_src_path]
     for page in [*written, *pages(root)]:
-        text, copies = with_site_links(root, page, (root / page.path).read_text())
+        text = (root / page.path).read_text()
+        if wrong := wrong_references(root, text):
+            raise PluginError(f"{page.path}: there is no {', '.join(wrong)}")
+        text, copies = with_site_links(root, page, with_code(root, text))
         old = files.get_file_from_path(page.uri)
         if old is not None:
             files.remove(old)

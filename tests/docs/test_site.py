@@ -16,12 +16,24 @@ import pytest
 from clora import api
 from clora.cli import COMMANDS
 from clora.contracts import hookspecs
+from clora.diffusion import flow
 from clora.plugin_system.described_keys import described_keys
 from clora.plugin_system.discovery import discover
 
 ROOT = Path(__file__).parents[2]
 #: what the site is made of
-PARTS = ("mkdocs.yml", "docs", "README.md", "CONTRIBUTING.md", "LICENSE", "benchmarks", "plugins", "recipes", "tests")
+PARTS = (
+    "mkdocs.yml",
+    "docs",
+    "README.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "benchmarks",
+    "clora",
+    "plugins",
+    "recipes",
+    "tests",
+)
 COMPONENTS = [(component.kind, component) for component in discover().components]
 
 
@@ -115,6 +127,29 @@ def test_nothing_is_asked_of_another_server(site: Path) -> None:
     asked = re.compile(r'<(?:script|img|iframe|link)(?=[^>]* (?:src|href)="(?:https?:)?//)(?! rel="canonical")[^>]*>')
     found = {match for page in site.rglob("index.html") for match in asked.findall(page.read_text())}
     assert found == set()
+
+
+def test_a_formula_is_set_without_a_script(site: Path) -> None:
+    page = (site / "method/index.html").read_text()
+    assert page.count("<math") == (ROOT / "docs/method.md").read_text().count("```math") > 8
+    assert "\\sigma" not in page
+
+
+def test_the_method_shows_the_code_that_it_names(site: Path) -> None:
+    page = words_of(site / "method/index.html")
+    for function in (flow.add_noise, flow.shift, flow.guide):
+        assert " ".join(inspect.getsource(function).split()) in " ".join(page.split())
+
+
+def test_a_reference_to_no_code_is_refused_by_name(changed: Path, tmp_path: Path) -> None:
+    with (changed / "docs/method.md").open("a") as page:
+        page.write(
+            "\nCode: `clora/diffusion/flow.py::add_noise`, `clora/diffusion/flow.py::ad_noise`, `clora/gone.py::x`\n"
+        )
+    done = build(changed, tmp_path / "site")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "docs/method.md: there is no clora/diffusion/flow.py::ad_noise, clora/gone.py::x" in done.stderr
 
 
 def test_wrong_links_and_pages_are_refused_by_name(changed: Path, tmp_path: Path) -> None:
