@@ -17,8 +17,10 @@ from clora import api
 from clora.cli import COMMANDS
 from clora.contracts import hookspecs
 from clora.diffusion import flow
+from clora.planning.cost import SIDE, count
 from clora.plugin_system.described_keys import described_keys
 from clora.plugin_system.discovery import discover
+from clora.training.answers import MOST_QUESTIONS
 
 ROOT = Path(__file__).parents[2]
 #: what the site is made of
@@ -139,6 +141,13 @@ def test_the_method_shows_the_code_that_it_names(site: Path) -> None:
     page = words_of(site / "method/index.html")
     for function in (flow.add_noise, flow.shift, flow.guide):
         assert " ".join(inspect.getsource(function).split()) in " ".join(page.split())
+
+
+def test_the_page_for_plugin_authors_has_the_bounds_of_the_code(site: Path) -> None:
+    page = words_of(site / "plugin_authors/index.html")
+    assert f"more than {MOST_QUESTIONS:,} questions in one step" in page
+    assert f"up to {inspect.signature(count).parameters['cycles'].default} cycles" in page
+    assert f"latents of zeros, [B, C, {SIDE}, {SIDE}]" in page
 
 
 def test_a_reference_to_no_code_is_refused_by_name(changed: Path, tmp_path: Path) -> None:
