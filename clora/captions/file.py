@@ -37,10 +37,10 @@ class WrittenCaption:
     """One effect's entry; `by`, `request` and `answer` are empty where a person wrote it."""
 
     caption: str  # one line, whatever its layout in the file
-    by: str = ""
-    request: str = ""
-    answer: str = ""
-    line: int = field(default=0, eq=False)
+    by: str = ""  # the model that answered
+    request: str = ""  # a fingerprint of what it was asked
+    answer: str = ""  # a fingerprint of what it answered
+    line: int = field(default=0, eq=False)  # of the file; 0 for an entry that is not written yet
 
     @property
     def edited(self) -> bool:

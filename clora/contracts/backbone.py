@@ -99,7 +99,7 @@ class KnowsFootprint(Protocol):
 class TokenShift:
     """The shift of a few-step schedule, and in a few words what it follows from."""
 
-    shift: float
+    shift: float  # s of shift_s(u) = s u / (1 + (s - 1) u)
     reason: str  # such as "1,024 tokens, by the scheduler of MODEL"
 
 

@@ -45,10 +45,10 @@ class PictureRow:
     """One line of a list, or one picture of a folder: its files, and what they are for."""
 
     place: str  # the list with the line, or the folder, as a message names it
-    source: Path
-    target: Path | None = None
+    source: Path  # the picture before the effect
+    target: Path | None = None  # the picture after it; None where there is none
     effect: str = ""  # none in the general stream
-    instruction: str = ""
+    instruction: str = ""  # what to do with the source, in the general stream
     split: Split | None = None  # none where neither training nor tests read it, such as a captioner's example
 
 
@@ -115,8 +115,8 @@ class Captioner(Protocol):
 class TokensUsed:
     """What a captioner has been asked and has answered, in the tokens of its model."""
 
-    asked: int
-    answered: int
+    asked: int  # tokens of the requests, pictures included
+    answered: int  # tokens of the answers
 
 
 @runtime_checkable

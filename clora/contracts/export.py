@@ -23,7 +23,7 @@ FileContents: TypeAlias = "str | bytes | Callable[[Path], None]"
 class ExportedEffect:
     """One effect of the LoRA."""
 
-    name: str
+    name: str  # as the run's recipe has it
     prompt: str  # calls the effect, typed as it stands
     caption: str  # what the effect looks like; "" where nobody has written it
 
@@ -34,7 +34,7 @@ class ExportedSampler:
 
     #: few_step: x0 is predicted and re-noised with fresh noise to the next level; teacher: Euler steps of the base
     kind: Literal["few_step", "teacher"]
-    steps: int
+    steps: int  # evaluations of the network for a picture, twice as many with guidance
     guidance_scale: float  # 1: no guidance
     shift: float | None  # of the noise levels; None: the levels of the model's own scheduler
     sigmas: tuple[float, ...]  # the levels themselves, falling; () where `shift` is None
@@ -45,10 +45,10 @@ class ExportedLora:
     """A run's LoRA with all that is known of it before it is measured."""
 
     path: Path  # a safetensors file in diffusers' layout; it is there when contents are written, not before
-    title: str
+    title: str  # of the run
     digest: str  # of all that decides the LoRA
-    effects: tuple[ExportedEffect, ...]
-    sampler: ExportedSampler
+    effects: tuple[ExportedEffect, ...]  # in the order of the run
+    sampler: ExportedSampler  # the one that the run was evaluated with
     rank: int | None  # the trained one; None of a LoRA that was merged from others
     publication: Publication | None  # what the base says of itself
     header: Mapping[str, str]  # the metadata in the file's own header
@@ -60,8 +60,8 @@ class ExportedLora:
 class EffectSamples:
     """An effect's test pictures, uint8 [N, 3, H, W]."""
 
-    names: tuple[str, ...]
-    source: torch.Tensor
+    names: tuple[str, ...]  # of the N source pictures
+    source: torch.Tensor  # what is edited
     result: torch.Tensor  # made with the LoRA
 
 

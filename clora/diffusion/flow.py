@@ -106,8 +106,8 @@ class Schedule:
     MOST_STEPS levels above 0 and up to 1, each below the one before.
     """
 
-    sigmas: tuple[float, ...] = field(validator=_walkable)
-    shift: float = 1.0
+    sigmas: tuple[float, ...] = field(validator=_walkable)  # the levels, in (0, 1]
+    shift: float = 1.0  # 1 where the levels are a model's own
 
     @classmethod
     def shifted(cls, steps: int, s: float) -> Schedule:

@@ -29,10 +29,10 @@ class Normal(Protocol):
 class StepRng:
     """The random numbers of one step on one rank, a separate stream for every name."""
 
-    seed: int
-    step: int = 0
-    rank: int = 0
-    scope: str = ""
+    seed: int  # the run's
+    step: int = 0  # counts every update, the critic's too
+    rank: int = 0  # the process
+    scope: str = ""  # the component's place in the recipe
 
     def at(self, step: int) -> StepRng:
         """The draws of another step (0-based) with the same seed, rank and scope."""

@@ -20,8 +20,8 @@ Sizes = tuple[int, int]
 class LinearRows:
     """A linear as rows of an original one's output: the ranges (start, stop), one after the other."""
 
-    linear: str
-    ranges: tuple[tuple[int, int], ...]
+    linear: str  # the name of the linear
+    ranges: tuple[tuple[int, int], ...]  # rows of its output, as (begin, end)
 
     @property
     def count(self) -> int:

@@ -33,9 +33,9 @@ Weights = Callable[[str], "torch.Tensor"]
 class LoraDelta:
     """One linear's change of weight, scale * b @ a: a [r, in], b [out, r]."""
 
-    a: torch.Tensor
-    b: torch.Tensor
-    scale: float
+    a: torch.Tensor  # [r, in]
+    b: torch.Tensor  # [out, r]
+    scale: float  # a factor on the product
 
     def weight(self) -> torch.Tensor:
         """scale * b @ a, [out, in]."""

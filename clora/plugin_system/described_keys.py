@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from attrs import Factory, frozen, has
@@ -47,6 +48,8 @@ def _default(key: Key) -> str | None:
         return "its own" if default is not None and has(type(default)) else str(default or "none")
     if isinstance(default, tuple):
         return f"[{', '.join(map(str, default))}]"
+    if isinstance(default, Path):  # on this machine
+        return "/".join(default.parts[-2:])
     if default == "":
         return '""'
     return "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)

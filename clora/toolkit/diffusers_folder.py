@@ -75,8 +75,8 @@ def _is_folder(path: Path) -> bool:
 class DiffusersFolder:
     """A local folder, or a Hub id such as Qwen/Qwen-Image-Edit-2511 with a revision (branch, tag or commit)."""
 
-    model: str
-    revision: str | None = None
+    model: str  # a folder as diffusers saves it, or a Hub id
+    revision: str | None = None  # of the Hub: a branch, tag or commit; null: its main branch
 
     @property
     def folder(self) -> Path | None:

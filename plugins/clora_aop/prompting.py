@@ -15,14 +15,13 @@ from clora_aop.triggers import Read, collisions, made_trigger
 class Aop:
     """Asymmetric Orthogonal Prompting (CollectionLoRA): student `[trigger][caption]`, teacher its own prompt.
 
-    `trigger: false` and `caption: false` take one half away: without its caption the student reads the trigger before
-    the teacher's prompt, and with neither it reads what `shared` gives. `seed` (0 to 2^32 - 1) changes the made
-    triggers.
+    Without its caption the student reads the trigger before the teacher's prompt; with neither it reads what `shared`
+    gives.
     """
 
-    trigger: bool = True
-    caption: bool = True
-    seed: int = field(default=0, validator=between(0, MOST_SEED))
+    trigger: bool = True  # false: the student reads no trigger
+    caption: bool = True  # false: the student reads the teacher's prompt in place of the caption
+    seed: int = field(default=0, validator=between(0, MOST_SEED))  # another one makes other triggers
 
     def trigger_of(self, card: EffectCard) -> str:
         """The card's own trigger or, where it has none, one made from seed and name."""

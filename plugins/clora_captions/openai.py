@@ -68,22 +68,21 @@ def _address(instance: object, attribute: Any, value: str) -> None:
 
 @frozen
 class OpenAi:
-    """Asks `model` at `url` (OpenAI's, vLLM's, Ollama's ...) with the key in the environment variable `key_from`.
+    """Asks a model behind an endpoint with OpenAI's chat interface."""
 
-    `key_from: null` sends no key. Pictures go out as JPEG, their longer side at most `size` pixels (64 to 8192). A try
-    may take `timeout` seconds (at most an hour) from the look-up of the name to the last byte; servers in trouble are
-    asked `retries` times more (at most 20). `max_tokens` (16 to a million) and `temperature` (0 to 2) are sent where
-    they are given.
-    """
-
-    model: str = field(validator=_no_key)
+    model: str = field(validator=_no_key)  # the name that the server knows it by
+    #: of OpenAI, vLLM, Ollama, ...; https, or http on this machine
     url: str = field(default="https://api.openai.com/v1", validator=_address)
+    #: the environment variable that holds the key; null sends none
     key_from: str | None = field(default="OPENAI_API_KEY", validator=_variable)
+    #: pixels of the longer side of a picture, which goes out as JPEG
     size: int = field(default=768, validator=between(64, 8192))
+    #: seconds that a try may take, from the look-up of the name to the last byte
     timeout: float = field(default=120.0, validator=between(0.01, 3600.0))
-    retries: int = field(default=4, validator=between(0, 20))
+    retries: int = field(default=4, validator=between(0, 20))  # how often a server in trouble is asked again
+    #: of an answer; null: the server's own limit
     max_tokens: int | None = field(default=None, validator=optional(between(16, 1_000_000)))
-    temperature: float | None = field(default=None, validator=optional(between(0.0, 2.0)))
+    temperature: float | None = field(default=None, validator=optional(between(0.0, 2.0)))  # null: the server's own
     _used: _Used = field(factory=_Used, init=False, repr=False, eq=False)
 
     def name(self) -> str:

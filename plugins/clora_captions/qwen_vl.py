@@ -46,17 +46,19 @@ class _Loaded:
 
 @frozen
 class QwenVl:
-    """A Qwen2-VL or Qwen2.5-VL: `model` is a folder or a Hub id (with `revision`), read from safetensors alone.
+    """A Qwen2-VL or Qwen2.5-VL on this machine.
 
-    Pictures are shrunk to `size` pixels (64 to 8192) on their longer side. Answers are greedy, so the same pictures and
-    words give the same caption; they are at most `max_new_tokens` long (16 to 32,768, the model's own context).
+    Answers are greedy, so the same pictures and words give the same caption.
     """
 
+    #: a folder or a Hub id, read from safetensors alone
     model: str = field(default="Qwen/Qwen2.5-VL-7B-Instruct", validator=_one_line)
+    #: of the Hub: a branch, tag or commit; null: its main branch
     revision: str | None = field(default=None, validator=_one_line)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    max_new_tokens: int = field(default=384, validator=between(16, 32_768))
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"  # what the weights are kept in
+    max_new_tokens: int = field(default=384, validator=between(16, 32_768))  # of an answer
+    #: pixels to which the longer side of a picture is shrunk
     size: int = field(default=768, validator=between(64, 8192))
     _loaded: _Loaded = field(factory=_Loaded, init=False, repr=False, eq=False)
 

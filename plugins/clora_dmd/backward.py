@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 class Backward:
     """Backward simulation (CollectionLoRA, BS-DMD; DMD2 Sec. 4.5).
 
-    Each row stops at a step drawn uniformly from the schedule, and only rows that have not stopped are run.
-    `stop: always_all` runs every row through every step before the last, as the public code does: the same numbers at
-    a greater cost.
+    Each row stops at a step drawn uniformly from the schedule, and only rows that have not stopped are run. The public
+    code runs every row through every step before the last (`stop: always_all`), at a greater cost.
     """
 
+    #: drawn: a row runs up to its step; always_all: it runs every step, for the same numbers
     stop: Literal["drawn", "always_all"] = field(default="drawn", validator=in_(("drawn", "always_all")))
 
     def simulate(self, step: StepContext) -> ForwardCoroutine[Simulated]:

@@ -22,16 +22,14 @@ from clora_dmd.monitors import by_level
 
 @frozen
 class CriticFlowMatching:
-    """Flow matching of the critic on the student's x0 in `simulation` (CollectionLoRA, critic; DMD2 Sec. 4.2).
+    """Flow matching of the critic on the student's x0 in `simulation` (CollectionLoRA, critic; DMD2 Sec. 4.2)."""
 
-    `weight` is 0 or 1e-6 to 1e6, whose product with the loss float32 holds.
-    """
-
-    simulation: str
+    simulation: str  # the one whose pictures the critic learns, by its key under `simulations:`
+    #: whose rows train it: effect, general or both
     streams: tuple[Stream, ...] = field(
         default=("general", "effect"), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
     )
-    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))
+    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))  # its factor in the objective
 
     def needs_critic(self) -> bool:
         """True: it trains the critic."""

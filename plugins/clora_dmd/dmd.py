@@ -35,31 +35,33 @@ if TYPE_CHECKING:
 class Dmd:
     """Distribution matching on the outcome of `simulation` (CollectionLoRA, BS-DMD and TS-DMD; DMD Eq. 7).
 
-    `tau_min` (0..1000) bounds the noise level at which critic and teacher are compared: the shifted level for
-    `bound: post_shift` as the paper says, the one before the shift for `pre_shift` as the public code does. The shifted
-    one is a level of the paper's schedule and moves with the shift. `floor` is the least denominator of the gradient
-    (1e-8 to 1), and so is `floor_of_spread` times the standard deviation of the teacher's x0: near the target |x - r|
-    goes to zero, which makes noise in f - r a gradient of constant size. `guidance_scale` is at most 100; 1 asks no
-    unconditional teacher. `weight` is 0 or 1e-6 to 1e6, whose product with the loss float32 holds; it rises over the
-    first `fade_in` of the run and falls over its last `fade_out`.
+    Near the target |x - r| goes to zero, which makes noise in f - r a gradient of constant size: `floor` and
+    `floor_of_spread` bound the denominator from below.
     """
 
-    simulation: str
+    simulation: str  # the one whose outcome is corrected, by its key under `simulations:`
+    #: whose rows train it: effect, general or both
     streams: tuple[Stream, ...] = field(
         default=("general", "effect"), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
     )
-    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))
+    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))  # its factor in the objective
+    #: share of the run over which the weight rises from 0
     fade_in: float = field(default=0.0, validator=between(0.0, 1.0))
+    #: share of the run, at its end, over which the weight falls to 0
     fade_out: float = field(default=0.0, validator=between(0.0, 1.0))
+    #: w of the teacher's u + w (c - u); 1 asks for no unconditional prediction
     guidance_scale: float = field(default=5.0, validator=between(0.0, 100.0))
+    #: the least level at which critic and teacher are compared, on the paper's scale
     tau_min: float = field(default=0.0, validator=between(0.0, 1000.0, below=True))
+    #: what tau_min bounds: the shifted level (paper) or the one before the shift (public code)
     bound: Literal["post_shift", "pre_shift"] = field(default="post_shift", validator=in_(("post_shift", "pre_shift")))
     # 1e-3 is the mean rounding error of a unit-variance latent in bfloat16: |x - r| below it is no signal, and the
     # quotient would be noise of any size. Latents at training's noise levels stand two orders above it. At most 1, a
     # whole standard deviation: beyond it nothing would be normalised.
-    floor: float = field(default=1e-3, validator=between(1e-8, 1.0))
+    floor: float = field(default=1e-3, validator=between(1e-8, 1.0))  # the least denominator of the gradient
+    #: the least denominator in units of the standard deviation of the teacher's x0
     floor_of_spread: float = field(default=0.0, validator=between(0.0, 1.0))
-    normalise: bool = True
+    normalise: bool = True  # false: the gradient is f - r itself
 
     def weight_at(self, progress: float) -> float:
         """`weight`, rising from zero over the first `fade_in` of the run, falling to zero over its last `fade_out`."""

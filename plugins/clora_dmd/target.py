@@ -30,12 +30,13 @@ MOST_TOLD = 12
 class Target:
     """Target simulation (CollectionLoRA, TS-DMD).
 
-    The noise level is one of the schedule's strictly below `tau_max` (0.1..1000; null takes all of them), a level of
-    the paper's schedule that moves with the shift: 750 is half-way through the steps, whatever the shift.
-    `last_steps: 5` takes the schedule's last five levels instead, as the public code does; `tau_max` is then not read.
+    The noise level is one of the schedule's below `tau_max`, a level of the paper's schedule that moves with the shift:
+    750 is half-way through the steps, whatever the shift. `tau_max` is not read where `last_steps` is given.
     """
 
+    #: levels strictly below it are drawn, on the paper's scale; null: every level
     tau_max: float | None = field(default=750.0, validator=optional(between(0.1, 1000.0)))
+    #: draws from so many last levels instead, as the public code does with 5
     last_steps: int | None = field(default=None, validator=optional(between(1, 1000)))
 
     def levels(self, schedule: Schedule) -> tuple[float, ...]:

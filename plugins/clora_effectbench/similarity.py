@@ -20,17 +20,13 @@ if TYPE_CHECKING:
 
 @frozen
 class SimilarityMetric:
-    """Cosine of the student's picture to its teacher's (style) and to its source (subject); `model` sees the pictures.
+    """Cosine of the student's picture to its teacher's (style) and to its source (subject), as an encoder sees them."""
 
-    `model` is a folder or a Hub id (with `revision`), read from safetensors alone. `label` begins the columns' names,
-    so that several encoders can stand in one recipe. `batch_size` is 1 to 4096.
-    """
-
-    model: ModelPlace
-    revision: str | None = None
-    label: str = ""
-    batch_size: int = field(default=16, validator=between(1, 4096))
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    model: ModelPlace  # the image encoder: a folder or a Hub id, read from safetensors alone
+    revision: str | None = None  # of the Hub: a branch, tag or commit; null: its main branch
+    label: str = ""  # begins the names of the columns, so that several encoders can stand in one recipe
+    batch_size: int = field(default=16, validator=between(1, 4096))  # pictures at a time
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
 
     @property
     def column(self) -> str:

@@ -24,11 +24,9 @@ NO_TEACHER = "the student is compared with its teachers' pictures, which are not
 
 @frozen
 class ToTeacherMetric:
-    """Distance to the teacher's pictures, what was left undone, bleed between teachers, drift of the general stream.
+    """Distance to the teacher's pictures, what was left undone, bleed between teachers, drift of the general stream."""
 
-    Pictures are compared with at most `size` pixels (8 to 8192) on their shorter side.
-    """
-
+    #: the most pixels of the shorter side at which pictures are compared
     size: int = field(default=256, validator=between(8, 8192))
 
     def check_evaluation(self, teacher: bool, others: Sequence[Metric]) -> Iterable[str]:

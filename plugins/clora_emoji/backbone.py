@@ -46,9 +46,9 @@ KEPT = 24
 
 @frozen
 class EmojiBackbone:
-    """YAML: `backbone: {use: emoji}`; `weights` is a diffusers folder with config.json and safetensors."""
+    """The embedded world's small Qwen-Image edit model."""
 
-    weights: Path = BASE
+    weights: Path = BASE  # a diffusers folder with config.json and safetensors
 
     def check(self) -> Iterable[str]:
         """Problems with the weights' folder, before anything is loaded."""

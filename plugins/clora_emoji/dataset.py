@@ -63,12 +63,13 @@ class _Items(Sequence[GeneralItem]):
 
 @frozen
 class EmojiDataset:
-    """YAML: `dataset: {use: emoji}`. Sources are Noto; no model has seen the subjects that a run is judged by.
+    """Emoji by several artists, with the right answer to every effect.
 
-    `judged_on: test` takes animals and faces, `validation` the held-out subjects of all other categories: settings are
-    chosen there, and what is reported of them comes from the first.
+    Sources are Noto; no model has seen the subjects that a run is judged by. Settings are chosen on `validation`, the
+    held-out subjects that are neither animals nor faces, and what is reported of them comes from `test`.
     """
 
+    #: test: animals and faces; validation: held-out subjects, on which settings are chosen
     judged_on: Literal["test", "validation"] = field(default="test", validator=in_(("test", "validation")))
 
     def judged(self) -> list[str]:

@@ -49,19 +49,16 @@ PUBLISHED = ModelPlace("black-forest-labs/FLUX.1-Kontext-dev")
 
 @frozen
 class FluxKontext:
-    """YAML: `backbone: {use: flux_kontext, model: ...}`; `model` is a folder in diffusers' layout or a Hub id.
+    """FLUX.1 Kontext, through diffusers."""
 
-    `guidance` is what the distilled transformer is told; `max_sequence_length` counts T5's tokens. `side` is that of
-    the square whose area a picture given by hand is resized to; without it, Kontext's preferred sizes. `memory` is the
-    transformer's; the other parts have its type.
-    """
-
-    model: ModelPlace = PUBLISHED
-    revision: str | None = None
+    model: ModelPlace = PUBLISHED  # a folder in diffusers' layout or a Hub id
+    revision: str | None = None  # of the Hub: a branch, tag or commit; null: its main branch
+    #: what the distilled transformer is told; null: nothing
     guidance: float | None = field(default=2.5, validator=optional(between(0.0, 100.0)))
-    max_sequence_length: int = field(default=512, validator=between(1, 512))
+    max_sequence_length: int = field(default=512, validator=between(1, 512))  # tokens of T5 that a prompt may have
+    #: of the square whose area a picture given by hand is resized to; null: Kontext's preferred sizes
     side: int | None = field(default=None, validator=optional(between(32, 4096)))
-    memory: NetworkMemory = field(factory=NetworkMemory)
+    memory: NetworkMemory = field(factory=NetworkMemory)  # how the transformer is kept; the other parts have its type
 
     @property
     def folder(self) -> DiffusersFolder:

@@ -30,18 +30,20 @@ if TYPE_CHECKING:
 class OnPolicyDistillation:
     """Velocity matching on the outcome of `simulation` (after DiffusionOPD, 2605.15055, and Flow-OPD, 2605.08063).
 
-    The teacher is the row's own: an effect's LoRA with its prompt, the base on general rows. `guidance_scale` is the
-    teacher's, at most 100; 1 asks no unconditional teacher. `weight` is 0 or 1e-6 to 1e6, whose product with the loss
-    float32 holds; it rises over the first `fade_in` of the run and falls over its last `fade_out`.
+    The teacher is the row's own: an effect's LoRA with its prompt, the base on general rows.
     """
 
-    simulation: str
+    simulation: str  # the one whose states are matched, by its key under `simulations:`
+    #: whose rows train it: effect, general or both
     streams: tuple[Stream, ...] = field(
         default=("general", "effect"), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
     )
-    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))
+    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))  # its factor in the objective
+    #: share of the run over which the weight rises from 0
     fade_in: float = field(default=0.0, validator=between(0.0, 1.0))
+    #: share of the run, at its end, over which the weight falls to 0
     fade_out: float = field(default=0.0, validator=between(0.0, 1.0))
+    #: w of the teacher's u + w (c - u); 1 asks for no unconditional prediction
     guidance_scale: float = field(default=1.0, validator=between(0.0, 100.0))
     #: the velocities themselves, or the states to which an Euler step of the schedule would take them
     match: Literal["velocity", "transition"] = field(default="velocity", validator=in_(("velocity", "transition")))

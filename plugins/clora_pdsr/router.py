@@ -14,14 +14,13 @@ from clora.api import Route, Row, StepRng, between
 
 @frozen
 class Pdsr:
-    """Probabilistic switching between the general stream and the effects' streams (CollectionLoRA, PDSR).
+    """Probabilistic switching between the general stream and the effects' streams (CollectionLoRA, PDSR)."""
 
-    `p_switch` is the probability of the effect stream, `hold_steps` the steps that one draw serves (a million at most,
-    a whole run), and `per` says whether every row is drawn for itself or the whole batch of a rank at once.
-    """
-
+    #: the probability that a row is of the effect stream
     p_switch: float = field(default=0.5, validator=between(0.0, 1.0))
+    #: steps that one draw serves; 20 in the public code
     hold_steps: int = field(default=1, validator=between(1, 1_000_000))
+    #: row: every row is drawn for itself; batch: all rows of a rank at once
     per: Literal["row", "batch"] = field(default="row", validator=in_(("row", "batch")))
 
     def route(self, rng: StepRng, rows: int, effects: Sequence[str]) -> Route:

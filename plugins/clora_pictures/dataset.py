@@ -33,19 +33,19 @@ def _sides(instance: object, attribute: attrs.Attribute[Any], value: int | Size 
 class PicturesDataset:
     """Pictures in lists and folders: `effects` has the sources of every effect, `general` pictures with instructions.
 
-    Pictures are padded with white to `size` (a side, or [height, width], 1 to 8000) or cropped to it; None keeps their
-    own size, in which all must agree. One without a split is for tests with the probability `test_share`, decided by
-    its name; if that leaves none of several for tests, one is. `follow_links` lets links lead out of the lists' and
-    folders' own folders; a list has at most `size_limit` megabytes (1 to 8192).
+    If `test_share` leaves none of several pictures for tests, one is.
     """
 
-    effects: Effects | None = None
-    general_: Place | None = field(default=None, alias="general")  # the protocol has a method of that name
+    effects: Effects | None = None  # lists or folders with the sources of every effect
+    #: a list or folder of pictures with instructions
+    general_: Place | None = field(default=None, alias="general")
+    #: a side, or [height, width], of 1 to 8000 pixels; null: the pictures' own, in which all must agree
     size: int | Size | None = field(default=None, validator=_sides)
-    fit: Fit = "pad"
+    fit: Fit = "pad"  # how a picture comes to `size`: padded with white, or cropped
+    #: the probability, decided by its name, that a picture without a split is for tests
     test_share: float = field(default=0.2, validator=between(0.0, 1.0, below=True))
-    follow_links: bool = False
-    size_limit: int = field(default=SIZE_LIMIT, validator=between(1, 8192))
+    follow_links: bool = False  # true: links may lead out of the lists' and folders' own folders
+    size_limit: int = field(default=SIZE_LIMIT, validator=between(1, 8192))  # megabytes of a list
     _layouts: list[Layout] = field(factory=list, init=False, eq=False, repr=False)  # none, or the last one
 
     def __attrs_post_init__(self) -> None:

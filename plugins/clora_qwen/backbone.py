@@ -62,17 +62,18 @@ PUBLISHED = ModelPlace("Qwen/Qwen-Image-Edit-2511")
 
 @frozen
 class QwenImageEdit:
-    """YAML: `backbone: {use: qwen_image_edit, model: ...}`; `model` is a folder in diffusers' layout or a Hub id.
+    """Qwen-Image-Edit, every edition of it, through diffusers.
 
-    The edition is read from the model itself. `side` is that of the square whose area a picture given by hand is
-    resized to; a dataset's pictures keep their own size, whose sides must be multiples of 16. `memory` is the
-    transformer's; the other parts are in float32 where its weights are, else in bfloat16.
+    A dataset's pictures keep their own size, whose sides must be multiples of 16.
     """
 
+    #: a folder in diffusers' layout or a Hub id; the edition is read from the model itself
     model: ModelPlace = PUBLISHED
-    revision: str | None = None
+    revision: str | None = None  # of the Hub: a branch, tag or commit; null: its main branch
+    #: of the square whose area a picture given by hand is resized to
     side: int = field(default=1024, validator=between(32, 4096))
-    guidance_rescale: bool = True
+    guidance_rescale: bool = True  # true: guidance keeps the norm of the conditional velocity, as the pipeline does
+    #: how the transformer is kept; the other parts are in float32 where it is, else in bfloat16
     memory: NetworkMemory = field(factory=NetworkMemory)
 
     @property

@@ -28,20 +28,23 @@ if TYPE_CHECKING:
 class TaFm:
     """Trajectory anchoring by flow matching (CollectionLoRA, TA-FM).
 
-    `sigma_sampling: above_dmd` draws as the public code does: u between a DMD noise level and 1, then shifted. That
-    level is drawn anew for every row, or is `t_dmd` (0..1000) where given. `weight` is 0 or 1e-6 to 1e6, whose product
-    with the loss float32 holds.
+    `sigma_sampling: above_dmd` draws as the public code does: u between a DMD noise level and 1, then shifted.
     """
 
+    #: whose rows train it: effect, general or both
     streams: tuple[Stream, ...] = field(
         default=("effect",), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
     )
-    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))
+    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))  # its factor in the objective
+    #: share of the run over which the weight rises from 0
     fade_in: float = field(default=0.0, validator=between(0.0, 1.0))
+    #: share of the run, at its end, over which the weight falls to 0
     fade_out: float = field(default=0.0, validator=between(0.0, 1.0))
+    #: how the level is drawn: as in the paper, or as in the public code
     sigma_sampling: Literal["uniform_shifted", "above_dmd"] = field(
         default="uniform_shifted", validator=in_(("uniform_shifted", "above_dmd"))
     )
+    #: the least u of `above_dmd`, in thousandths; null: drawn anew for every row
     t_dmd: float | None = field(default=None, validator=optional(between(0.0, 1000.0, below=True)))
 
     def weight_at(self, progress: float) -> float:

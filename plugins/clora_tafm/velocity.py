@@ -13,15 +13,17 @@ class VelocityMatching:
     """Regression of the student's velocity on its teacher's (not the paper's: it keeps the base through a warm start).
 
     On general rows the teacher is the base, so there it costs no outputs that a sampler makes in many steps, and its
-    target has no noise in it. `weight` is 0 or 1e-6 to 1e6, whose product with the loss float32 holds; it rises over
-    the first `fade_in` of the run and falls over its last `fade_out`.
+    target has no noise in it.
     """
 
+    #: whose rows train it: effect, general or both
     streams: tuple[Stream, ...] = field(
         default=("general",), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
     )
-    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))
+    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))  # its factor in the objective
+    #: share of the run over which the weight rises from 0
     fade_in: float = field(default=0.0, validator=between(0.0, 1.0))
+    #: share of the run, at its end, over which the weight falls to 0
     fade_out: float = field(default=0.0, validator=between(0.0, 1.0))
 
     def weight_at(self, progress: float) -> float:

@@ -26,21 +26,16 @@ MOST_COMPARED = 50
 
 @frozen
 class Bank:
-    """Effect LoRAs from a `manifest` in YAML, JSON or JSONL; `scale` multiplies every teacher's own strength.
+    """Effect LoRAs from a manifest."""
 
-    `scale` and its product with a teacher's own are from 0.001 to 1000: beyond, a teacher is nothing or noise.
-    LoRA files lie in the manifest's folder or in `lora_folder`. An effect whose caption the manifest does not give has
-    it from the file `captions`, which `clora caption` writes. `follow_links` lets a link among LoRAs and pictures lead
-    out of these folders; a manifest has at most `size_limit` megabytes (1 to
-    1024).
-    """
-
-    manifest: Path
+    manifest: Path  # a list of effects in YAML, JSON or JSONL
+    #: a factor on every teacher's own strength; their product is from 0.001 to 1000 too
     scale: float = field(default=1.0, validator=between(0.001, 1000.0))
-    lora_folder: Path | None = None
+    lora_folder: Path | None = None  # where the LoRA files lie; null: the manifest's folder
+    #: a file with the captions that the manifest does not give, which `clora caption` writes
     captions: Path | None = None
-    follow_links: bool = False
-    size_limit: int = field(default=4, validator=between(1, 1024))
+    follow_links: bool = False  # true: links among LoRAs and pictures may lead out of these folders
+    size_limit: int = field(default=4, validator=between(1, 1024))  # megabytes of the manifest
 
     def check(self) -> Iterable[str]:
         """Every mistake of manifest and captions as one sentence with file:line; reads no LoRA file."""

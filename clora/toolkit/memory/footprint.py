@@ -24,7 +24,7 @@ class Blueprint:
     build: Callable[[], nn.Module]  # the network with its configuration; called where tensors have no numbers
     forward: Callable[[nn.Module], torch.Tensor]  # its answer to one row of the largest size, on the meta device
     blocks: Sequence[str]  # the lists of transformer blocks, by dotted name
-    memory: NetworkMemory
+    memory: NetworkMemory  # how its weights are kept
     targets: Mapping[str, tuple[int, int]]  # (in, out) of the linears that carry adapters
     rank: int  # the trained adapter's
 

@@ -30,7 +30,7 @@ PACKAGES = {"flash": "flash_attn", "flash_3": "flash_attn_interface", "xformers"
 class NetworkMemory:
     """YAML: `memory: {weights: fp8, gradient_checkpointing: true, offload_blocks: 20}` in a backbone's section."""
 
-    weights: Weights = "bf16"
+    weights: Weights = "bf16"  # what the base's linears are kept in
     #: keep only every block's input for the backward pass and compute the block again there: a third more compute
     gradient_checkpointing: bool = False
     #: how many transformer blocks wait in CPU memory and are copied to the GPU just before they run; 0 to 1000, and
