@@ -24,8 +24,8 @@ class Component:
     `"module:Class"` is imported when a recipe uses the component; the class itself is here already.
     """
 
-    name: str
-    cls: type | str
+    name: str  # what recipes write after `use:`: letters, digits, - _ and .
+    cls: type | str  # an attrs class, or where it lies: "module:Class"
 
     def problem(self) -> str | None:
         """What is wrong with it, as far as that is known without importing anything but the module's packages."""
@@ -81,7 +81,7 @@ class Warns(Protocol):
 class RunInfo:
     """What a lifecycle hook is told of a run."""
 
-    name: str
-    folder: Path
-    digest: str
-    steps: int
+    name: str  # of the recipe
+    folder: Path  # the run's folder, RUNS/NAME-HASH
+    digest: str  # a hash of all that decides the run's outcome
+    steps: int  # student updates in the whole run

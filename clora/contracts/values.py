@@ -29,35 +29,38 @@ T = TypeVar("T")
 class EffectCard:
     """What a bank says of one teacher: its LoRA file, its strength and its words."""
 
-    name: str
-    lora: Path
-    teacher_prompt: str
+    name: str  # the effect's, unique in its bank
+    lora: Path  # the LoRA file
+    teacher_prompt: str  # what the teacher was trained to read
     caption: str  # "" where nobody has written one yet; `clora caption` does
-    scale: float = 1.0
-    trigger: str | None = None
+    scale: float = 1.0  # a factor on the LoRA's own strength
+    trigger: str | None = None  # None: the prompt strategy makes one
     pairs: tuple[tuple[Path, Path], ...] = ()  # (before, after) pictures of the effect, for whoever captions it
-    #: whose word counts for the file's own strength, where that is doubtful: its tensors' (None: the same, with a
-    #: warning), its header's, or this number for every linear; `scale` multiplies it
+    #: which of the file's strengths is taken where they disagree: that of its tensors (`file`; None: the same, with a
+    #: warning), that of its header (`header`), or this number for every linear; `scale` multiplies it
     strength: Literal["file", "header"] | float | None = None
 
     def strengths(self) -> list[Any]:
-        """All that decides how strong the teacher is, for a hash: what is read alike is hashed alike."""
+        """All that decides how strong the teacher is, for a hash; equal strengths give equal lists."""
         return [self.scale] if self.strength in (None, "file") else [self.scale, self.strength]
 
 
 @frozen
 class Row:
-    """One row's way: which stream it is of and, in the effect stream, whose teacher it follows."""
+    """The stream of one row and, in the effect stream, the effect whose teacher it follows."""
 
-    stream: Stream
-    effect: str | None = None
+    stream: Stream  # `effect` or `general`
+    effect: str | None = None  # its name; None in the general stream
 
 
 @frozen
 class Route:
-    """The ways of a batch's rows, general rows first, then effect by effect, so that each adapter's rows touch."""
+    """The stream and effect of every row of a batch: general rows first, then effect by effect.
 
-    rows: tuple[Row, ...]
+    So the rows of one adapter lie side by side.
+    """
+
+    rows: tuple[Row, ...]  # one for each row of the batch
 
     @classmethod
     def ordered(cls, rows: Sequence[Row]) -> Route:
@@ -77,25 +80,25 @@ class Route:
 class GeneralItem:
     """One unlabelled picture with an instruction, for the general stream."""
 
-    source: str
-    instruction: str
+    source: str  # name of the picture
+    instruction: str  # what to do with it
 
 
 @frozen
 class Prompts:
-    """What the two sides read for one row (AOP: not the same words)."""
+    """The prompts of one row, which differ under AOP."""
 
-    student: str
-    teacher: str
+    student: str  # what student and critic read
+    teacher: str  # what the teacher reads
 
 
 @frozen
 class Batch:
     """The rows' source pictures by name and, in the effect stream, the teacher's own outputs for them."""
 
-    route: Route
-    sources: tuple[str, ...]
-    prompts: tuple[Prompts, ...]
+    route: Route  # which stream and effect each row is of
+    sources: tuple[str, ...]  # names of the source pictures, one a row
+    prompts: tuple[Prompts, ...]  # one a row
     targets: torch.Tensor  # latents [B, C, H, W]; zero in general rows, where no target exists
 
 
@@ -143,9 +146,9 @@ class Conditions:
 class RoleConditions:
     """The three conditions of one batch: the student's (and critic's) words, the teacher's, and no words."""
 
-    student: Conditions
-    teacher: Conditions
-    empty: Conditions
+    student: Conditions  # the student's and the critic's
+    teacher: Conditions  # the teacher's
+    empty: Conditions  # of the teacher's unconditional prediction
 
     def take(self, rows: Sequence[int]) -> RoleConditions:
         """The conditions of some rows only."""
@@ -162,19 +165,19 @@ class RoleConditions:
 class Forward:
     """One network evaluation that a component asks for: the loop packs all that can run together."""
 
-    role: Role
+    role: Role  # who answers, which decides adapter and conditions
     adapters: tuple[str | None, ...]  # the adapter of each row, None = the bare base
     x_sigma: torch.Tensor  # [R, C, H, W]
     sigma: torch.Tensor  # [R]
-    conditions: Conditions
-    grad: bool
+    conditions: Conditions  # of the R rows
+    grad: bool  # True: the answer has a graph to the trained adapter
 
 
 @frozen
 class Await:
     """A loss asks for the outcome of the simulation with this name."""
 
-    simulation: str
+    simulation: str  # its key under `simulations:`
 
 
 @frozen
@@ -182,9 +185,9 @@ class Simulated:
     """Where a simulation brought the student: its x0 prediction, with gradient in the student phase."""
 
     rows: tuple[int, ...]  # indices in the whole batch
-    x_sigma: torch.Tensor
-    sigma: torch.Tensor
-    x0: torch.Tensor
+    x_sigma: torch.Tensor  # the state [R, C, H, W] before the last forward
+    sigma: torch.Tensor  # its level [R]
+    x0: torch.Tensor  # the student's prediction there [R, C, H, W]
 
     def on(self, rows: Sequence[int]) -> Simulated:
         """The part that belongs to some rows of the batch."""
@@ -200,8 +203,8 @@ class Simulated:
 class Trajectory:
     """One whole few-step rollout: the state before every step and the x0 predicted there, [steps, B, C, H, W]."""
 
-    x_sigma: torch.Tensor
-    x0: torch.Tensor
+    x_sigma: torch.Tensor  # the state before every step
+    x0: torch.Tensor  # what is predicted there
 
     def take(self, rows: Sequence[int]) -> Trajectory:
         """The trajectory of some rows only."""
@@ -215,8 +218,8 @@ class LossTerm:
     The cycle weighs it by those rows' share of the batch, so that one row weighs as much whatever its stream.
     """
 
-    loss: torch.Tensor
-    logs: Mapping[str, float] = field(factory=dict)
+    loss: torch.Tensor  # one number with a graph
+    logs: Mapping[str, float] = field(factory=dict)  # name -> number; a curve each in the report
 
 
 #: A component's computation: a generator that yields what it needs (network evaluations, a simulation's outcome),
@@ -229,15 +232,15 @@ ForwardCoroutine = Generator["Forward | tuple[Forward, ...] | dict[str, Forward]
 class StepContext:
     """All that a simulation or a loss sees of one step, restricted to its own rows."""
 
-    phase: Phase
-    rng: StepRng
-    schedule: Schedule
-    shift: float
-    route: Route
+    phase: Phase  # whose update it is: the student's or the critic's
+    rng: StepRng  # random numbers under this component's own names
+    schedule: Schedule  # the student's few-step levels
+    shift: float  # of that schedule, for levels that a loss draws
+    route: Route  # which stream and effect each of the R rows is of
     rows: tuple[int, ...]  # indices in the whole batch
-    conditions: RoleConditions
+    conditions: RoleConditions  # what each role is conditioned on
     targets: torch.Tensor  # [R, C, H, W]
-    trajectory: Trajectory | None = None
+    trajectory: Trajectory | None = None  # a rollout that the whole cycle shares; None where there is none
     critic: str = "critic"  # the adapter that plays the role of the critic: a simulation may have its own
 
     def select(self, streams: Sequence[Stream]) -> StepContext:
@@ -287,8 +290,8 @@ class StepReport:
     """What one cycle (a student update and its critic updates) did and cost."""
 
     step: int  # student updates done, this one included
-    losses: Mapping[str, float]
-    seconds: float
+    losses: Mapping[str, float]  # name -> value: `ts_dmd`, and `critic.on_target` of the critic
+    seconds: float  # that the cycle took
     forward_equivalents: float  # per row of the batch: a forward is 1, a forward with its backward 3
-    learning_rate: float
-    logs: Mapping[str, float] = field(factory=dict)
+    learning_rate: float  # the student's in this update
+    logs: Mapping[str, float] = field(factory=dict)  # what the losses log (`ts_dmd.NAME`), and norms of gradients
