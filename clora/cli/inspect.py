@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clora.cli.inspect_text import Fits, as_text
-from clora.cli.recipes import add_layer_arguments
+from clora.cli.recipes import add_layer_arguments, add_world_argument
 from clora.errors import CloraError, quoted, reason
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     base = parser.add_mutually_exclusive_group()
     base.add_argument("--backbone", metavar="NAME", help="hold them against this backbone, as its plugin has it")
     base.add_argument("--recipe", type=Path, metavar="RECIPE", help="hold them against a recipe's backbone")
+    add_world_argument(parser)
     add_layer_arguments(parser)
     parser.add_argument("--modules", action="store_true", help="a line for every linear, and every problem")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -82,8 +83,8 @@ def _number(value: float | None) -> float | str | None:
 
 def _fits(args: argparse.Namespace) -> Fits:
     """The backbone of the arguments. Raises CloraError where there is none of that name, or it finds a mistake."""
-    if (args.with_files or args.sets) and args.recipe is None:
-        raise CloraError("--with and --set change the recipe of --recipe, and there is none")
+    if (args.world or args.with_files or args.sets) and args.recipe is None:
+        raise CloraError("--world, --with and --set change the recipe of --recipe, and there is none")
     if args.backbone is None and args.recipe is None:
         return Fits("", None)
     from clora.plugin_system.discovery import discover
@@ -93,7 +94,8 @@ def _fits(args: argparse.Namespace) -> Fits:
         from clora.config.load import load_recipe
 
         name = f"{args.recipe.name}'s backbone"
-        return _checked(name, load_recipe(args.recipe, args.with_files, args.sets, catalogue).recipe.backbone)
+        loaded = load_recipe(args.recipe, args.with_files, args.sets, catalogue, world=args.world)
+        return _checked(name, loaded.recipe.backbone)
     name = str(args.backbone)
     try:
         return _checked(name, catalogue.find("backbone", name).cls())

@@ -62,6 +62,7 @@ def _summary(args: argparse.Namespace, plan: Plan, folder: RunDir, targets: Targ
 def _command(args: argparse.Namespace) -> str:
     """`clora run` with the same arguments."""
     words = ["clora", "run", str(args.recipe)]
+    words += ["--world", str(args.world)] if args.world else []
     words += [word for file in args.with_files for word in ("--with", str(file))]
     words += [word for text in args.sets for word in ("--set", text)]
     if args.run_dir:

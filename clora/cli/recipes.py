@@ -23,9 +23,19 @@ _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """RECIPE, --with and --set."""
-    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a recipe's YAML file")
+    """RECIPE, --world, --with and --set."""
+    parser.add_argument(
+        "recipe", type=Path, metavar="RECIPE", help="a recipe's YAML file, or one of clora's: clora:quickstart.yaml"
+    )
+    add_world_argument(parser)
     add_layer_arguments(parser)
+
+
+def add_world_argument(parser: argparse.ArgumentParser) -> None:
+    """--world."""
+    parser.add_argument(
+        "--world", type=Path, metavar="FILE", help="model, data and budget to stand on, not those that the recipe names"
+    )
 
 
 def add_layer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +60,7 @@ def loaded(args: argparse.Namespace) -> tuple[LoadedRecipe, Catalogue]:
 
     check_paths(args)
     catalogue = discover()
-    return load_recipe(args.recipe, args.with_files, args.sets, catalogue), catalogue
+    return load_recipe(args.recipe, args.with_files, args.sets, catalogue, world=args.world), catalogue
 
 
 def check_paths(args: argparse.Namespace) -> None:

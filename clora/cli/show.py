@@ -24,6 +24,8 @@ def run(args: argparse.Namespace) -> int:
     recipe, _ = loaded(args)
     print(f"# {shown(recipe.file.name)}, digest {_digest(recipe)}")
     print(f"# schedule: {_schedule(recipe.recipe)}")
+    if recipe.world is not None:
+        print(f"# world: {shown(recipe.world)}")
     print(recipe.resolved_yaml() if args.plain else recipe.show(), end="")
     return 0
 

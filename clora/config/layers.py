@@ -1,4 +1,4 @@
-"""One tree from several texts: a recipe's parents, the recipe, the `--with` files and the `--set` values on top.
+"""One tree from several texts: the world, a recipe's parents, the recipe, the `--with` files and the `--set` values.
 
 Mappings are merged key by key; anything else is replaced. A null takes away what lies below it. A component that
 changes its `use:` starts afresh, for the keys of another component would not fit it.
@@ -6,23 +6,40 @@ changes its `use:` starts afresh, for the keys of another component would not fi
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from clora.config.names import MAX_KEY, path_problem, text_problem
+from clora.config.names import MAX_KEY, text_problem
+from clora.config.package_files import recipe_file
 from clora.config.problems import Problem, RecipeError
 from clora.config.scalars import as_text, found
 from clora.config.sections import component_kind
 from clora.config.tree import Entry, Keypath, Keys, Mark, Node, Text, is_null
+from clora.config.world_fit import fitted
+from clora.config.worlds import (
+    DEFAULT_WORLD,
+    EXTENDS,
+    METHODS,
+    OF_METHODS,
+    WORLD,
+    Layer,
+    Named,
+    named_world,
+    of_methods,
+    overlay_problems,
+    real,
+    world_problems,
+)
 from clora.config.yaml_parser import MAX_BYTES, MAX_DEPTH, parse, parse_file
-from clora.errors import quoted, shown
+from clora.errors import CloraError, quoted, shown
 
 MAX_PARENTS = 16
 MAX_WITH, MAX_SETS = 16, 1_000  # files and values laid on top, each merged into the whole
 MAX_ALL_BYTES = 2 * MAX_BYTES  # of a recipe, its parents and all that is laid on top
+OUTWARD = ("name", "title")  # what a run is called, which no lower layer says
 MAX_NAME = 60  # characters of a file's name where several are listed
 
 
@@ -32,22 +49,34 @@ class Layered:
 
     tree: Keys
     problems: tuple[Problem, ...]
+    world: Path | None = None  # what stands under the recipe
+    doubts: tuple[Problem, ...] = ()  # what is probably not meant so
 
 
 def layered(
-    file: Path, with_files: Sequence[Path] = (), sets: Sequence[str] = (), named_by: Mark | None = None
+    file: Path,
+    with_files: Sequence[Path] = (),
+    sets: Sequence[str] = (),
+    named_by: Mark | None = None,
+    world: Path | None = None,
 ) -> Layered:
     """The whole tree of a recipe; `named_by` is the place of another recipe that names this one.
 
-    Raises RecipeError where a text cannot be read to its end: what it lacks would only be reported as missing.
+    `world` replaces the one that the recipe names. Raises RecipeError where a text cannot be read to its end: what it
+    lacks would only be reported as missing.
     """
     reading = _Reading()
-    tree = reading.chain(file, named_by)
+    layers = reading.chain(file, named_by)
     top = Mark.of_file(file, 1, 1, named_by)
+    named = Named(world, Mark(f"{top.source} --world", top.folder)) if world else reading.named_world(layers)
+    tree = merged(layer.values for layer in layers)
+    if named is not None:
+        fit = fitted(reading.world(named, layers), tree)
+        reading.doubts += fit.doubts
+        tree = merged([fit.tree, *(layer.values for layer in layers)])
     with_mark = Mark(f"{top.source} --with", top.folder)
     for other in with_files[:MAX_WITH]:
-        # A world or a patch laid on top must not rename the recipe it is laid on.
-        tree = merge(tree, reading.chain(other, with_mark).without("name", "title"))
+        tree = merge(tree, reading.overlay(other, with_mark))
     for assignment in sets[:MAX_SETS]:
         tree = merge(tree, reading.assignment(assignment))
     for option, given, most in (("--with", with_files, MAX_WITH), ("--set", sets, MAX_SETS)):
@@ -55,7 +84,8 @@ def layered(
             reading.give_up(Problem(Mark(option, top.folder), f"{len(given):,} are given; at most {most:,} are read"))
     if reading.unreadable:
         raise RecipeError(reading.problems)
-    return Layered(Keys(tree.entries, top), tuple(reading.problems))
+    under = None if named is None else named.file
+    return Layered(Keys(tree.entries, top), tuple(reading.problems), under, tuple(reading.doubts))
 
 
 class _Reading:
@@ -63,6 +93,7 @@ class _Reading:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self.doubts: list[Problem] = []
         self.unreadable = False
         self.size = 0
 
@@ -71,8 +102,8 @@ class _Reading:
         self.unreadable = True
         return Keys({}, problems[0].mark)
 
-    def chain(self, file: Path, named_by: Mark | None, below: tuple[Path, ...] = ()) -> Keys:
-        """A file laid on its parents; `below` are the files that lead here, `named_by` the place that names it."""
+    def file(self, file: Path, named_by: Mark | None) -> Keys:
+        """All that one file says; `named_by` is the place that names it."""
         parsed = parse_file(file, named_by)
         if parsed.tree is None:
             return self.give_up(*parsed.problems)
@@ -86,30 +117,57 @@ class _Reading:
         if not isinstance(parsed.tree, Keys):
             message = f"expected a mapping of sections, {found(parsed.tree)}"
             return self.give_up(Problem(parsed.tree.mark, message))
-        tree = _spelt_out(parsed.tree, ())
-        assert isinstance(tree, Keys)
-        parent = tree.get("extends")
-        if parent is None or is_null(parent):
-            return tree.without("extends")
-        # A parent's name and title are its own: a child that kept them would pass for it in every table.
-        return merge(self.parent(file, parent, below).without("name", "title"), tree.without("extends"))
+        return _spelt_out(parsed.tree)
 
-    def parent(self, file: Path, node: Node, below: tuple[Path, ...]) -> Keys:
+    def chain(self, file: Path, named_by: Mark | None, below: tuple[Path, ...] = ()) -> list[Layer]:
+        """A file after its parents; `below` are the files that lead here, `named_by` the place that names it."""
+        tree = self.file(file, named_by)
+        parent = tree.get(EXTENDS)
+        above = [] if parent is None or is_null(parent) else self.parent(file, parent, below)
+        # A parent's name and title are its own: a child that kept them would pass for it in every table.
+        return [*(evolve(layer, tree=layer.tree.without(*OUTWARD)) for layer in above), Layer(file, tree)]
+
+    def parent(self, file: Path, node: Node, below: tuple[Path, ...]) -> list[Layer]:
+        """The layers of the file that `extends` names."""
         name = as_text(node)
         if name is None:
-            return self.give_up(Problem(node.mark, f"expected one recipe file under `extends`, {found(node)}"))
-        problem = path_problem(name)
-        if problem is not None:
-            return self.give_up(Problem(node.mark, f"extends: the path {quoted(name)} {problem}"))
+            return self.no_parent(node, f"expected one recipe file under `extends`, {found(node)}")
+        try:
+            parent = recipe_file(name, node.mark.folder)
+        except CloraError as error:
+            return self.no_parent(node, f"extends: {error}")
         lineage = (*below, real(file))
-        parent = node.mark.folder / name
         if real(parent) in lineage:
             circle = (*lineage[lineage.index(real(parent)) :], parent)
-            message = f"recipes extend one another in a circle: {names_of(circle)}"
-            return self.give_up(Problem(node.mark, message))
+            return self.no_parent(node, f"recipes extend one another in a circle: {names_of(circle)}")
         if len(lineage) > MAX_PARENTS:
-            return self.give_up(Problem(node.mark, f"more than {MAX_PARENTS} recipes extend one another"))
+            return self.no_parent(node, f"more than {MAX_PARENTS} recipes extend one another")
         return self.chain(parent, node.mark, lineage)
+
+    def no_parent(self, node: Node, message: str) -> list[Layer]:
+        self.give_up(Problem(node.mark, message))
+        return []
+
+    def named_world(self, layers: Sequence[Layer]) -> Named | None:
+        """The world that the recipe's own files name; without it other sections would only be reported as missing."""
+        named, problems = named_world(layers)
+        if problems:
+            self.give_up(*problems)
+        return named
+
+    def world(self, named: Named, layers: Sequence[Layer]) -> Keys:
+        """The world's tree, with what it says for this recipe's files alone."""
+        tree = self.file(named.file, named.mark)
+        self.problems.extend(world_problems(tree))
+        parts = [_spelt_out(part) for part in of_methods(tree, layers, self.problems)]
+        return merged(part.without(*OUTWARD, *OF_METHODS, METHODS) for part in (tree, *parts))
+
+    def overlay(self, file: Path, mark: Mark) -> Keys:
+        """A `--with` file on its parents; what is laid on top must not rename the recipe it is laid on."""
+        layers = self.chain(file, mark)
+        for layer in layers:
+            self.problems.extend(overlay_problems(layer.tree))
+        return merged(layer.values for layer in layers).without(*OUTWARD, METHODS)
 
     def assignment(self, text: str) -> Keys:
         """The tree of one `--set a.b=value`."""
@@ -128,14 +186,9 @@ class _Reading:
         node = Text("", True, mark) if not value.strip() else parsed.tree
         for key in reversed(path):
             node = Keys({key: Entry(mark, node)}, mark)
-        tree = _spelt_out(node, ())
-        assert isinstance(tree, Keys)
-        return tree
-
-
-def real(file: Path) -> Path:
-    """The file itself, symbolic links followed as far as they lead somewhere."""
-    return Path(os.path.realpath(file))
+        assert isinstance(node, Keys)
+        self.problems.extend(overlay_problems(node))
+        return _spelt_out(node).without(WORLD, DEFAULT_WORLD, METHODS)
 
 
 def names_of(files: Sequence[Path]) -> str:
@@ -154,21 +207,26 @@ def _key_problem(path: Keypath) -> str | None:
     return next((f"the key {quoted(key)} {problem}" for key, problem in told if problem), None)
 
 
-def _spelt_out(node: Node, path: Keypath) -> Node:
+def _spelt_out(tree: Keys, path: Keypath = ()) -> Keys:
     """The tree with every component's short form `router: pdsr` written out as `router: {use: pdsr}`."""
+    return Keys({key: Entry(e.key, _spelt(e.value, (*path, key))) for key, e in tree.entries.items()}, tree.mark)
+
+
+def _spelt(node: Node, path: Keypath) -> Node:
     if component_kind(path) is not None:
-        if isinstance(node, Text) and not node.is_null:
-            return Keys({"use": Entry(node.mark, node)}, node.mark)
-        return node
-    if isinstance(node, Keys):
-        entries = {k: Entry(e.key, _spelt_out(e.value, (*path, k))) for k, e in node.entries.items()}
-        return Keys(entries, node.mark)
-    return node
+        short = isinstance(node, Text) and not node.is_null
+        return Keys({"use": Entry(node.mark, node)}, node.mark) if short else node
+    return _spelt_out(node, path) if isinstance(node, Keys) else node
+
+
+def merged(trees: Iterable[Keys]) -> Keys:
+    """Trees laid on one another, the lowest first."""
+    return reduce(merge, trees)
 
 
 def merge(lower: Keys, upper: Keys, path: Keypath = ()) -> Keys:
     """`upper` laid on `lower`."""
-    if component_kind(path) is not None and _use(upper) not in (None, _use(lower)):
+    if component_kind(path) is not None and _use(lower) is not None and _use(upper) not in (None, _use(lower)):
         return upper
     entries = dict(lower.entries)
     for key, entry in upper.entries.items():

@@ -17,8 +17,10 @@ from clora.config.problems import Problem
 from clora.config.scalars import as_text, found
 from clora.config.schema import Recipe, Student
 from clora.config.sections import component_kind, names_components
-from clora.config.structure import Failed, Structurer
+from clora.config.structure import Failed, Section, Structurer
 from clora.config.tree import SOURCE, Keypath, Keys, Mark, Node, is_null
+from clora.config.worlds import OF_METHODS
+from clora.config.yaml_parser import neighbour
 from clora.errors import CloraError, quoted, shown
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -70,6 +72,7 @@ class RecipeStructurer(Structurer):
         self.code: dict[str, str] = {}
         self.student: Student | None = None
         self.plus: OtherRecipe | None = None
+        self.plus_world: Path | None = None
 
     def recipe(self, tree: Keys) -> Recipe | None:
         if tree.get("student") is None or is_null(tree.entries["student"].value):
@@ -92,7 +95,11 @@ class RecipeStructurer(Structurer):
         if names_components(path):
             return self.named_components(expected, node, path)
         if path == ("serve", "plus") and not is_null(node):
-            return self.other_recipe(node, path)
+            self.plus = OtherRecipe(self.other_file(node, path), node.mark)
+            return str(self.plus.file)
+        if path == ("serve", "plus_world") and not is_null(node):
+            self.plus_world = self.other_file(node, path)
+            return str(self.plus_world)
         value = super().value(expected, node, path)
         if isinstance(value, Student):
             self.student = value
@@ -102,11 +109,15 @@ class RecipeStructurer(Structurer):
         # A component that is required cannot be removed: its null is a missing section.
         return super().takes_null(key) and not (key.type is Any and key.required)
 
+    def words(self, section: Section) -> tuple[str, ...]:
+        return section.words if section.path else (*section.words, *OF_METHODS)
+
     def missing(self, key: Key, path: Keypath) -> str:
         kind = component_kind((*path, key.name))
         if kind is None:
             return super().missing(key, path)
-        return f"section {key.name!r} is missing; write `{key.name}: {{use: NAME}}`"
+        more = ", or name a world that has one (`world: FILE`)" if kind in ("backbone", "dataset", "teachers") else ""
+        return f"section {key.name!r} is missing; write `{key.name}: {{use: NAME}}`{more}"
 
     def named_components(self, expected: Any, node: Node, path: Keypath) -> Any:
         if not isinstance(node, Keys):
@@ -137,9 +148,8 @@ class RecipeStructurer(Structurer):
         self.code[dotted(path)] = provided.code
         return self.made(cls, keys.without("use"), path)
 
-    def other_recipe(self, node: Node, path: Keypath) -> str:
+    def other_file(self, node: Node, path: Keypath) -> Path:
         other: Path = super().value(Path, node, path)
         if not os.path.isfile(other):
-            self.fail(node.mark, f"{dotted(path)}: no recipe at {shown(other, SOURCE)}")
-        self.plus = OtherRecipe(other, node.mark)
-        return str(other)
+            self.fail(node.mark, f"{dotted(path)}: no recipe at {shown(other, SOURCE)}{neighbour(other)}")
+        return other

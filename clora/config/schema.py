@@ -147,7 +147,7 @@ class WarmStart:
 
     losses: dict[str, Any] = field(factory=dict)
     router: Any = None  # null: the recipe's own
-    updates: int = field(default=120, validator=between(1, UPDATES))  # of train.batch_size rows each
+    updates: int = field(default=120, validator=between(0, UPDATES))  # of train.batch_size rows each; 0: no warm start
     lr: float | None = field(default=None, validator=optional(RATE))  # null: train.lr
     #: null: train.betas; regression likes momentum, which a critic's chase of its student does not
     betas: tuple[float, float] | None = field(default=None, validator=optional(BETAS))
@@ -177,6 +177,8 @@ class Serve:
     prompts: Literal["student", "teacher"] = "student"
     #: a recipe whose student is added on top at serving time (an acceleration LoRA)
     plus: str | None = None
+    #: the world under that recipe; null: the one that this recipe stands on
+    plus_world: str | None = None
     merge: Merge = Merge()
 
 

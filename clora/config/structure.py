@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from attrs import frozen
 from clora.config.fields import Key, draft, keys_of
 from clora.config.messages import advice, bound, described, dotted
 from clora.config.names import path_problem
+from clora.config.package_files import placed_file
 from clora.config.problems import Problem, UnknownWord
 from clora.config.scalars import as_bool, as_float, as_int, as_text, found, is_beyond, natural
 from clora.config.tree import Items, Keypath, Keys, Mark, Node, Text, is_null
@@ -29,7 +29,7 @@ class Failed(Exception):  # noqa: N818 - it signals that the error is recorded a
 
 
 @frozen
-class _Section:
+class Section:
     """A mapping that is made into an attrs class."""
 
     node: Keys
@@ -38,7 +38,7 @@ class _Section:
     words: tuple[str, ...]  # the keys' names
 
     @classmethod
-    def of(cls, made: type, node: Keys, path: Keypath) -> _Section:
+    def of(cls, made: type, node: Keys, path: Keypath) -> Section:
         """The section of a class. Raises NameError or TypeError as `keys_of` does."""
         keys = {key.name: key for key in keys_of(made)}
         return cls(node, path, keys, tuple(keys))
@@ -95,7 +95,9 @@ class Structurer:
         problem = path_problem(text)
         if problem is None:
             try:
-                value = placed(text, mark.folder) if expected is ModelPlace else _absolute(text, mark.folder)
+                value = placed(text, mark.folder) if expected is ModelPlace else placed_file(text, mark.folder)
+            except CloraError as error:
+                self.fail(mark, f"{dotted(path)}: {error}")
             except (RuntimeError, OSError) as error:  # no such home folder; a folder that may not be looked into
                 self.fail(mark, f"{dotted(path)}: {quoted(text)} cannot be looked up: {_why(error)}")
             problem = path_problem(value)
@@ -178,7 +180,7 @@ class Structurer:
     def made(self, cls: type, node: Keys, path: Keypath) -> Any:
         """An instance of an attrs class from its keys."""
         try:
-            section = _Section.of(cls, node, path)
+            section = Section.of(cls, node, path)
         except (NameError, TypeError) as error:
             why = f"the types of class {cls.__name__} cannot be read: {reason(error)}"
             self.fail(node.mark, f"{dotted(path)}: {why}")
@@ -186,7 +188,7 @@ class Structurer:
         for name, entry in node.entries.items():
             if name not in section.keys:
                 sentence = f"unknown key {quoted(name)}{_under(path)}"
-                self.problems.append(Problem(entry.key, UnknownWord(sentence, name, section.words)))
+                self.problems.append(Problem(entry.key, UnknownWord(sentence, name, self.words(section))))
         values: dict[str, Any] = {}
         for name, key in section.keys.items():
             given = node.get(name)
@@ -201,6 +203,10 @@ class Structurer:
             raise Failed
         return self.build(cls, values, section)
 
+    def words(self, section: Section) -> tuple[str, ...]:
+        """The words that a section knows, one of which was probably meant by an unknown one."""
+        return section.words
+
     def takes_null(self, key: Key) -> bool:
         """True where null is a value of the key and not a way back to its default."""
         return key.type is Any or type(None) in get_args(key.type)
@@ -209,7 +215,7 @@ class Structurer:
         """The message about a required key that is not there."""
         return f"{key.name!r} is missing{_under(path)}"
 
-    def check_bounds(self, instance: Any, section: _Section, values: Mapping[str, Any], complete: bool) -> None:
+    def check_bounds(self, instance: Any, section: Section, values: Mapping[str, Any], complete: bool) -> None:
         """Run every field's validator on its own, so that one bad value does not hide another."""
         for name, value in values.items():
             attribute, given = section.keys[name].attribute, section.node.entries[name].value
@@ -224,7 +230,7 @@ class Structurer:
                     why = f"its validator raised {_why(error)}"
                     self.problems.append(Problem(given.mark, f"{dotted((*section.path, name))}: {why}"))
 
-    def build(self, cls: type, arguments: Mapping[str, Any], section: _Section) -> Any:
+    def build(self, cls: type, arguments: Mapping[str, Any], section: Section) -> Any:
         """The instance itself; what its constructor refuses is a problem at its section."""
         try:
             return cls(**arguments)
@@ -238,10 +244,6 @@ def _is_mapping(expected: Any) -> bool:
 
 def _under(path: Keypath) -> str:
     return f" in {dotted(path)}" if path else ""
-
-
-def _absolute(text: str, folder: Path) -> Path:
-    return Path(os.path.normpath(folder / Path(text).expanduser()))
 
 
 def _why(error: Exception) -> str:

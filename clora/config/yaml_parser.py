@@ -53,7 +53,7 @@ def parse_file(file: Path, named_by: Mark | None = None) -> Parsed:
     try:
         content = _content(file, pipes=blame is None)
     except OSError as error:
-        why = f"{reason(error.strerror or error)}{_neighbour(file)}"
+        why = f"{reason(error.strerror or error)}{neighbour(file)}"
         sentence = f"cannot read {whole.source}: {why}" if blame else f"cannot be read: {why}"
         return Parsed(None, (Problem(blame or whole, sentence),))
     if len(content) > MAX_BYTES:
@@ -74,7 +74,8 @@ def _content(file: Path, pipes: bool) -> bytes:
         return stream.read(MAX_BYTES + 1)
 
 
-def _neighbour(file: Path) -> str:
+def neighbour(file: Path) -> str:
+    """The end of a message about a file that is not there: the one beside it whose name is nearly the same."""
     if not os.path.isdir(file.parent):
         return ""
     close = nearest(file.name, [other.name for other in islice(file.parent.glob("*.yaml"), MAX_NEIGHBOURS)])

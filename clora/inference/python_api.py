@@ -29,18 +29,20 @@ def run(
     recipe: str | Path,
     settings: Mapping[str, object] | None = None,
     *,
+    world: str | Path | None = None,
     on_top: Sequence[str | Path] = (),
     runs: str | Path = "runs",
     quiet: bool = False,
 ) -> OpenRun:
     """Carry a recipe out as `clora run` does, or go on where it was stopped, and open the run.
 
-    `settings` are those of `--set`, such as {"train.steps": 50}; `on_top` are recipes laid on top as by `--with`.
+    `settings` are those of `--set`, such as {"train.steps": 50}; `world` stands under it as by `--world`; `on_top` are
+    recipes laid on top as by `--with`. A recipe may be one of clora's: "clora:quickstart.yaml".
     Raises RecipeError with every mistake of the recipe, and CloraError as the command does.
     """
     sets = [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
     catalogue = discover()
-    plan = make_plan(load_recipe(recipe, on_top, sets, catalogue))
+    plan = make_plan(load_recipe(recipe, on_top, sets, catalogue, world=world))
     folder = run_folder(plan, Path(runs))
     Pipeline(make_job(plan, catalogue, folder), catalogue, Distributed.current(), Progress(on=not quiet)).run()
     return OpenRun(folder, plan)

@@ -133,7 +133,7 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     prompts = {card.name: prompts_of(recipe.prompts, card, loaded.owners) for card in cards}
     of_warm_start = digest_of_tree(loaded.tree, loaded.code, decides(recipe))
     digest, warm = (_digest(each, cards, prompts) for each in (loaded.digest, of_warm_start))
-    warnings = _told(loaded, [*_warnings(recipe), *doubts]) if thorough else ()
+    warnings = (*map(str, loaded.doubts), *_told(loaded, [*_warnings(recipe), *doubts])) if thorough else ()
     mix = tuple(prompts)
     if recipe.start is not None and thorough:  # else a finished extension is used without the run that it began from
         mix = mixed(mix, finished_effects(recipe.start.run), recipe.start.replay)

@@ -42,6 +42,13 @@ def recipe_schema(catalogue: Catalogue) -> Schema:
     schema = maker.section(Recipe, ())
     schema["properties"] = {
         "extends": {"type": "string", "description": "The recipe under this one, relative to this file."},
+        "world": {"type": ["string", "null"], "description": "Model, data and budget that stand under this recipe."},
+        "default_world": {"type": ["string", "null"], "description": "The world where no other is named."},
+        "methods": {
+            "type": ["object", "null"],
+            "description": "In a world: what some methods take instead, by their files.",
+            "additionalProperties": {"$ref": "#"},
+        },
         **schema["properties"],
     }
     return {"$schema": DRAFT, "title": "clora recipe", **schema, "$defs": maker.definitions}

@@ -75,7 +75,9 @@ def make_job(plan: Plan, catalogue: Catalogue, folder: RunDir) -> Job:
     if plan.recipe.serve.plus is not None:
         sets = [f"seed={plan.recipe.seed}"]
         named_by = Mark(f"{shown(plan.recipe.name)}'s serve.plus", Path.cwd())
-        other = make_plan(load_recipe(Path(plan.recipe.serve.plus), (), sets, catalogue, named_by=named_by))
+        serve = plan.recipe.serve
+        added = load_recipe(serve.plus, (), sets, catalogue, world=serve.plus_world, named_by=named_by)
+        other = make_plan(added)
         plus = make_job(other, catalogue, run_folder(other, folder.path.parent))
     return Job(plan, folder, plus)
 
