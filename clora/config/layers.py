@@ -27,6 +27,7 @@ from clora.config.worlds import (
     WORLD,
     Layer,
     Named,
+    method_problems,
     named_world,
     of_methods,
     overlay_problems,
@@ -67,6 +68,7 @@ def layered(
     """
     reading = _Reading()
     layers = reading.chain(file, named_by)
+    reading.problems.extend(method_problems(layers))
     top = Mark.of_file(file, 1, 1, named_by)
     named = Named(world, Mark(f"{top.source} --world", top.folder)) if world else reading.named_world(layers)
     tree = merged(layer.values for layer in layers)
@@ -84,7 +86,7 @@ def layered(
             reading.give_up(Problem(Mark(option, top.folder), f"{len(given):,} are given; at most {most:,} are read"))
     if reading.unreadable:
         raise RecipeError(reading.problems)
-    under = None if named is None else named.file
+    under = None if named is None else named.file.absolute()
     return Layered(Keys(tree.entries, top), tuple(reading.problems), under, tuple(reading.doubts))
 
 
@@ -167,7 +169,7 @@ class _Reading:
         layers = self.chain(file, mark)
         for layer in layers:
             self.problems.extend(overlay_problems(layer.tree))
-        return merged(layer.values for layer in layers).without(*OUTWARD, METHODS)
+        return merged(layer.values for layer in layers).without(*OUTWARD)
 
     def assignment(self, text: str) -> Keys:
         """The tree of one `--set a.b=value`."""

@@ -11,7 +11,7 @@ from attrs import frozen
 from clora.config.checks import cross_checks
 from clora.config.layers import layered, names_of
 from clora.config.names import folder_name_problem
-from clora.config.package_files import recipe_file
+from clora.config.package_files import is_package_file, recipe_file
 from clora.config.problems import Problem, RecipeError
 from clora.config.recipe_structure import Finds, OtherRecipe, Provides, RecipeStructurer
 from clora.config.resolved import Branch, as_annotated_yaml, as_yaml, digest, resolve, values_in
@@ -102,6 +102,8 @@ def load_recipe(
 
 def _file(path: str | Path) -> Path:
     """A file that the command line names."""
+    if not is_package_file(str(path)):
+        return Path(path)
     try:
         return recipe_file(str(path), Path())
     except CloraError as error:
@@ -151,7 +153,7 @@ class _Reader:
             recipe = attrs.evolve(recipe, name=file.stem)
         if structurer.plus is not None and structurer.plus_world is None and layers.world is not None:
             # The run's folder keeps the recipe without its world, and what is added must be of the same base.
-            recipe = attrs.evolve(recipe, serve=attrs.evolve(recipe.serve, plus_world=str(layers.world.absolute())))
+            recipe = attrs.evolve(recipe, serve=attrs.evolve(recipe.serve, plus_world=str(layers.world)))
         tree = resolve(recipe, written)
         assert isinstance(tree, Branch)
         self.problems += _too_much(tree, written.mark)

@@ -55,8 +55,8 @@ def placed_file(text: str, folder: Path) -> Path:
 def recipe_file(text: str, folder: Path) -> Path:
     """The recipe's file that a text means; one of a package is there.
 
-    Raises CloraError for a text that is no path, and as `placed_file` does; with the nearest name where a package has no
-    such file.
+    Raises CloraError for a text that is no path, and as `placed_file` does; with the nearest name where a package has
+    no such file.
     """
     problem = path_problem(text)
     if problem is not None:
@@ -79,11 +79,8 @@ def _root(package: str) -> Path:
         spec = None
     folders = list(spec.submodule_search_locations or ()) if spec is not None else []
     if not folders or not os.path.isdir(folders[0]):
-        known = {
-            CLORA,
-            *(each.value.partition(":")[0].partition(".")[0] for each in entry_points(group="clora.plugins")),
-        }
-        raise CloraError(f"no package {quoted(package)} with files is installed{hint(package, known)}")
+        plugins = {each.module.partition(".")[0] for each in entry_points(group="clora.plugins")}
+        raise CloraError(f"no package {quoted(package)} with files is installed{hint(package, {CLORA, *plugins})}")
     return Path(folders[0])
 
 

@@ -13,6 +13,7 @@ from clora.config.checks import Parts
 from clora.config.fields import Key
 from clora.config.messages import dotted
 from clora.config.names import MAX_COMPONENT_NAME
+from clora.config.package_files import recipe_file
 from clora.config.problems import Problem
 from clora.config.scalars import as_text, found
 from clora.config.schema import Recipe, Student
@@ -20,7 +21,6 @@ from clora.config.sections import component_kind, names_components
 from clora.config.structure import Failed, Section, Structurer
 from clora.config.tree import SOURCE, Keypath, Keys, Mark, Node, is_null
 from clora.config.worlds import OF_METHODS
-from clora.config.yaml_parser import neighbour
 from clora.errors import CloraError, quoted, shown
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -150,6 +150,10 @@ class RecipeStructurer(Structurer):
 
     def other_file(self, node: Node, path: Keypath) -> Path:
         other: Path = super().value(Path, node, path)
+        try:
+            recipe_file(as_text(node) or "", node.mark.folder)
+        except CloraError as error:
+            self.fail(node.mark, f"{dotted(path)}: {error}")
         if not os.path.isfile(other):
-            self.fail(node.mark, f"{dotted(path)}: no recipe at {shown(other, SOURCE)}{neighbour(other)}")
+            self.fail(node.mark, f"{dotted(path)}: no recipe at {shown(other, SOURCE)}")
         return other

@@ -1,8 +1,8 @@
 """The world that stands under a method: model, data and every value that belongs to them, such as rates and sizes.
 
-A method says what is trained; its files name at most the world that stands under it (`world:`, or `default_world:`, which
-any other replaces). A world's values are the lowest layer: a method that states one has its own. What a world says of a
-part that the method does not have, such as the guidance of a loss, is left out.
+A method says what is trained; its files name at most the world that stands under it (`world:`, or `default_world:`,
+which any other replaces). A world's values are the lowest layer: a method that states one has its own. What a world
+says of a part that the method does not have, such as the guidance of a loss, is left out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Layer:
     @property
     def values(self) -> Keys:
         """What it gives the recipe."""
-        return self.tree.without(*OF_METHODS)
+        return self.tree.without(*OF_METHODS, METHODS)
 
 
 @frozen
@@ -63,7 +63,8 @@ def named_world(layers: Sequence[Layer]) -> tuple[Named | None, list[Problem]]:
             return named, problems
         other = _named(WORLD, node, problems)
         if named is not None and other is not None and real(other.file) != real(named.file):
-            first = f"two worlds: {quoted(str(named.file))} here and {quoted(str(other.file))} at {other.mark}"
+            here, there = (Mark.of_file(each.file).source for each in (named, other))
+            first = f"two worlds: {here} here and {there} at {other.mark}"
             problems.append(Problem(named.mark, f"{first}; a recipe stands on one, and `--world FILE` replaces both"))
             return named, problems
         named = named or other
@@ -85,13 +86,22 @@ def _named(key: str, node: Node, problems: list[Problem]) -> Named | None:
         return None
 
 
+def method_problems(layers: Sequence[Layer]) -> Iterator[Problem]:
+    """A recipe's file that says what only a world says."""
+    for layer in layers:
+        entry = layer.tree.entries.get(METHODS)
+        if entry is not None:
+            message = f"{METHODS} is what a world says; this file is a method's or a recipe's"
+            yield Problem(entry.key, message)
+
+
 def world_problems(world: Keys) -> Iterator[Problem]:
     """A world that stands on another one."""
     for key in OF_METHODS:
         entry = world.entries.get(key)
         if entry is not None and not is_null(entry.value):
             message = (
-                f"{key}: a world stands on no other file; say here all that it is, and lay changes on with `--with`"
+                f"{key}: a world stands on no other file; say here all that it is, and lay changes on it with `--with`"
             )
             yield Problem(entry.key, message)
 
@@ -106,7 +116,7 @@ def overlay_problems(overlay: Keys) -> Iterator[Problem]:
 
 
 def of_methods(world: Keys, layers: Sequence[Layer], problems: list[Problem]) -> Iterator[Keys]:
-    """What a world says for some methods alone (`methods: {FILE: {...}}`): the parts for a recipe's own files, in order.
+    """What a world says for some methods alone (`methods: {FILE: {...}}`): the parts for a recipe's files, in order.
 
     Mistakes are added to `problems`.
     """

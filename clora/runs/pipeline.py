@@ -71,11 +71,10 @@ def make_job(plan: Plan, catalogue: Catalogue, folder: RunDir) -> Job:
 
     Raises RecipeError with the mistakes of that recipe, of those that it adds, and where they add one another.
     """
-    plus = None
-    if plan.recipe.serve.plus is not None:
+    plus, serve = None, plan.recipe.serve
+    if serve.plus is not None:
         sets = [f"seed={plan.recipe.seed}"]
         named_by = Mark(f"{shown(plan.recipe.name)}'s serve.plus", Path.cwd())
-        serve = plan.recipe.serve
         added = load_recipe(serve.plus, (), sets, catalogue, world=serve.plus_world, named_by=named_by)
         other = make_plan(added)
         plus = make_job(other, catalogue, run_folder(other, folder.path.parent))

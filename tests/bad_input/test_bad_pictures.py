@@ -104,7 +104,7 @@ def test_every_mistake_of_every_effects_place_is_told_at_once(told, folder):
 
 def test_a_metric_that_cannot_measure_the_dataset_is_told_before_the_training(told):
     (line,) = told("dataset: {use: jsonl, effects: data/effects.jsonl, general: data/general.jsonl}\n")
-    assert line.startswith("r.yaml:1:10 -> recipes/collection.yaml:2:10 -> recipes/worlds/emoji.yaml:6:3: ")
+    assert line.startswith("r.yaml:1:10 -> recipes/collection.yaml:4:16 -> recipes/worlds/emoji.yaml:6:3: ")
     assert "metrics.truth: the dataset does not know" in line
     assert line.endswith("leave this metric out with `metrics: null`")
 

@@ -157,9 +157,11 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 def load(catalogue: Catalogue, write: Write) -> Load:
     """Loads `text` as r.yaml, laid on the right recipe unless it says otherwise."""
 
-    def from_text(text: str = "", sets=(), with_files=(), extends: str | None = "right.yaml") -> LoadedRecipe:
+    def from_text(
+        text: str = "", sets=(), with_files=(), extends: str | None = "right.yaml", world: str | None = None
+    ) -> LoadedRecipe:
         line = f"extends: {extends}\n" if extends else ""
-        return load_recipe(write(line + dedent(text)), with_files, sets, catalogue)
+        return load_recipe(write(line + dedent(text)), with_files, sets, catalogue, world=world)
 
     return from_text
 
