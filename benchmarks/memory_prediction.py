@@ -64,8 +64,9 @@ def main() -> None:
 
 def predicted(session: Path, gpu: int, files: tuple[str, ...], sets: tuple[str, ...]) -> dict[str, object]:
     """GiB of the largest phase by part, and whether it fits the GPU."""
-    withs = [session, *(ROOT / file for file in files)]
-    plan = make_plan(load_recipe(ROOT / "recipes/collection.yaml", withs, sets, discover()), thorough=False)
+    withs = [ROOT / file for file in files]
+    loaded = load_recipe(ROOT / "recipes/collection.yaml", withs, sets, discover(), world=session)
+    plan = make_plan(loaded, thorough=False)
     peak = max(phases(plan, count(plan)), key=lambda phase: phase.total)
     fits = "yes" if peak.total <= USABLE * gpu * GIB else "no"
     return {"gpu_gib": gpu, "fits": fits, "phase": peak.name, "peak_gib": _gib(peak.total), **_parts(peak)}

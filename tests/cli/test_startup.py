@@ -18,7 +18,7 @@ with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.St
     code = main(sys.argv[1:])
 print(json.dumps([code, err.getvalue(), [name for name in {HEAVY!r} if name in sys.modules]]))
 """
-WORLDS = ["--with", "recipes/worlds/qwen_image_edit.yaml"]
+WORLD = ["--world", "recipes/worlds/qwen_image_edit.yaml"]
 
 
 def told(*words: str) -> tuple[int, str, list[str]]:
@@ -35,7 +35,7 @@ def told(*words: str) -> tuple[int, str, list[str]]:
         ["plugins", "--json"],
         ["show", "recipes/collection.yaml"],
         ["show", "recipes/quickstart.yaml", "--set", "kernels={use: triton}"],
-        ["show", "recipes/collection.yaml", *WORLDS],
+        ["show", "recipes/collection.yaml", *WORLD],
     ],
 )
 def test_what_is_only_looked_at_needs_nothing_heavy(words):

@@ -58,7 +58,8 @@ def recipe(component: FluxKontext, tmp_path: Path) -> Path:
     file = tmp_path / "tiny.yaml"
     file.write_text(
         dedent(f"""\
-        extends: {ROOT}/recipes/collection.yaml
+        extends: clora:collection.yaml
+        world: clora:worlds/flux_kontext.yaml
         title: one cycle on a tiny FLUX
         backbone:
           use: flux_kontext
@@ -70,9 +71,11 @@ def recipe(component: FluxKontext, tmp_path: Path) -> Path:
         teachers: {{use: bank, manifest: bank.yaml}}
         metrics: null
         device: cpu
-        teacher: {{steps: 2, guidance_scale: 2.0, shift: null}}
-        student: {{rank: 2, alpha: 2, steps: 4, ema: null}}
-        train: {{steps: 1, batch_size: 2, lr: 0.2, warmup_steps: 0}}
+        teacher: {{steps: 2, guidance_scale: 2.0}}
+        student: {{rank: 2, alpha: 2, steps: 4}}
+        critic: {{updates: 1}}
+        train: {{steps: 1, batch_size: 2, lr: 0.2}}
+        export: {{dtype: float32}}
         evaluate: {{images: 1, general_images: 1}}
         """)
     )

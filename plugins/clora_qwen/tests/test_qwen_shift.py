@@ -69,9 +69,8 @@ def test_a_model_of_the_hub_is_not_fetched_for_its_shift(monkeypatch: pytest.Mon
     backbone = QwenImageEdit(model="someone/a-model")  # pyright: ignore[reportArgumentType]
     with pytest.raises(CloraError, match=r"^someone/a-model/scheduler/scheduler_config\.json is not on this disk yet$"):
         backbone.shift_for((1024, 1024))
-    loaded = load_recipe(
-        ROOT / "recipes/collection.yaml", [ROOT / "recipes/worlds/qwen_image_edit.yaml"], (), discover()
-    )
+    world = ROOT / "recipes/worlds/qwen_image_edit.yaml"
+    loaded = load_recipe(ROOT / "recipes/collection.yaml", (), (), discover(), world=world)
     with pytest.raises(CloraError, match="is not on this disk yet; or give a number here"):
         shift_of(loaded.recipe.student, loaded.recipe.backbone, loaded.recipe.dataset)
 

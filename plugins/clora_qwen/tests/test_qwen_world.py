@@ -109,7 +109,7 @@ def finished(tiny_qwen: Callable[[str], Path], tmp_path_factory: pytest.TempPath
         "export.dtype": "float32", "seed": 3,
     }  # fmt: skip
     sets = tuple(word for key, value in changed.items() for word in ("--set", f"{key}={value}"))
-    recipe = (str(ROOT / "recipes/collection.yaml"), "--with", str(data / "world.yaml"), *sets)
+    recipe = (str(ROOT / "recipes/collection.yaml"), "--world", str(data / "world.yaml"), *sets)
     run = tmp_path_factory.mktemp("runs") / "run"
     assert main(["run", *recipe, "--run-dir", str(run), "--quiet"]) == 0
     return Finished(model, data, run, recipe)
