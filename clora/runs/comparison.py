@@ -9,8 +9,7 @@ from statistics import fmean, stdev
 
 from attrs import frozen
 
-from clora.errors import CloraError, hint, quoted
-from clora.errors import shown as shown_path
+from clora.errors import CloraError, hint, quoted, shown as shown_path
 from clora.runs.run_dir import RunDir
 
 

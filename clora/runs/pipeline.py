@@ -14,22 +14,24 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from clora.process import threads
 from clora.adapters.adapter import Adapter
-from clora.errors import shown
-from clora.files.atomic import write_atomic
-from clora.planning.plan import Plan, make_plan
-from clora.runs.progress import Progress
-from clora.contracts.component import RunInfo
-from clora.contracts.loaded_backbone import Explains
 from clora.config.load import load_recipe
 from clora.config.tree import Mark
+from clora.contracts.component import RunInfo
+from clora.contracts.loaded_backbone import Explains
+from clora.contracts.version import __version__
+from clora.errors import shown
+from clora.files.atomic import write_atomic
+from clora.inference.session import ModelSession
+from clora.planning.plan import Plan, make_plan
+from clora.process import threads
 from clora.runs.files.checksums import checksum_of_file, warn
 from clora.runs.files.leftovers import sweep
 from clora.runs.files.lock import FolderLock, held
-from clora.runs.files.repair import mend
 from clora.runs.files.record import RunRecord
+from clora.runs.files.repair import mend
 from clora.runs.files.steps import read_steps
+from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir, digest_file, digest_of
 from clora.runs.stages.conditions import encode
 from clora.runs.stages.evaluate import conditions_of_evaluation, evaluate
@@ -41,15 +43,13 @@ from clora.runs.stages.report import conditions_of_report, report
 from clora.runs.stages.warm_start import warm_start
 from clora.training.batches import Batches, Targets
 from clora.training.checkpoint import Checkpoints
-from clora.training.loop import Watchers, train
 from clora.training.distributed import Distributed
+from clora.training.loop import Watchers, train
 from clora.training.warm_start import warm_plan
-from clora.contracts.version import __version__
-from clora.inference.session import ModelSession
 
 if TYPE_CHECKING:
-    from clora.plugin_system.catalogue import Catalogue
     from clora.contracts.values import StepReport
+    from clora.plugin_system.catalogue import Catalogue
 
 
 @frozen

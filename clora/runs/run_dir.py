@@ -13,8 +13,8 @@ from attrs import frozen
 from clora.errors import CloraError, shown
 from clora.files.atomic import write_atomic
 from clora.runs.files.checksums import DamagedError, Tell, checksum_of_file, make_way, warn
-from clora.runs.files.fields import Fields
 from clora.runs.files.done_stages import Marks, Written
+from clora.runs.files.fields import Fields
 from clora.runs.files.record import RunRecord
 from clora.runs.files.results import Results
 from clora.runs.files.sealed_json import read_sealed, write_sealed

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from clora.runs.cache_shards import Shards
 from clora.errors import CloraError
+from clora.runs.cache_shards import Shards
 from clora.runs.files import tensors
 
 RECORDS = {

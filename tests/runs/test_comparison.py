@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from clora.cli import compare as command
-from clora.runs.comparison import compare, read_runs
 from clora.errors import CloraError
+from clora.runs.comparison import compare, read_runs
 from clora.runs.files.sealed_json import write_sealed
 
 

@@ -11,16 +11,16 @@ from attrs import field, frozen
 from damage import RECIPE, SETS, WAYS, copy_of, damage
 from PIL import Image
 
-from clora.plugin_system.catalogue import Catalogue
 from clora.cli import main
-from clora.errors import CloraError
-from clora.planning.extension import start_problems
-from clora.runs.pipeline import Job, Pipeline
-from clora.planning.plan import Plan, make_plan
-from clora.plugin_system.discovery import discover
-from clora.runs.progress import Progress
 from clora.config.load import load_recipe
 from clora.config.schema import Start
+from clora.errors import CloraError
+from clora.planning.extension import start_problems
+from clora.planning.plan import Plan, make_plan
+from clora.plugin_system.catalogue import Catalogue
+from clora.plugin_system.discovery import discover
+from clora.runs.pipeline import Job, Pipeline
+from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir
 from clora.training.distributed import Distributed
 

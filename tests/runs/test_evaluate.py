@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from clora.config.load import load_recipe
+from clora.inference.edit_sampler import EditSampler
+from clora.inference.session import ModelSession
 from clora.planning.cost import cost
-from clora.plugin_system.guard import ComponentError
 from clora.planning.plan import Plan, make_plan
 from clora.plugin_system.discovery import discover
-from clora.config.load import load_recipe
+from clora.plugin_system.guard import ComponentError
 from clora.runs.run_dir import RunDir
-from clora.inference.edit_sampler import EditSampler
 from clora.runs.stages.evaluate import evaluate
-from clora.inference.session import ModelSession
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = ["effects=[duotone_ocean, thermal]", "teacher.steps=2", "evaluate.images=2", "evaluate.general_images=2"]

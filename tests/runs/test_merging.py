@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from clora.adapters.adapter import Adapter
+from clora.config.schema import Merge
 from clora.errors import CloraError
 from clora.runs.merging import merge
-from clora.config.schema import Merge
 
 SHAPES = {"blocks.0.to_q": (6, 5), "blocks.0.net.2": (5, 7), "out": (4, 4)}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from clora.errors import CloraError
 from clora.contracts.evaluation import Matrix
+from clora.errors import CloraError
 from clora.runs.files.checksums import checksum_of_file
 from clora.runs.files.record import RunRecord
 from clora.runs.files.results import Results

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from attrs import frozen
 
 from clora.errors import quoted
-from clora.runs.files.checksums import DamagedError
 from clora.files.untrusted_json import kind_of
+from clora.runs.files.checksums import DamagedError
 
 T = TypeVar("T")
 

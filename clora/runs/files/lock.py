@@ -30,10 +30,10 @@ from attrs import evolve, field, frozen
 
 from clora.errors import CloraError, escaped, shown
 from clora.files.atomic import told_plainly
+from clora.files.untrusted_json import read_text
 from clora.runs.files.checksums import Tell, make_way, warn
 from clora.runs.files.fields import Fields
 from clora.runs.files.sealed_json import sealed, unsealed
-from clora.files.untrusted_json import read_text
 
 NAME = ".lock"
 #: seconds between two beats of a holder, and how many of them another machine waits for

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from clora.errors import shown
 from clora.runs.files.checksums import DamagedError, Tell, checksum_of_file, make_way, warn
-from clora.runs.files.leftovers import STALE, sweep
 from clora.runs.files.done_stages import Marks
+from clora.runs.files.leftovers import STALE, sweep
 from clora.runs.files.steps import mend_steps
 
 if TYPE_CHECKING:

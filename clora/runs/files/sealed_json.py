@@ -10,8 +10,8 @@ from typing import Any
 
 from clora.errors import CloraError, shown
 from clora.files.atomic import write_atomic
-from clora.runs.files.checksums import DamagedError, checksum_of
 from clora.files.untrusted_json import kind_of, parse_json, read_text
+from clora.runs.files.checksums import DamagedError, checksum_of
 
 #: bytes that are read of a run's JSON file: an evaluation of 10,000 pictures has some 10 MB
 MAX_BYTES = 256 << 20

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from attrs import asdict, frozen
 
+from clora.contracts.values import StepReport
 from clora.errors import shown
 from clora.files.atomic import told_plainly, write_atomic
 from clora.runs.files.checksums import DamagedError, Tell, make_way, warn
 from clora.runs.files.fields import Fields, finite
 from clora.runs.files.sealed_json import sealed, unsealed
-from clora.contracts.values import StepReport
 
 #: bytes that are read of one line: a report of a thousand losses has some 50 kB
 MAX_LINE = 1 << 20

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from clora.contracts.method import Alarms
 
 if TYPE_CHECKING:
-    from clora.planning.plan import Plan
     from clora.contracts.values import StepReport
+    from clora.planning.plan import Plan
 
 
 def alarms(plan: Plan, steps: Sequence[StepReport]) -> tuple[str, ...]:

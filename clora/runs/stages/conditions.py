@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from clora.inference.conditioning import Condition
 from clora.errors import CloraError
+from clora.inference.conditioning import Condition
 from clora.inference.lru_cache import size
 from clora.planning.texts import prompts_of
 
 if TYPE_CHECKING:
-    from clora.runs.cache_shards import Record
     from clora.inference.conditioning import Conditioning
+    from clora.inference.session import ModelSession
     from clora.planning.plan import Plan
+    from clora.runs.cache_shards import Record
     from clora.runs.progress import Progress
     from clora.training.distributed import Distributed
-    from clora.inference.session import ModelSession
 
 #: bytes of encoded conditions after which they are written as one file
 FILE_BYTES = 64 << 20

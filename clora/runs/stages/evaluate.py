@@ -12,21 +12,21 @@ import torch
 from attrs import frozen
 
 from clora.adapters.adapter import stack
-from clora.contracts.evaluation import EffectPictures, Evaluation, GeneralPictures
 from clora.contracts.data import Truth
+from clora.contracts.evaluation import EffectPictures, Evaluation, GeneralPictures
+from clora.diffusion.rng import StepRng
+from clora.inference.edit_sampler import EditSampler
+from clora.inference.session import ModelSession, read_adapter
+from clora.process.stopping import during
 from clora.runs.files.results import Results
 from clora.runs.files.tensors import kept_tensors, write_tensors
 from clora.runs.run_dir import RunDir, digest_file, digest_of, digest_once, digest_tensor
-from clora.diffusion.rng import StepRng
-from clora.inference.edit_sampler import EditSampler
 from clora.runs.stages.measuring import measure
-from clora.process.stopping import during
-from clora.inference.session import ModelSession, read_adapter
 
 if TYPE_CHECKING:
+    from clora.contracts.values import EffectCard, GeneralItem
     from clora.inference.conditioning import Condition
     from clora.planning.plan import Plan
-    from clora.contracts.values import EffectCard, GeneralItem
 
 
 @frozen

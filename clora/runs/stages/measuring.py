@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from clora.errors import quoted
 from clora.contracts.evaluation import Measured
+from clora.errors import quoted
 from clora.plugin_system.guard import came
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from clora.process.stopping import during
 from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir
 from clora.runs.stages.conditions import conditions_of_training, encode
@@ -17,18 +18,21 @@ from clora.runs.stages.evaluate import conditions_of_evaluation
 from clora.runs.stages.previews import write_previews
 from clora.runs.stages.report import conditions_of_report
 from clora.runs.stages.targets import make_targets
-from clora.process.stopping import during
 from clora.training.batches import Targets
 from clora.training.distributed import Distributed
 
 if TYPE_CHECKING:
-    from clora.planning.plan import Plan
     from clora.inference.session import ModelSession
+    from clora.planning.plan import Plan
 
 
 @during("while preparing", "what is encoded and what the teachers have made is kept")
 def prepare(
-    plan: Plan, session: ModelSession, folder: RunDir, ranks: Distributed | None = None, progress: Progress | None = None
+    plan: Plan,
+    session: ModelSession,
+    folder: RunDir,
+    ranks: Distributed | None = None,
+    progress: Progress | None = None,
 ) -> Targets:
     """Make what the cache lacks, together with the other ranks; returns what training aims at.
 

@@ -12,9 +12,9 @@ from clora.files.pictures import write_picture
 from clora.runs.run_dir import RunDir, digest_of, digest_tensor
 
 if TYPE_CHECKING:
+    from clora.inference.session import ModelSession
     from clora.planning.plan import Plan
     from clora.training.batches import Targets
-    from clora.inference.session import ModelSession
 
 PREVIEWS = "previews of "  # how the stages of single effects begin
 _LEAST = 128  # pixels: smaller pictures are enlarged, so that they can be seen

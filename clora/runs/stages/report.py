@@ -8,9 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clora.inference.composition import chain
-from clora.contracts.evaluation import Measured
 from clora.contracts.data import Truth
+from clora.contracts.evaluation import Measured
+from clora.contracts.values import StepReport
+from clora.diffusion.rng import StepRng
+from clora.inference.composition import chain
+from clora.inference.edit_sampler import EditSampler
+from clora.process.stopping import during
 from clora.report.data import Chart, Composition, Cost, EffectEntry, Grid, ReportData
 from clora.report.page import write_report
 from clora.runs.files.record import RunRecord
@@ -18,18 +22,14 @@ from clora.runs.files.results import Results
 from clora.runs.files.steps import read_steps
 from clora.runs.files.tensors import read_tensors
 from clora.runs.run_dir import RunDir
-from clora.diffusion.rng import StepRng
-from clora.inference.edit_sampler import EditSampler
 from clora.runs.stages.alarms import alarms
 from clora.runs.stages.evaluate import general_items, load_served
-from clora.process.stopping import during
 from clora.training.warm_start import warm_folder, was_taken
-from clora.contracts.values import StepReport
 
 if TYPE_CHECKING:
     from clora.inference.conditioning import Condition
-    from clora.planning.plan import Plan
     from clora.inference.session import ModelSession
+    from clora.planning.plan import Plan
 
 #: the values shown large on the first screen: those of the first group that any metric gives, the known truth before
 #: the teacher's pictures

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING
 import torch
 from attrs import frozen
 
-from clora.runs.cache_shards import Shards
-from clora.errors import CloraError
-from clora.runs.run_dir import RunDir, digest_of, digest_once
 from clora.diffusion.rng import StepRng
+from clora.errors import CloraError
 from clora.inference.edit_sampler import EditSampler
+from clora.runs.cache_shards import Shards
+from clora.runs.run_dir import RunDir, digest_of, digest_once
 from clora.training.batches import Targets
 
 if TYPE_CHECKING:
+    from clora.contracts.values import EffectCard
+    from clora.inference.session import ModelSession
     from clora.planning.plan import Plan
     from clora.runs.progress import Progress
     from clora.training.distributed import Distributed
-    from clora.contracts.values import EffectCard
-    from clora.inference.session import ModelSession
 
 
 @frozen

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from clora.adapters.adapter import Adapter
-from clora.runs.cache_shards import Shards
+from clora.contracts.backbone import trained_shapes
+from clora.diffusion.rng import StepRng
 from clora.files.atomic import write_atomic
 from clora.lora_io.reader import LoraDelta
 from clora.lora_io.writer import write_lora
-from clora.contracts.backbone import trained_shapes
+from clora.runs.cache_shards import Shards
 from clora.runs.run_dir import RunDir, digest_of
-from clora.diffusion.rng import StepRng
 from clora.training.batches import Batches
 from clora.training.loop import Watchers, train
 from clora.training.warm_start import warm_folder, warm_plan
@@ -25,11 +25,11 @@ from clora.training.warm_start import warm_folder, warm_plan
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clora.runs.cache_shards import Record
+    from clora.inference.session import ModelSession
     from clora.planning.plan import Plan
+    from clora.runs.cache_shards import Record
     from clora.training.batches import Targets
     from clora.training.distributed import Distributed
-    from clora.inference.session import ModelSession
 
 #: the folder in the cache
 KEPT = "warm_starts"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from damage import WAYS, damage
 
-from clora.runs.files.steps import StepLog, line_of, mend_steps, read_steps
 from clora.contracts.values import StepReport
+from clora.runs.files.steps import StepLog, line_of, mend_steps, read_steps
 
 #: a log that is not there, that a kill has cut, or that is another's
 UNTOLD = ("deleted", "renamed", "cut short", "emptied", "another of its kind")

@@ -10,8 +10,8 @@ from attrs import frozen
 
 from clora.cli import run as command
 from clora.config.schema import Critic, Recipe, Train
-from clora.runs.stages.alarms import alarms
 from clora.contracts.values import StepReport
+from clora.runs.stages.alarms import alarms
 
 
 @frozen

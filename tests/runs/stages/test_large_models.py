@@ -8,19 +8,19 @@ import pytest
 from emoji_in_parts import EFFECTS, in_parts, plan_of, prepared
 from safetensors.torch import load_file
 
-from clora.errors import CloraError
 from clora.diffusion.flow import Schedule
-from clora.runs.pipeline import Job, Pipeline
+from clora.diffusion.rng import StepRng
+from clora.errors import CloraError
+from clora.inference.session import ModelSession
 from clora.planning.plan import Plan
 from clora.plugin_system.discovery import discover
+from clora.runs.pipeline import Job, Pipeline
 from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir
-from clora.diffusion.rng import StepRng
 from clora.runs.stages import conditions
 from clora.training.batches import Batches
-from clora.training.loop import make_state
 from clora.training.distributed import Distributed
-from clora.inference.session import ModelSession
+from clora.training.loop import make_state
 
 
 @pytest.fixture(scope="module")

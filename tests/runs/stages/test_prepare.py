@@ -13,17 +13,17 @@ from attrs import frozen
 from emoji_in_parts import EFFECTS, plan_of, prepared
 from PIL import Image
 
+from clora.diffusion.rng import StepRng
+from clora.diffusion.sampling import euler
 from clora.errors import CloraError
+from clora.inference.edit_sampler import EditSampler
+from clora.inference.session import ModelSession
 from clora.planning.plan import Plan
 from clora.runs.run_dir import RunDir
-from clora.diffusion.sampling import euler
-from clora.diffusion.rng import StepRng
-from clora.inference.edit_sampler import EditSampler
 from clora.runs.stages import targets
 from clora.runs.stages.prepare import prepare
 from clora.training.batches import Targets
 from clora.training.distributed import Distributed
-from clora.inference.session import ModelSession
 
 
 def outputs(plan: Plan, made: Targets) -> dict[tuple[str, str], torch.Tensor]:
@@ -75,7 +75,9 @@ def test_ranks_share_the_work_and_all_read_the_same(
             turn.wait(60)
 
     folder = RunDir(tmp_path / "run")
-    worlds = [ModelSession(plan, cache=folder.cache) for _ in range(world_size)]  # loading is not safe beside other threads
+    worlds = [
+        ModelSession(plan, cache=folder.cache) for _ in range(world_size)
+    ]  # loading is not safe beside other threads
     for session in worlds:
         _ = session.adapted
     with ThreadPoolExecutor(world_size) as pool:

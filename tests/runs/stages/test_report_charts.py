@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from clora.runs.stages.report import _charts, _quantity
 from clora.contracts.values import StepReport
+from clora.runs.stages.report import _charts, _quantity
 
 
 @pytest.mark.parametrize(
