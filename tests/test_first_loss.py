@@ -38,8 +38,6 @@ def test_the_recipe_of_the_page_passes_and_its_mistake_is_told_as_the_page_has_i
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: clora-huber-loss\nVersion: 0.1.0\n")
     (about / "entry_points.txt").write_text("[clora.plugins]\nhuber_loss = clora_huber_loss\n")
-    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
-    (tmp_path / "plugins").symlink_to(ROOT / "plugins")
     (tmp_path / "huber.yaml").write_text(block("yaml"))
 
     def validated() -> subprocess.CompletedProcess[str]:

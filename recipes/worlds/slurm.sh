@@ -1,7 +1,7 @@
 #!/bin/bash
 # Trains on several machines of a Slurm cluster: one torchrun on each, one process for each of its GPUs.
 #
-#     sbatch --nodes 4 --gpus-per-node 8 recipes/worlds/slurm.sh recipes/collection.yaml --set train.shard_base=true
+#     sbatch --nodes 4 --gpus-per-node 8 recipes/worlds/slurm.sh recipes/collection.yaml --world my/world.yaml --set train.shard_base=true
 #
 # Every word after the script's name goes to `clora run`. The folder that holds `runs` (RUNS below) and the models' cache
 # must be on a disk that all machines see; only the first process writes. Run the same command again to go on from the
