@@ -21,6 +21,7 @@ from clora.config.yaml_parser import neighbour
 from clora.errors import CloraError, quoted
 
 WORLD, DEFAULT_WORLD, METHODS, EXTENDS = "world", "default_world", "methods", "extends"
+MOST_METHODS = 100  # that a world says something for
 #: what a method's file says beside a recipe's sections
 OF_METHODS = (EXTENDS, WORLD, DEFAULT_WORLD)
 
@@ -125,6 +126,10 @@ def of_methods(world: Keys, layers: Sequence[Layer], problems: list[Problem]) ->
         return
     if not isinstance(node, Keys):
         problems.append(Problem(node.mark, f"expected a mapping of a method's file -> sections, {found(node)}"))
+        return
+    if len(node.entries) > MOST_METHODS:
+        message = f"{METHODS}: says something for {len(node.entries):,} methods; at most {MOST_METHODS} are read"
+        problems.append(Problem(node.mark, message))
         return
     parts: dict[Path, Keys] = {}
     for name, entry in node.entries.items():

@@ -233,7 +233,8 @@ def test_a_line_for_every_linear(capsys):
     ("words", "said"),
     [
         (["--backbone", "emojy"], "backbone has no component 'emojy'; did you mean 'emoji'?"),
-        (["--with", "w.yaml"], "--with and --set change the recipe of --recipe, and there is none"),
+        (["--with", "w.yaml"], "--world, --with and --set change the recipe of --recipe, and there is none"),
+        (["--world", "w.yaml"], "--world, --with and --set change the recipe of --recipe, and there is none"),
         (["--recipe", "gone.yaml"], "gone.yaml"),
     ],
 )

@@ -41,7 +41,8 @@ def outputs(runs: Path) -> dict[str, bytes]:
 
 
 def test_it_says_what_it_made_where_to_look_and_how_to_go_on(tmp_path: Path, capsys) -> None:
-    assert cli.main(words("prepare", tmp_path)) == 0
+    world = ["--world", str(RECIPE.parent / "worlds/emoji.yaml")]
+    assert cli.main([*words("prepare", tmp_path), *world]) == 0
     said = capsys.readouterr()
     assert "12 of 12 teacher outputs to make" in said.err
     assert "teacher outputs 12 of 2 effects" in said.out
@@ -49,7 +50,7 @@ def test_it_says_what_it_made_where_to_look_and_how_to_go_on(tmp_path: Path, cap
     assert str(folder / "prepare") in said.out
     assert (folder / "prepare/thermal.png").exists()
     assert not (folder / "export").exists()
-    assert cli.main(words("prepare", tmp_path)) == 0
+    assert cli.main([*words("prepare", tmp_path), *world]) == 0
     again = capsys.readouterr()
     assert "to make" not in again.err
     assert again.out == said.out
@@ -57,6 +58,7 @@ def test_it_says_what_it_made_where_to_look_and_how_to_go_on(tmp_path: Path, cap
     go_on = said.out.split("clora run ")[1].splitlines()[0]
     import shlex
 
+    assert " ".join(world) in go_on
     before = outputs(tmp_path)
     assert cli.main(["run", *shlex.split(go_on)]) == 0
     assert "to make" not in capsys.readouterr().err

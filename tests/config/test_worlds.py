@@ -24,6 +24,7 @@ losses:
 critic:
   losses: {follow: plain}
 """
+MANY = "{" + ", ".join(f"{i}.yaml: {{}}" for i in range(101)) + "}"
 ON_A = "default_world: sea.yaml\n" + METHOD
 
 
@@ -160,6 +161,7 @@ def test_a_world_that_cannot_be_meant(wrong, text: str, problem: str) -> None:
     ("methods", "problem"),
     [
         ("[walk.yaml]", "8:10: expected a mapping of a method's file -> sections, found a list"),
+        (MANY, "8:1: methods: says something for 101 methods; at most 100 are read"),
         ("{wakl.yaml: {}}", "8:11: methods: there is no method's file 'wakl.yaml'; did you mean 'walk.yaml'?"),
         ("{walk.yaml: 3}", "8:22: methods: expected a mapping of sections, found 3"),
         ("{walk.yaml: {train: {step: 3}}}", "8:31: unknown key 'step' in train; did you mean 'steps'?"),

@@ -50,6 +50,14 @@ def test_a_recipe_is_carried_out_and_the_run_opened(made: clora.OpenRun) -> None
     assert again.folder.path == made.folder.path
 
 
+def test_a_shipped_recipe_and_a_world_are_named_as_on_the_command_line(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"have no file 'clora:quikstart.yaml'; did you mean 'clora:quickstart.yaml'"):
+        clora.run("clora:quikstart.yaml", runs=tmp_path)
+    with pytest.raises(RecipeError, match=r"quickstart.yaml --world -> .*nowhere.yaml: cannot be read"):
+        clora.run("clora:quickstart.yaml", world=tmp_path / "nowhere.yaml", runs=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_sample_is_the_commands_own_picture(made: clora.OpenRun, cat: Path, tmp_path: Path) -> None:
     run = clora.open_run(made.folder.path)
     ours = [run.sample("thermal", cat, seed=3), run.sample("thermal", Image.open(cat), seed=3)]
