@@ -30,6 +30,7 @@ from clora.config.worlds import (
     method_problems,
     named_world,
     of_methods,
+    overlay_doubts,
     overlay_problems,
     real,
     world_problems,
@@ -78,7 +79,9 @@ def layered(
         tree = merged([fit.tree, *(layer.values for layer in layers)])
     with_mark = Mark(f"{top.source} --with", top.folder)
     for other in with_files[:MAX_WITH]:
-        tree = merge(tree, reading.overlay(other, with_mark))
+        overlay = reading.overlay(other, with_mark)
+        reading.doubts += [] if named is None else overlay_doubts(named.file, tree, overlay)
+        tree = merge(tree, overlay)
     for assignment in sets[:MAX_SETS]:
         tree = merge(tree, reading.assignment(assignment))
     for option, given, most in (("--with", with_files, MAX_WITH), ("--set", sets, MAX_SETS)):

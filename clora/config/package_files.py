@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from clora.config.names import path_problem
-from clora.errors import CloraError, hint, quoted
+from clora.errors import CloraError, hint, nearest, quoted
 
 CLORA = "clora"
 MOST_FILES = 1_000  # of a package that a misspelt name is compared with
@@ -66,8 +66,11 @@ def recipe_file(text: str, folder: Path) -> Path:
     path = placed_file(text, folder)
     if path.is_file():
         return path
-    package = text.partition(":")[0]
-    raise CloraError(f"{_what(package)} have no file {quoted(text)}{hint(text, _names(package))}")
+    package, _, rest = text.partition(":")
+    names = sorted(_names(package))
+    close = nearest(rest, names)  # without the package, which all have in common
+    meant = f"; did you mean '{package}:{close}'?" if close else hint("", (f"{package}:{name}" for name in names))
+    raise CloraError(f"{_what(package)} have no file {quoted(text)}{meant}")
 
 
 def _root(package: str) -> Path:
@@ -91,4 +94,4 @@ def _what(package: str) -> str:
 def _names(package: str) -> Iterator[str]:
     root = _root(package)
     found = islice(root.rglob("*.yaml"), MOST_FILES)
-    return (f"{package}:{file.relative_to(root).as_posix()}" for file in found)
+    return (file.relative_to(root).as_posix() for file in found)

@@ -116,6 +116,16 @@ def overlay_problems(overlay: Keys) -> Iterator[Problem]:
             yield Problem(entry.key, f"{key} {why}, not by a file that is laid on top; give a world by `--world FILE`")
 
 
+def overlay_doubts(world: Path, below: Keys, overlay: Keys) -> Iterator[Problem]:
+    """Another model that is laid on top: the rates, sizes and metrics of the world below stay."""
+    uses = [part.get("use") if isinstance(part := tree.get("backbone"), Keys) else None for tree in (below, overlay)]
+    lower, upper = (None if use is None else as_text(use) for use in uses)
+    if lower is not None and upper is not None and lower != upper:
+        mark = overlay.entries["backbone"].key
+        why = f"lays another model on {world.name}, whose rates, sizes and metrics stay; a whole world is given by"
+        yield Problem(mark, f"backbone: {why} `--world FILE`, which replaces it")
+
+
 def of_methods(world: Keys, layers: Sequence[Layer], problems: list[Problem]) -> Iterator[Keys]:
     """What a world says for some methods alone (`methods: {FILE: {...}}`): the parts for a recipe's files, in order.
 

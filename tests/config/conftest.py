@@ -91,7 +91,7 @@ PARTS = """
         x: Nowhere = 1
 
     @hookimpl
-    def clora_backbones(): return [Component("tiny", Bank)]
+    def clora_backbones(): return [Component("tiny", Bank), Component("little", Bank)]
     @hookimpl
     def clora_datasets(): return [Component("tiny", Bank)]
     @hookimpl

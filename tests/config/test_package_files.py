@@ -37,7 +37,7 @@ def test_a_file_of_a_plugins_package(tmp_path: Path) -> None:
     [
         ("clora:quickstrat.yaml", "have no file 'clora:quickstrat.yaml'; did you mean 'clora:quickstart.yaml'?"),
         ("clora:worlds/emojj.yaml", "did you mean 'clora:worlds/emoji.yaml'?"),
-        ("clora:worlds", "did you mean 'clora:worlds/"),
+        ("clora:worlds", "have no file 'clora:worlds'; known: clora:ablation_no_aop.yaml, "),
         ("clora:", "have no file 'clora:'; known: clora:ablation_no_aop.yaml, "),
         ("clora:zzz", "; known: clora:ablation_no_aop.yaml, "),
         ("clora:../pyproject.toml", "leads out of the recipes of clora"),

@@ -183,6 +183,17 @@ def test_a_world_is_not_laid_on_top(wrong) -> None:
 
 
 @pytest.mark.usefixtures("worlds")
+def test_another_model_laid_on_top_of_a_world_is_doubted(load, write) -> None:
+    write("backbone: {use: little}\n", "gpu.yaml")
+    (doubt,) = load(extends="walk.yaml", with_files=["gpu.yaml"]).doubts
+    why = "lays another model on sea.yaml, whose rates, sizes and metrics stay; a whole world is given by"
+    assert str(doubt) == f"gpu.yaml:1:1: backbone: {why} `--world FILE`, which replaces it"
+    write("backbone: {use: tiny, folder: x}\n", "gpu.yaml")
+    assert load(extends="walk.yaml", with_files=["gpu.yaml"]).doubts == ()
+    assert load("world: null\ndataset: tiny\nteachers: bank\nbackbone: little", extends="walk.yaml").doubts == ()
+
+
+@pytest.mark.usefixtures("worlds")
 def test_a_world_that_is_not_there_on_the_command_line(wrong) -> None:
     (line,) = wrong(extends="walk.yaml", world="seaa.yaml")
     assert line == "r.yaml --world -> seaa.yaml: cannot be read: No such file or directory; did you mean 'sea.yaml'?"
