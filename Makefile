@@ -2,15 +2,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTHON_GPU ?= $(BIN)/python
 
-.PHONY: demo test bench bench-gpu setup lint docs clean
+.PHONY: demo test test-fast bench bench-gpu setup lint docs clean
 
 ## eight effects and few-step sampling become one LoRA, on real pictures, with a report to look at
 demo: setup
 	$(BIN)/clora run recipes/quickstart.yaml
 
-## every test, a file at a time on every core
+# a file at a time on every core, long files first: tests/processor_time.py orders them
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+## every test
 test: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(PYTEST) --processor-time .pytest_cache/processor_time.json
+
+## every test but those that take more than five seconds of processor time
+test-fast: setup
+	$(PYTEST) -m "not slow"
 
 ## how much a LoRA linear costs over the frozen one, on this CPU; three minutes
 bench: setup
