@@ -1,7 +1,7 @@
 """pytest's `--processor-time FILE`: what every test takes of the processors, its child processes included.
 
 Unlike the durations that pytest tells, these hardly depend on what else the machine does. A test that takes more than
-SLOW seconds, with the fixtures made for it, is to carry the marker `slow`; the summary names those whose marker is not true.
+SLOW seconds, with the fixtures made for it, is to carry the marker `slow`; the summary names those that do not.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ SETS = (
     "prepare={previews: 0, train_images: 2, general_images: 4}",
     "evaluate={images: 1, general_images: 1}",
     "metrics=null",
+    "warm_start.updates=2",
 )
 
 

@@ -16,7 +16,7 @@ from clora.training.warm_start import warm_folder, was_taken
 
 ROOT = Path(__file__).parents[2]
 BANK = ROOT / "plugins/clora_emoji/assets/teachers"
-SMALL = TwoEffects(("train.steps=1", "warm_start.updates=2"))
+SMALL = TwoEffects(("train.steps=1",))
 plan_of, carried_out = SMALL.plan, SMALL.run
 
 
