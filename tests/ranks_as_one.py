@@ -94,8 +94,8 @@ class Joined:
 
     batches: Batches
 
-    def step(self, rng: Any, phase: Phase, schedule: Schedule) -> StepContext:
-        contexts = [self.batches.step(part, phase, schedule) for part in rng.parts]
+    def context(self, rng: Any, phase: Phase, schedule: Schedule) -> StepContext:
+        contexts = [self.batches.context(part, phase, schedule) for part in rng.parts]
 
         def joined(role: str) -> Conditions:
             return Conditions.cat([getattr(step.conditions, role) for step in contexts])

@@ -1,9 +1,14 @@
-"""`clora run` as a user meets it: a whole small run on the emoji world, killed and gone on with."""
+"""`clora run` as a user meets it: a whole small run on the emoji world, killed and gone on with.
+
+The run that is finished and those that are killed are processes of their own. Every other command runs in this one,
+which has imported torch and its like already.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +18,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file
+
+from clora import cli
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -40,14 +47,9 @@ def command(recipe: str | Path, runs: Path, *more: str, **changed: str) -> list[
     return ["run", str(ROOT / "recipes" / recipe), "--runs", str(runs), *sets, *more]
 
 
-def environment(**extra: str) -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | extra
-
-
-def clora(*words: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "clora", *words], capture_output=True, text=True, env=environment(**extra), check=False
-    )
+def started(words: list[str]) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen([sys.executable, "-m", "clora", *words], env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def only_run(runs: Path) -> Path:
@@ -59,11 +61,13 @@ def only_run(runs: Path) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of the whole method."""
     runs = tmp_path_factory.mktemp("runs")
-    done = clora(*command("collection.yaml", runs))
-    assert done.returncode == 0, done.stderr
+    process = started(command("collection.yaml", runs))
+    _, said = process.communicate()
+    assert process.returncode == 0, said
     return only_run(runs)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_one_lora_numbers_and_a_report(finished: Path) -> None:
     results = json.loads((finished / "evaluate/results.json").read_text())
     assert 0.0 <= results["values"]["bad_case_rate"] <= 1.0
@@ -77,19 +81,20 @@ def test_a_run_leaves_one_lora_numbers_and_a_report(finished: Path) -> None:
         assert "transformer.transformer_blocks.0.attn.to_q.lora_A.weight" in set(file.keys())
 
 
-def test_the_same_command_again_does_nothing(finished: Path) -> None:
+@pytest.mark.slow
+def test_the_same_command_again_does_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.suffix in (".safetensors", ".html")}
-    again = clora(*command("collection.yaml", finished.parent))
-    assert again.returncode == 0, again.stderr
-    assert again.stderr.count("done before") == 2
+    assert cli.main(command("collection.yaml", finished.parent)) == 0
+    assert capsys.readouterr().err.count("done before") == 2
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_goes_on_and_ends_bit_identical(finished: Path, tmp_path: Path, how: signal.Signals) -> None:
+    shutil.copytree(finished.parent / ".cache", tmp_path / ".cache")  # it is stopped in training
     words = command("collection.yaml", tmp_path)
-    called = [sys.executable, "-m", "clora", *words]
-    process = subprocess.Popen(called, env=environment(), stderr=subprocess.PIPE, text=True)
+    process = started(words)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("*/checkpoints/00000[2345]")):
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
@@ -102,8 +107,7 @@ def test_a_stopped_run_goes_on_and_ends_bit_identical(finished: Path, tmp_path: 
         assert "stopped by SIGINT" in said
         assert "The same command goes on" in said
         assert "Traceback" not in said
-    done = clora(*words)
-    assert done.returncode == 0, done.stderr
+    assert cli.main(words) == 0
     ours, theirs = (load_file(path / "export/lora.safetensors") for path in (only_run(tmp_path), finished))
     assert ours.keys() == theirs.keys()
     assert all(ours[key].equal(theirs[key]) for key in ours)
@@ -111,7 +115,10 @@ def test_a_stopped_run_goes_on_and_ends_bit_identical(finished: Path, tmp_path: 
     assert results[0] == results[1]
 
 
-def test_sample_uses_the_export_and_chains_effects(finished: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_sample_uses_the_export_and_chains_effects(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from PIL import Image
 
     source = tmp_path / "x.png"
@@ -119,31 +126,31 @@ def test_sample_uses_the_export_and_chains_effects(finished: Path, tmp_path: Pat
     first, second = bank()[:2]
     out = tmp_path / "both.png"
     effects = ["--effect", first, "--effect", second]
-    done = clora("sample", str(finished), *effects, "--image", str(source), "--out", str(out))
-    assert done.returncode == 0, done.stderr
+    assert cli.main(["sample", str(finished), *effects, "--image", str(source), "--out", str(out)]) == 0
     assert Image.open(out).size == (32, 32)
     other = tmp_path / "passes.png"
-    done = clora("sample", str(finished), *effects, "--passes", "--image", str(source), "--out", str(other))
-    assert done.returncode == 0, done.stderr
+    passes = ["sample", str(finished), *effects, "--passes", "--image", str(source), "--out", str(other)]
+    assert cli.main(passes) == 0
     assert Image.open(other).tobytes() != Image.open(out).tobytes()
-    alone = clora("sample", str(finished), "--effect", first, "--passes", "--image", str(source))
-    assert alone.returncode == 2
-    assert "--passes needs two effects" in alone.stderr
-    wrong = clora("sample", str(finished), "--effect", first[:-1], "--image", str(source))
-    assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert f"did you mean {first!r}?" in wrong.stderr
+    assert cli.main(["sample", str(finished), "--effect", first, "--passes", "--image", str(source)]) == 2
+    assert "--passes needs two effects" in capsys.readouterr().err
+    assert cli.main(["sample", str(finished), "--effect", first[:-1], "--image", str(source)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"did you mean {first!r}?" in said.err
 
 
+@pytest.mark.slow
 def test_evaluate_again_gives_the_same_numbers(finished: Path) -> None:
     before = (finished / "evaluate/results.json").read_text()
-    assert clora("evaluate", str(finished), "--quiet").returncode == 0
+    assert cli.main(["evaluate", str(finished), "--quiet"]) == 0
     assert (finished / "evaluate/results.json").read_text() == before
 
 
-def test_an_unwritable_folder_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
-    done = clora(*command("collection.yaml", blocker))
-    assert done.returncode == 2
-    assert "cannot write" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert cli.main(command("collection.yaml", blocker)) == 2
+    said = capsys.readouterr().err
+    assert "cannot write" in said
+    assert "Traceback" not in said

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ def called(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_tests_of_every_kind_pass(made) -> None:
     folder, site = made
     tests = [str(folder / f"clora-my-{kind}/tests") for kind in KINDS]
@@ -77,7 +79,17 @@ def test_every_kind_is_registered_and_loads(made) -> None:
     assert "observes: clora_step_finished" in lines
 
 
-def test_a_recipe_uses_several_of_them_and_the_run_trains(made, tmp_path: Path) -> None:
+@pytest.fixture
+def importable(made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In this process the plugins are installed, and gone afterwards."""
+    monkeypatch.syspath_prepend(str(made[1]))
+    yield
+    for name in [name for name in sys.modules if name.startswith("clora_my_")]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("importable")
+def test_a_recipe_uses_several_of_them_and_the_run_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sets = (
         "effects=[duotone_ocean, thermal]",
         "student={rank: 2, alpha: 2, steps: 4}",
@@ -94,9 +106,8 @@ def test_a_recipe_uses_several_of_them_and_the_run_trains(made, tmp_path: Path) 
         "kernels=my_kernel",
     )
     words = [part for text in sets for part in ("--set", text)]
-    done = called(made[1], "-m", "clora", "run", "recipes/collection.yaml", "--runs", str(tmp_path), *words)
-    assert done.returncode == 0, done.stderr
-    assert "brightness_change" in done.stdout
+    assert cli.main(["run", str(ROOT / "recipes/collection.yaml"), "--runs", str(tmp_path), *words]) == 0
+    assert "brightness_change" in capsys.readouterr().out
     (run,) = (path for path in tmp_path.iterdir() if not path.name.startswith("."))
     assert (run / "my_observer.csv").read_text().count("\n") == 1
     assert '"mine"' in (run / "steps.jsonl").read_text()

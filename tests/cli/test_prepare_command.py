@@ -84,6 +84,7 @@ def test_ctrl_c_keeps_what_is_made(tmp_path: Path, capsys, monkeypatch: pytest.M
     assert len(outputs(tmp_path)) == 3
 
 
+@pytest.mark.slow
 def test_a_killed_prepare_leaves_nothing_torn_and_goes_on(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     called = [sys.executable, "-m", "clora", *words("prepare", tmp_path / "killed", "teacher.steps=8")]

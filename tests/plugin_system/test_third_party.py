@@ -7,9 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from clora import cli
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,13 +44,23 @@ def test_it_is_listed_with_its_distribution(site: Path) -> None:
     assert "round_robin" in plugins
 
 
-def test_a_recipe_runs_with_its_router_and_loss(site: Path, tmp_path: Path) -> None:
-    settings = ["student.rank=4", "train.steps=2", "train.batch_size=4", "teacher.steps=2", "evaluate.images=2"]
-    settings += ["warm_start.updates=1"]
+@pytest.fixture
+def importable(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In this process the plugin is installed, and gone afterwards."""
+    monkeypatch.syspath_prepend(str(site))
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "clora_roundrobin"]:
+        del sys.modules[name]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("importable")
+def test_a_recipe_runs_with_its_router_and_loss(tmp_path: Path) -> None:
+    settings = ["student.rank=4", "train.steps=2", "train.batch_size=4", "teacher.steps=2"]
+    settings += ["warm_start.updates=1", "evaluate.images=2"]
     settings += ["effects=[thermal, gold_frame]", "evaluate.general_images=2"]
     sets = [word for setting in settings for word in ("--set", setting)]
-    done = clora("run", str(ROOT / "tests/third_party/recipe.yaml"), "--runs", str(tmp_path), *sets, site=site)
-    assert done.returncode == 0, done.stderr
+    assert cli.main(["run", str(ROOT / "tests/third_party/recipe.yaml"), "--runs", str(tmp_path), *sets]) == 0
     (steps,) = tmp_path.glob("*/steps.jsonl")
     reports = [json.loads(line) for line in steps.read_text().splitlines()]
     assert [report["step"] for report in reports] == [1, 2]

@@ -90,6 +90,7 @@ def check_told(said: str, number: signal.Signals, words: str) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", range(len(HANDLED)))
 def test_a_run_that_is_stopped_at_every_place_ends_bit_identical(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], turn: int
@@ -106,6 +107,7 @@ def test_a_run_that_is_stopped_at_every_place_ends_bit_identical(
     assert not list(tmp_path.rglob(".*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_last_checkpoint_is_saved_is_not_forgotten(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +152,7 @@ def others(run: Path, out: Path) -> list[tuple[list[str], str, str, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_every_other_command_stops_and_says_what_is_kept(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -127,12 +129,21 @@ def run(args):
 }
 
 
+@pytest.fixture(scope="module")
+def stuck() -> dict[tuple[str, signal.Signals], subprocess.Popen[str]]:
+    """A process for each body and signal, which it has got: all wait out their two seconds at the same time."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    processes = {(where, number): start(driver(body)) for where, body in STUCK.items() for number in numbers}
+    for (_, number), process in processes.items():
+        ready(process)
+        process.send_signal(number)
+    return processes
+
+
 @pytest.mark.parametrize("where", STUCK)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_what_does_not_come_back_is_ended(where: str, number: signal.Signals) -> None:
-    process = start(driver(STUCK[where]))
-    ready(process)
-    process.send_signal(number)
+def test_what_does_not_come_back_is_ended(stuck, where: str, number: signal.Signals) -> None:
+    process = stuck[where, number]
     _, said = process.communicate(timeout=BOUND)
     line = f"stopped by {number.name} while waiting; all is kept. The same command goes on from here\n"
     assert (process.returncode, said) == (128 + number, line)
@@ -172,20 +183,37 @@ def run(args):
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize(("then", "lines"), [("return 0", 0), ("time.sleep(60)", 1)])
+LATE_CASES = [
+    (number, then, lines)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for then, lines in (("return 0", 0), ("time.sleep(60)", 1))
+]
+
+
+@pytest.fixture(scope="module")
+def late() -> Iterator[dict[tuple[signal.Signals, str], Future[tuple[int, str]]]]:
+    """The exit code and the stderr of a process for each case, which is sent its signal until it has ended."""
+
+    def outcome(number: signal.Signals, then: str) -> tuple[int, str]:
+        process = start(driver(LATE.format(seconds=5, then=then)))
+        ready(process)
+        deadline = time.monotonic() + BOUND
+        while process.poll() is None:
+            assert time.monotonic() < deadline
+            process.send_signal(number)
+            time.sleep(0.001)
+        return process.returncode, process.communicate()[1]
+
+    with ThreadPoolExecutor(len(LATE_CASES)) as pool:
+        yield {(number, then): pool.submit(outcome, number, then) for number, then, _ in LATE_CASES}
+
+
+@pytest.mark.parametrize(("number", "then", "lines"), LATE_CASES)
 def test_signals_that_go_on_to_the_last_line_and_beyond_leave_no_traceback(
-    number: signal.Signals, then: str, lines: int
+    late, number: signal.Signals, then: str, lines: int
 ) -> None:
-    process = start(driver(LATE.format(seconds=5, then=then)))
-    ready(process)
-    deadline = time.monotonic() + BOUND
-    while process.poll() is None:
-        assert time.monotonic() < deadline
-        process.send_signal(number)
-        time.sleep(0.001)
-    _, said = process.communicate()
-    assert process.returncode in (0, 128 + number, -number)
+    code, said = late[number, then].result()
+    assert code in (0, 128 + number, -number)
     assert said in ("", f"stopped by {number.name}; nothing was changed\n")
     assert len(said.splitlines()) >= lines
 

@@ -282,7 +282,8 @@ def test_the_environment_is_set_before_torch_starts_its_pools(words, count, wait
     """In a process of its own: the choice is made while torch is not there yet, and then it has as many threads."""
     code = (
         "import json, os, sys\n"
-        "from clora import cli, threads\n"
+        "from clora import cli\n"
+        "from clora.process import threads\n"
         "from clora.cli import sample\n"
         "from clora.process.free_cores import Cores\n"
         "threads.look = lambda environment: Cores(9, 9, busy=8.0)\n"

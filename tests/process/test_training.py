@@ -14,7 +14,10 @@ from small_run import check_same, only_run, run_words
 
 from clora import cli
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and terminals as POSIX has them")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="signals and terminals as POSIX has them"),
+]
 
 
 def test_a_run_whose_terminal_closes_saves_and_goes_on_bit_identical(

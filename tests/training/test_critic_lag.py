@@ -45,7 +45,7 @@ class Quadratic:
         self.critic_losses = {"fake": SimpleNamespace(streams=("effect",))}
         self.batches, self.schedule = self, None
 
-    def step(self, rng, phase, schedule):
+    def context(self, rng, phase, schedule):
         return example_step([Row("effect", "ink")], torch.zeros(1, 1, 1, 1), phase=phase, rng=rng)
 
     def critic_terms(self, step):
@@ -89,6 +89,7 @@ def test_its_turn_comes_after_every_so_many_updates():
     assert not is_due(None, 3)
 
 
+@pytest.mark.slow
 def test_measuring_changes_nothing_and_a_resumed_run_measures_the_same(tmp_path: Path) -> None:
     plain, measured = carried_out(tmp_path / "plain"), carried_out(tmp_path / "measured", LAG)
     ours, theirs = (load_file(run.path / "checkpoints/000003/state.safetensors") for run in (measured, plain))

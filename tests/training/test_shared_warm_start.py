@@ -33,6 +33,7 @@ def beside(first: RunDir, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_run_that_differs_later_takes_it_and_ends_as_if_it_had_trained_it(first, beside, tmp_path_factory, capsys):
     other = ("losses.ta_fm.weight=3", "student.ema=0.5", "critic.lr=1e-4")
     taken = carried_out(beside / "taken", *other, until_export=False, telling=True)

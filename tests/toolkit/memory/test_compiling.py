@@ -102,6 +102,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clora.toolkit.memory.compiling.BACKEND", "aot_eager")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced")
 def test_the_pieces_of_the_first_cycle_serve_every_other() -> None:
     plain, one, again = Net(), Net(compile=True), Net(compile=True, twice=True)
@@ -133,6 +134,7 @@ def test_a_network_that_is_let_go_leaves_memory_at_once() -> None:
     assert gone() is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
 def test_the_generated_code_computes_the_same() -> None:
     import torch._inductor.config as inductor
@@ -186,6 +188,7 @@ print([m for m in set(sys.modules) - before if m.startswith(("torch._dynamo", "t
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_base_in_shares_is_compiled_too() -> None:
     code = """
 import sys
@@ -193,10 +196,10 @@ import torch.distributed
 torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
 import clora.toolkit.memory.compiling
 clora.toolkit.memory.compiling.BACKEND = "aot_eager"
-from clora.training.distributed import Ranks
+from clora.training.distributed import Distributed
 from clora.training.shard_sync import CollectiveShardSync
 from test_compiling import CPU, Net, pieces, same
-with CollectiveShardSync(Ranks(), CPU, lambda grad: None).loading():
+with CollectiveShardSync(Distributed(), CPU, lambda grad: None).loading():
     one = Net(compile=True, twice=True)
 assert isinstance(one.network.blocks[0], torch.distributed.fsdp.FSDPModule)
 same(one, Net(), "student", None, "teacher")
