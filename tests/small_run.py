@@ -10,6 +10,7 @@ RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
 SETS = (
     "effects=[duotone_ocean]",
     "student.rank=2",
+    "student.steps=3",
     "train.steps=3",
     "warm_start=null",
     "train.batch_size=2",

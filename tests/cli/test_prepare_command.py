@@ -18,6 +18,7 @@ RECIPE = Path(__file__).parents[2] / "recipes/collection.yaml"
 SETS = (
     "effects=[duotone_ocean, thermal]",
     "student.rank=2",
+    "student.steps=3",
     "train.steps=1",
     "warm_start=null",
     "train.batch_size=2",

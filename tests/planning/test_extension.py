@@ -136,6 +136,7 @@ def test_other_pictures_and_missing_numbers_are_told() -> None:
 SMALL = {
     "effects": "[duotone_ocean, thermal]",
     "student.rank": "4",
+    "student.steps": "3",
     "train.steps": "2",
     "warm_start.updates": "1",
     "train.batch_size": "4",

@@ -56,7 +56,7 @@ def importable(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("importable")
 def test_a_recipe_runs_with_its_router_and_loss(tmp_path: Path) -> None:
-    settings = ["student.rank=4", "train.steps=2", "train.batch_size=4", "teacher.steps=2"]
+    settings = ["student.rank=4", "student.steps=3", "train.steps=2", "train.batch_size=4", "teacher.steps=2"]
     settings += ["warm_start.updates=1", "evaluate.images=2"]
     settings += ["effects=[thermal, gold_frame]", "evaluate.general_images=2"]
     sets = [word for setting in settings for word in ("--set", setting)]

@@ -34,14 +34,15 @@ RECIPE = Path(__file__).parents[2] / "recipes/collection.yaml"
 SETS = (
     "effects=[duotone_ocean, thermal]",
     "student.rank=4",
+    "student.steps=3",
     "student.ema=null",
     "train.steps=2",
     "warm_start=null",
     "train.checkpoint_every=1",
     "train.batch_size=4",
-    "teacher.steps=2",
-    "evaluate.images=2",
-    "evaluate.general_images=2",
+    "teacher.steps=1",
+    "evaluate.images=1",
+    "evaluate.general_images=1",
 )
 BESIDE_PYTHON = sysconfig.get_path("scripts")
 MPIRUN = shutil.which("mpirun", path=f"{BESIDE_PYTHON}{os.pathsep}{os.environ.get('PATH', '')}")
