@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 import torch
 from attrs import frozen
 
@@ -56,6 +57,18 @@ CASES = [
     Case((12,), (-1,), (), 17, 20),
     Case((3, 2), (-1, -1), (4,), 32, 16),
 ]
+
+
+def each(**configs: object) -> pytest.MarkDecorator:
+    """Every case in every type, with every configuration by name; Triton's slow interpreter takes these in turn."""
+    chosen = [
+        pytest.param(case, dtype, config, id=f"{case}-{dtype}-{name}")
+        for i, case in enumerate(CASES)
+        for j, dtype in enumerate(DTYPES)
+        for k, (name, config) in enumerate(configs.items())
+        if not INTERPRETED or k == (i + j) % len(configs)
+    ]
+    return pytest.mark.parametrize(("case", "dtype", "config"), chosen)
 
 
 @frozen

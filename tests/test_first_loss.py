@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import linecache
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from in_process import clora
 
 from clora import cli
 
@@ -46,7 +48,7 @@ def _forgotten() -> Iterator[None]:
 
 
 def test_the_recipe_of_the_page_passes_and_its_mistake_is_told_as_the_page_has_it(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = made / "src"
     about = site / "clora_huber_loss-0.1.0.dist-info"
@@ -58,12 +60,17 @@ def test_the_recipe_of_the_page_passes_and_its_mistake_is_told_as_the_page_has_i
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a change within a second would not be seen
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["validate", "huber.yaml"]) == 0
-    assert "not counted" not in capsys.readouterr().out
+
+    def validated() -> subprocess.CompletedProcess[str]:
+        forget()
+        return clora("validate", "huber.yaml")
+
+    done = validated()
+    assert done.returncode == 0, done.stderr
+    assert "not counted" not in done.stdout
     loss = site / "clora_huber_loss/loss.py"
     wrong = loss.read_text().replace("huber_loss(error, error.detach() * 0, delta=self.delta)", "error.mean((1, 2, 3))")
     loss.write_text(wrong)
     sentence = next(line.strip() for line in PAGE.splitlines() if line.startswith("    losses.anchor ("))
-    forget()
-    cli.main(["validate", "huber.yaml"])
-    assert sentence in re.sub(r"tensor \[\d+\]", "tensor [12]", capsys.readouterr().out)
+    told = re.sub(r"tensor \[\d+\]", "tensor [12]", validated().stdout)
+    assert sentence in told

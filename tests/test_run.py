@@ -1,7 +1,6 @@
 """`clora run` as a user meets it: a whole small run on the emoji world, killed and gone on with.
 
-The run that is finished and those that are killed are processes of their own. Every other command runs in this one,
-which has imported torch and its like already.
+The run that is finished and those that are killed are processes of their own; every other command runs in this one.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
+from in_process import clora
 from safetensors import safe_open
 from safetensors.torch import load_file
-
-from clora import cli
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -83,10 +81,11 @@ def test_a_run_leaves_one_lora_numbers_and_a_report(finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_command_again_does_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_command_again_does_nothing(finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.suffix in (".safetensors", ".html")}
-    assert cli.main(command("collection.yaml", finished.parent)) == 0
-    assert capsys.readouterr().err.count("done before") == 2
+    again = clora(*command("collection.yaml", finished.parent))
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("done before") == 2
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -108,7 +107,8 @@ def test_a_stopped_run_goes_on_and_ends_bit_identical(finished: Path, tmp_path: 
         assert "stopped by SIGINT" in said
         assert "The same command goes on" in said
         assert "Traceback" not in said
-    assert cli.main(words) == 0
+    done = clora(*words)
+    assert done.returncode == 0, done.stderr
     ours, theirs = (load_file(path / "export/lora.safetensors") for path in (only_run(tmp_path), finished))
     assert ours.keys() == theirs.keys()
     assert all(ours[key].equal(theirs[key]) for key in ours)
@@ -117,9 +117,7 @@ def test_a_stopped_run_goes_on_and_ends_bit_identical(finished: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_sample_uses_the_export_and_chains_effects(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sample_uses_the_export_and_chains_effects(finished: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     source = tmp_path / "x.png"
@@ -127,31 +125,32 @@ def test_sample_uses_the_export_and_chains_effects(
     first, second = bank()[:2]
     out = tmp_path / "both.png"
     effects = ["--effect", first, "--effect", second]
-    assert cli.main(["sample", str(finished), *effects, "--image", str(source), "--out", str(out)]) == 0
+    done = clora("sample", str(finished), *effects, "--image", str(source), "--out", str(out))
+    assert done.returncode == 0, done.stderr
     assert Image.open(out).size == (32, 32)
     other = tmp_path / "passes.png"
-    passes = ["sample", str(finished), *effects, "--passes", "--image", str(source), "--out", str(other)]
-    assert cli.main(passes) == 0
+    done = clora("sample", str(finished), *effects, "--passes", "--image", str(source), "--out", str(other))
+    assert done.returncode == 0, done.stderr
     assert Image.open(other).tobytes() != Image.open(out).tobytes()
-    assert cli.main(["sample", str(finished), "--effect", first, "--passes", "--image", str(source)]) == 2
-    assert "--passes needs two effects" in capsys.readouterr().err
-    assert cli.main(["sample", str(finished), "--effect", first[:-1], "--image", str(source)]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert f"did you mean {first!r}?" in said.err
+    alone = clora("sample", str(finished), "--effect", first, "--passes", "--image", str(source))
+    assert alone.returncode == 2
+    assert "--passes needs two effects" in alone.stderr
+    wrong = clora("sample", str(finished), "--effect", first[:-1], "--image", str(source))
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert f"did you mean {first!r}?" in wrong.stderr
 
 
 @pytest.mark.slow
 def test_evaluate_again_gives_the_same_numbers(finished: Path) -> None:
     before = (finished / "evaluate/results.json").read_text()
-    assert cli.main(["evaluate", str(finished), "--quiet"]) == 0
+    assert clora("evaluate", str(finished), "--quiet").returncode == 0
     assert (finished / "evaluate/results.json").read_text() == before
 
 
-def test_an_unwritable_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_folder_is_told(tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
-    assert cli.main(command("collection.yaml", blocker)) == 2
-    said = capsys.readouterr().err
-    assert "cannot write" in said
-    assert "Traceback" not in said
+    done = clora(*command("collection.yaml", blocker))
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from in_process import clora
 
 from clora import cli
 from clora.plugin_system.new_plugin import KINDS
@@ -89,7 +90,7 @@ def importable(made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 @pytest.mark.usefixtures("importable")
-def test_a_recipe_uses_several_of_them_and_the_run_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_uses_several_of_them_and_the_run_trains(made, tmp_path: Path) -> None:
     sets = (
         "effects=[duotone_ocean, thermal]",
         "student={rank: 2, alpha: 2, steps: 4}",
@@ -106,8 +107,9 @@ def test_a_recipe_uses_several_of_them_and_the_run_trains(tmp_path: Path, capsys
         "kernels=my_kernel",
     )
     words = [part for text in sets for part in ("--set", text)]
-    assert cli.main(["run", str(ROOT / "recipes/collection.yaml"), "--runs", str(tmp_path), *words]) == 0
-    assert "brightness_change" in capsys.readouterr().out
+    done = clora("run", str(ROOT / "recipes/collection.yaml"), "--runs", str(tmp_path), *words)
+    assert done.returncode == 0, done.stderr
+    assert "brightness_change" in done.stdout
     (run,) = (path for path in tmp_path.iterdir() if not path.name.startswith("."))
     assert (run / "my_observer.csv").read_text().count("\n") == 1
     assert '"mine"' in (run / "steps.jsonl").read_text()

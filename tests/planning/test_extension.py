@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 from attrs import evolve
+from in_process import clora
 from safetensors.torch import load_file
 
-from clora import cli
 from clora.adapters.adapter import Adapter
 from clora.config.schema import Start, Train
 from clora.diffusion.rng import StepRng
@@ -151,7 +151,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two effects."""
     folder = tmp_path_factory.mktemp("first") / "run"
     sets = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
-    assert cli.main(["run", str(ROOT / "recipes/quickstart.yaml"), "--run-dir", str(folder), *sets]) == 0
+    made = clora("run", str(ROOT / "recipes/quickstart.yaml"), "--run-dir", str(folder), *sets)
+    assert made.returncode == 0, made.stderr
     return folder
 
 
@@ -166,43 +167,42 @@ def bank(folder: Path, *names: str) -> Path:
 
 
 @pytest.mark.slow
-def test_a_run_is_extended_twice(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = cli.main([
+def test_a_run_is_extended_twice(run: Path, tmp_path: Path) -> None:
+    first = clora(
         "extend", str(run), "--bank", str(bank(tmp_path / "more", "neon_edges")), "--updates-each", "2",
         "--run-dir", str(tmp_path / "first"),
-    ])  # fmt: skip
-    told = capsys.readouterr()
-    assert first in (0, 1), told.err  # two updates may well make an effect worse
-    assert ("got worse: " in told.out) == (first == 1)
-    assert {"duotone_ocean", "thermal"} <= set(told.out.split())
+    )  # fmt: skip
+    assert first.returncode in (0, 1), first.stderr  # two updates may well make an effect worse
+    assert ("got worse: " in first.stdout) == (first.returncode == 1)
+    assert {"duotone_ocean", "thermal"} <= set(first.stdout.split())
     how = json.loads((tmp_path / "first/run.json").read_text())
     assert how["steps"] == 2
     old, new = (load_file(folder / "export/lora.safetensors") for folder in (run, tmp_path / "first"))
     moved = sum(float((old[name] - new[name]).square().sum()) for name in old) ** 0.5
     size = sum(float(old[name].square().sum()) for name in old) ** 0.5
     assert 0 < moved < 0.5 * size  # it went on from the finished LoRA
-    again = cli.main([
+    again = clora(
         "extend", str(tmp_path / "first"), "--bank", str(bank(tmp_path / "most", "gold_frame")), "--updates-each", "1",
         "--run-dir", str(tmp_path / "second"), "--replay", "0.75",
-    ])  # fmt: skip
-    assert again in (0, 1), capsys.readouterr().err
+    )  # fmt: skip
+    assert again.returncode in (0, 1), again.stderr
     effects = json.loads((tmp_path / "second/evaluate/results.json").read_text())["per_effect"]
     assert list(effects) == ["duotone_ocean", "thermal", "neon_edges", "gold_frame"]
 
 
 @pytest.mark.slow
-def test_what_cannot_be_extended_is_told_before_anything_is_loaded(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("clora.inference.session.ModelSession.__init__", lambda *_, **__: pytest.fail("it is loaded"))
-    same, new = str(bank(tmp_path / "same", "thermal")), str(bank(tmp_path / "new", "neon_edges"))
-    for words, sentence in (
-        ([str(run), "--bank", same], "thermal is in the finished LoRA already"),
-        ([str(run), "--bank", new, "--set", "prompts.seed=1"], "its words must stay"),
-        ([str(tmp_path / "nothing"), "--bank", str(BANK / "bank.yaml")], "not a run folder"),
-        ([str(run), "--bank", str(tmp_path / "bank.yml")], "there is no such manifest"),
-    ):
-        assert cli.main(["extend", *words]) == 2
-        told = capsys.readouterr().err
-        assert sentence in told
-        assert "Traceback" not in told
+def test_what_cannot_be_extended_is_told_before_anything_is_loaded(run: Path, tmp_path: Path) -> None:
+    same = clora("extend", str(run), "--bank", str(bank(tmp_path / "same", "thermal")))
+    assert same.returncode == 2
+    assert "thermal is in the finished LoRA already" in same.stderr
+    reworded = clora("extend", str(run), "--bank", str(bank(tmp_path / "new", "neon_edges")), "--set", "prompts.seed=1")
+    assert reworded.returncode == 2
+    assert "its words must stay" in reworded.stderr
+    nowhere = clora("extend", str(tmp_path / "nothing"), "--bank", str(BANK / "bank.yaml"))
+    assert nowhere.returncode == 2
+    assert "not a run folder" in nowhere.stderr
+    missing = clora("extend", str(run), "--bank", str(tmp_path / "bank.yml"))
+    assert missing.returncode == 2
+    assert "there is no such manifest" in missing.stderr
+    for told in (same, reworded, nowhere, missing):
+        assert "Traceback" not in told.stderr

@@ -10,9 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import in_process
 import pytest
-
-from clora import cli
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +59,8 @@ def test_a_recipe_runs_with_its_router_and_loss(tmp_path: Path) -> None:
     settings += ["warm_start.updates=1", "evaluate.images=2"]
     settings += ["effects=[thermal, gold_frame]", "evaluate.general_images=2"]
     sets = [word for setting in settings for word in ("--set", setting)]
-    assert cli.main(["run", str(ROOT / "tests/third_party/recipe.yaml"), "--runs", str(tmp_path), *sets]) == 0
+    done = in_process.clora("run", str(ROOT / "tests/third_party/recipe.yaml"), "--runs", str(tmp_path), *sets)
+    assert done.returncode == 0, done.stderr
     (steps,) = tmp_path.glob("*/steps.jsonl")
     reports = [json.loads(line) for line in steps.read_text().splitlines()]
     assert [report["step"] for report in reports] == [1, 2]

@@ -7,18 +7,15 @@ import torch
 from clora_triton.backward import backward_s_and_db, da
 from clora_triton.configs import Config
 from clora_triton.shrink import shrink
-from kernel_cases import CASES, DEVICE, DTYPES, Case, answers, assert_as_good_as_torch, inputs
+from kernel_cases import CASES, DEVICE, DTYPES, Case, answers, assert_as_good_as_torch, each, inputs
 
 #: small tiles and chunks, so that even small shapes have several, and partial ones
 SMALL = Config(block_m=16, block_n=32, block_k=16, block_r=64, chunk=32, warps=4, stages=2)
 #: chunks that no tile divides
 ODD = Config(block_m=16, block_n=64, block_k=32, block_r=64, chunk=7, warps=4, stages=2)
-CONFIGS = [pytest.param(SMALL, id="small"), pytest.param(ODD, id="odd"), pytest.param(None, id="default")]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("config", CONFIGS)
+@each(small=SMALL, odd=ODD, default=None)
 def test_gradients_are_as_good_as_torchs(case: Case, dtype: torch.dtype, config: Config | None) -> None:
     given = inputs(case, dtype)
     torchs, exact = answers(case, given, dtype), answers(case, given, torch.float64)

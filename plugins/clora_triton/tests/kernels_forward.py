@@ -9,26 +9,13 @@ from clora_triton.configs import Config
 from clora_triton.expand import expand_add
 from clora_triton.fused import fused_dx, fused_linear
 from clora_triton.shrink import shrink
-from kernel_cases import CASES, DEVICE, DTYPES, Case, answers, assert_as_good_as_torch, inputs
+from kernel_cases import CASES, DEVICE, DTYPES, Case, answers, assert_as_good_as_torch, each, inputs
 
 #: small tiles, so that even small shapes have several, and partial ones; None is what a launch takes by itself
 SMALL = Config(block_m=16, block_n=32, block_k=16, block_r=64, group=2, warps=4, stages=2)
-CONFIGS = [pytest.param(SMALL, id="small"), pytest.param(None, id="default")]
-everywhere = [
-    pytest.mark.parametrize("dtype", DTYPES, ids=str),
-    pytest.mark.parametrize("case", CASES, ids=str),
-    pytest.mark.parametrize("config", CONFIGS),
-]
 
 
-def each(test):
-    """Every case in every type with every configuration."""
-    for mark in everywhere:
-        test = mark(test)
-    return test
-
-
-@each
+@each(small=SMALL, default=None)
 def test_shrink_is_as_good_as_torchs_product(case: Case, dtype: torch.dtype, config: Config | None) -> None:
     given = inputs(case, dtype)
     s = shrink(given.x, given.a, case.which, case.rows, config=config)
@@ -38,7 +25,7 @@ def test_shrink_is_as_good_as_torchs_product(case: Case, dtype: torch.dtype, con
     assert (s[exact.s == 0] == 0).all()  # behind an adapter's rank and in rows of none
 
 
-@each
+@each(small=SMALL, default=None)
 def test_expand_adds_to_the_rows_of_adapters_and_leaves_the_others(
     case: Case, dtype: torch.dtype, config: Config | None
 ) -> None:
@@ -58,7 +45,7 @@ def test_expand_adds_to_the_rows_of_adapters_and_leaves_the_others(
     assert_as_good_as_torch("y", y, torchs, exact)
 
 
-@each
+@each(small=SMALL, default=None)
 def test_the_fused_linear_is_as_good_as_torchs(case: Case, dtype: torch.dtype, config: Config | None) -> None:
     given = inputs(case, dtype)
     s = shrink(given.x, given.a, case.which, case.rows)
@@ -66,7 +53,7 @@ def test_the_fused_linear_is_as_good_as_torchs(case: Case, dtype: torch.dtype, c
     assert_as_good_as_torch("y", y, answers(case, given, dtype).y, answers(case, given, torch.float64).y)
 
 
-@each
+@each(small=SMALL, default=None)
 def test_the_fused_dx_is_as_good_as_torchs(case: Case, dtype: torch.dtype, config: Config | None) -> None:
     given = inputs(case, dtype)
     torchs, exact = answers(case, given, dtype), answers(case, given, torch.float64)
