@@ -95,7 +95,7 @@ def test_a_stopped_run_goes_on_and_ends_bit_identical(finished: Path, tmp_path: 
     shutil.copytree(finished.parent / ".cache", tmp_path / ".cache")  # it is stopped in training
     words = command("collection.yaml", tmp_path)
     process = started(words)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not list(tmp_path.glob("*/checkpoints/00000[2345]")):
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         assert time.monotonic() < deadline
