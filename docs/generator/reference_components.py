@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args, get_type_hints
 
 import attrs
@@ -17,25 +17,29 @@ from clora.plugin_system.described_keys import DescribedKey, described_keys
 KEYS = ("Key", "Type", "Bounds", "Default", "Meaning")
 
 
-def component_pages(catalogue: Catalogue) -> dict[str, str]:
-    """kind -> its page. Raises CloraError where a component cannot be imported."""
-    return {kind: "\n".join(_kind(kind, catalogue)) for kind in KINDS}
+def component_pages(catalogue: Catalogue, packages: Mapping[str, str]) -> dict[str, str]:
+    """kind -> its page; `packages`: the site's page of a plugin, by the name of its package.
+
+    Raises CloraError where a component cannot be imported.
+    """
+    return {kind: "\n".join(_kind(kind, catalogue, packages)) for kind in KINDS}
 
 
-def _kind(kind: str, catalogue: Catalogue) -> Iterator[str]:
+def _kind(kind: str, catalogue: Catalogue, packages: Mapping[str, str]) -> Iterator[str]:
     yield f"# `{kind}`"
     yield f"\nRegistered by the hook [`{KINDS[kind]}`](../hooks.md#{KINDS[kind]})."
     found = [component for component in catalogue.components if component.kind == kind]
     if not found:
         yield "\nNo installed plugin gives any."
     for component in found:
-        yield from _component(component)
+        yield from _component(component, packages.get(component.cls.__module__.partition(".")[0]))
 
 
-def _component(component: Registered) -> Iterator[str]:
+def _component(component: Registered, page: str | None) -> Iterator[str]:
     cls = component.cls
+    plugin = f"`{component.plugin}`" if page is None else f"[`{component.plugin}`](../../{page})"
     yield f"\n## {component.name}\n"
-    yield f"`use: {component.name}`, plugin `{component.plugin}` of {component.distribution}.\n"
+    yield f"`use: {component.name}`, plugin {plugin} of {component.distribution}.\n"
     for paragraph in paragraphs(cls.__doc__):
         yield f"{paragraph}\n"
     yield from _keys(cls)

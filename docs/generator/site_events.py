@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from api_links import with_api_links
 from code_references import with_code, wrong_references
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
@@ -38,8 +39,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages, the pages that lie outside docs/, and the files that a page links."""
     root = _root(config)
-    for uri, text in _generated().items():
-        files.append(File.generated(config, uri, content=text))
+    for uri, text in _generated(root).items():
+        files.append(File.generated(config, uri, content=with_api_links(text, uri)))
     written = [Page(file.src_uri, f"docs/{file.src_uri}") for file in files.documentation_pages() if file.abs_src_path]
     for page in [*written, *pages(root)]:
         text = (root / page.path).read_text()
@@ -49,20 +50,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         old = files.get_file_from_path(page.uri)
         if old is not None:
             files.remove(old)
-        files.append(File.generated(config, page.uri, content=text))
+        files.append(File.generated(config, page.uri, content=with_api_links(text, page.uri)))
         for uri, path in copies.items():
             if files.get_file_from_path(uri) is None:
                 files.append(File.generated(config, uri, abs_src_path=str(path)))
     return files
 
 
-def _generated() -> dict[str, str]:
+def _generated(root: Path) -> dict[str, str]:
     catalogue = discover()
     broken = [f"plugin {plugin} is {plugin.state}: {plugin.reason}" for plugin in catalogue.plugins if plugin.reason]
     if broken:  # the pages would lack its components
         raise PluginError("; ".join(broken))
     try:
-        components = component_pages(catalogue)
+        components = component_pages(catalogue, {Path(page.path).parent.name: page.uri for page in pages(root)})
     except CloraError as error:
         raise PluginError(str(error)) from error
     return {

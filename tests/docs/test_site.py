@@ -117,6 +117,17 @@ def test_every_section_of_a_recipe_has_its_keys(site: Path) -> None:
     assert "between 1 and 16,384" in page
 
 
+def test_a_public_name_is_a_link_to_its_reference(site: Path) -> None:
+    hooks = (site / "reference/hooks/index.html").read_text()
+    assert '<a href="../api/#teachers"><code>Teachers</code></a>' in hooks
+    assert (
+        '<a href="../reference/api/#stepcontext"><code>StepContext</code></a>'
+        in (site / "first_loss/index.html").read_text()
+    )
+    losses = (site / "reference/components/losses/index.html").read_text()
+    assert 'plugin <a href="../../../plugins/clora_dmd/"><code>dmd</code></a>' in losses
+
+
 def test_a_linked_file_of_the_repository_is_in_the_site(site: Path) -> None:
     assert (site / "files/benchmarks/results/step_cost.csv").read_bytes() == (
         ROOT / "benchmarks/results/step_cost.csv"
