@@ -20,7 +20,7 @@ from clora.contracts.backbone import (
     TokenShift as TokenShift,
 )
 from clora.contracts.bounds import MOST_SEED as MOST_SEED, between as between
-from clora.contracts.component import Checked as Checked, Component as Component, RunInfo as RunInfo, Warns as Warns
+from clora.contracts.component import Checked as Checked, Component as Component, Warns as Warns
 from clora.contracts.data import (
     Captioner as Captioner,
     ChecksDataset as ChecksDataset,
@@ -80,6 +80,15 @@ from clora.contracts.method import (
     UsesSimulation as UsesSimulation,
     WeighsOverTime as WeighsOverTime,
 )
+from clora.contracts.run import (
+    EffectEdits as EffectEdits,
+    Observation as Observation,
+    Observer as Observer,
+    PlanFacts as PlanFacts,
+    RequestsSamples as RequestsSamples,
+    RunInfo as RunInfo,
+    SampleRequest as SampleRequest,
+)
 from clora.contracts.values import (
     Await as Await,
     Batch as Batch,
@@ -125,6 +134,7 @@ from clora.errors import (
     reason as reason,
     shown as shown,
 )
+from clora.files.atomic import write_atomic as write_atomic
 from clora.files.named_files import (
     OutsideError as OutsideError,
     UnusablePathError as UnusablePathError,
@@ -136,6 +146,7 @@ from clora.files.pictures import (
     PictureError as PictureError,
     picture_size as picture_size,
     read_picture as read_picture,
+    to_image as to_image,
 )
 from clora.files.untrusted_json import (
     MAX_DEPTH as MAX_DEPTH,

@@ -81,7 +81,7 @@ def as_json(catalogue: Catalogue) -> str:
                 "state": plugin.state,
                 "reason": plugin.reason or None,
                 "components": _by_kind(plugin),
-                "observes": [observer.hook for observer in plugin.observers],
+                "observes": [each.hook for each in plugin.lifecycle],
             }
             for plugin in catalogue.plugins
         ],
@@ -102,8 +102,8 @@ def _lines(plugin: Plugin) -> Iterator[str]:
         yield f"    {plugin.reason}"
     for kind, names in _by_kind(plugin).items():
         yield f"    {kind + ':':<13} {', '.join(names)}"
-    if plugin.observers:
-        yield f"    {'observes:':<13} {', '.join(observer.hook for observer in plugin.observers)}"
+    if plugin.lifecycle:
+        yield f"    {'observes:':<13} {', '.join(each.hook for each in plugin.lifecycle)}"
 
 
 def _by_kind(plugin: Plugin) -> dict[str, list[str]]:

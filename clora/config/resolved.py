@@ -25,8 +25,9 @@ _PLAIN_WORD = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")
 #: what a run is called and how the machine carries it out: the outcome is the same
 _NO_MATTER = frozenset({("name",), ("title",), ("prepare", "previews"), ("teacher", "slots"), ("train", "shard_base")})
 
-#: sections that have no say in the LoRA and its evaluation: captions count by what they say, exporters add files
-_BESIDE = frozenset({"captioner", "exporters"})
+#: sections that have no say in the LoRA and its evaluation: captions count by what they say, exporters add files,
+#: observers look on
+_BESIDE = frozenset({"captioner", "exporters", "observers"})
 
 _NOWHERE = Mark("", Path())
 

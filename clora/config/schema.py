@@ -229,6 +229,7 @@ class Recipe:
     exporters: dict[str, Any] = field(factory=dict)
     kernels: Any = None
     captioner: Any = None
+    observers: dict[str, Any] = field(factory=dict)
     student: Student = Student()
     critic: Critic | None = None
     start: Start | None = None

@@ -1,4 +1,4 @@
-"""What every component is, what it may say before a model is loaded, and what a lifecycle hook is told."""
+"""What every component is, and what it may say before a model is loaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from attrs import frozen, has
@@ -75,13 +74,3 @@ class Warns(Protocol):
     def warnings(self) -> Iterable[str]:
         """Every doubt as one sentence that names the file and the offending word; asked where nothing is wrong."""
         ...
-
-
-@frozen
-class RunInfo:
-    """What a lifecycle hook is told of a run."""
-
-    name: str  # of the recipe
-    folder: Path  # the run's folder, RUNS/NAME-HASH
-    digest: str  # a hash of all that decides the run's outcome
-    steps: int  # student updates in the whole run

@@ -1,4 +1,4 @@
-"""Every hook of clora, in one place: eleven that register components, four that observe a run.
+"""Every hook of clora, in one place: twelve that register components, four that observe a run.
 
 A plugin is a module or object under the entry-point group `clora.plugins` whose functions carry `@hookimpl`. These
 hooks are called before anyone knows what a recipe needs: name a class by its place,
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from clora.contracts.component import Component, RunInfo
+    from clora.contracts.component import Component
+    from clora.contracts.run import RunInfo
     from clora.contracts.values import StepReport
 
 #: the version of these hooks and of the protocols behind them; a plugin may say `clora_hook_version = 1` in its module
@@ -38,6 +39,7 @@ KINDS = {
     "kernels": "clora_kernels",
     "captioner": "clora_captioners",
     "exporters": "clora_exporters",
+    "observers": "clora_observers",
 }
 
 
@@ -94,6 +96,11 @@ def clora_captioners() -> list[Component]:
 @hookspec
 def clora_exporters() -> list[Component]:
     """Register what adds files beside an exported LoRA (protocol `Exporter`)."""
+
+
+@hookspec
+def clora_observers() -> list[Component]:
+    """Register what watches the training of a run (protocol `Observer`)."""
 
 
 @hookspec

@@ -19,6 +19,7 @@ from clora.runs.run_dir import digest_tensor
 
 if TYPE_CHECKING:
     from clora.contracts.values import Conditions
+    from clora.inference.conditioning import Conditioning
     from clora.planning.plan import Plan
     from clora.runs.run_dir import RunDir
 
@@ -32,11 +33,15 @@ def _like(conditions: Conditions) -> torch.Tensor:
 
 
 class EditSampler:
-    """Samples from adapters that stand on the base of a session; every call's noise comes from its rng."""
+    """Samples from adapters that stand on the base of a session; every call's noise comes from its rng.
 
-    def __init__(self, plan: Plan, session: ModelSession) -> None:
+    Words and pictures are encoded through `conditioning`, the session's own unless another is given.
+    """
+
+    def __init__(self, plan: Plan, session: ModelSession, conditioning: Conditioning | None = None) -> None:
         self.plan = plan
         self.session = session
+        self.conditioning = session.conditioning if conditioning is None else conditioning
 
     def few_step(
         self, adapter: str | None, prompts: Sequence[str], sources: Sequence[str], rng: StepRng
@@ -45,7 +50,7 @@ class EditSampler:
         schedule = few_steps(self.plan.recipe)
 
         def sample(prompts: Sequence[str], sources: Sequence[str], rng: Normal) -> torch.Tensor:
-            conditions = self.session.conditioning.conditions(prompts, sources)
+            conditions = self.conditioning.conditions(prompts, sources)
             return few_step(self._velocity(adapter, conditions), _like(conditions), schedule, rng)
 
         return self._in_batches(sample, prompts, sources, rng)
@@ -55,12 +60,12 @@ class EditSampler:
     ) -> torch.Tensor:
         """Pictures [B, 3, H, W] edited by one prompt after the other, each from the picture before: a sampling each."""
         names = list(sources)
-        made = self.session.conditioning.images(names)
+        made = self.conditioning.images(names)
         for number, prompt in enumerate(prompts):
             made = self.few_step(adapter, [prompt] * len(names), names, rng.named(f"pass {number}"))
             # by their content: the world keeps what it encoded under a picture's name
             names = [digest_tensor(picture) for picture in made]
-            self.session.conditioning.pictures |= dict(zip(names, made, strict=True))
+            self.conditioning.pictures |= dict(zip(names, made, strict=True))
         return made
 
     def teacher(
@@ -84,10 +89,10 @@ class EditSampler:
         guided = backbone.guide if isinstance(backbone, Guides) else guide
 
         def sample(prompts: Sequence[str], sources: Sequence[str], rng: Normal) -> torch.Tensor:
-            conditions = self.session.conditioning.conditions(prompts, sources)
+            conditions = self.conditioning.conditions(prompts, sources)
             conditional, empty, like = self._velocity(adapter, conditions), None, _like(conditions)
             if how.guidance_scale != 1.0:
-                without = self.session.conditioning.conditions([""] * len(sources), sources)
+                without = self.conditioning.conditions([""] * len(sources), sources)
                 empty = self._velocity(adapter, without)
             return euler(conditional, empty, like, self._teacher_schedule(like), how.guidance_scale, rng, guided)
 

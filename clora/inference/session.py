@@ -151,6 +151,11 @@ class ModelSession:
         yield
         self.only("pictures", "network")  # the text encoder is not left beside the transformer
 
+    def separate_conditioning(self, kept_bytes: int) -> Conditioning:
+        """Conditions encoded apart from this session's own, which then stay as they are; both read the same store."""
+        dataset, store = self.plan.recipe.dataset, self.conditioning.store
+        return Conditioning(self.backbone, dataset, self.device, store, self._encoding, kept_bytes)
+
     def forget_trained(self) -> None:
         """Take the student and the critic off the base, once they are exported."""
         if self._adapted is not None:

@@ -35,6 +35,7 @@ def components(recipe: Recipe) -> list[tuple[str, Any]]:
         "losses": recipe.losses,
         "metrics": recipe.metrics,
         "exporters": recipe.exporters,
+        "observers": recipe.observers,
     }
     if recipe.critic is not None:
         groups["critic.losses"] = recipe.critic.losses

@@ -35,6 +35,7 @@ from clora.planning.export_files import WEIGHTS, collisions, files_of
 from clora.planning.exported_lora import exported_lora
 from clora.planning.extension import finished_effects, mixed, start_digest, start_problems
 from clora.planning.numbers import number_findings, size_findings, teacher_strengths, unfed_losses
+from clora.planning.observers import Observed, observed
 from clora.planning.shift import shift_of, told
 from clora.planning.teacher_files import banks_of, file_findings, lora_files
 from clora.planning.teacher_schedule import slots_problem
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from clora.config.load import LoadedRecipe
     from clora.config.schema import Recipe
     from clora.contracts.export import ExportedLora
+    from clora.contracts.run import SampleRequest
 
 
 @frozen
@@ -65,6 +67,7 @@ class Plan:
     owners: Owners = field(factory=Owners)  # whose the recipe's components are
     code: Mapping[str, str] = field(factory=dict)  # by a component's place: distribution, version, hash of its source
     exporters_digest: str = ""  # the hash of all that decides what exporters add, but for LoRA and evaluation
+    samples: Mapping[str, SampleRequest] = field(factory=dict)  # the pictures that observers are given, by their names
 
     def sources(self, effect: str) -> tuple[str, ...]:
         """The training pictures of an effect that the run uses."""
@@ -108,6 +111,7 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     cards: tuple[EffectCard, ...] = ()
     wrong = {place.split(".")[0] for place, _ in problems}
     few: TokenShift | None = None
+    watching = Observed({}, ())
     if wrong.isdisjoint(("backbone", "dataset")):
         few, unfit = _few_steps(recipe)
         problems += unfit
@@ -116,6 +120,8 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
         general = recipe.dataset.general("train")
         texts = _texts(cards, general)
         problems += [*unknown, *(texts or [*_words(recipe, cards), *_pictures(recipe, cards, general)])]
+        watching = observed(recipe, [card.name for card in cards])
+        problems += watching.findings if not unknown else ()
         if cards and "warm_start" not in wrong:
             problems += _warm_start(recipe, cards, loaded.owners)
     if "backbone" not in wrong:
@@ -140,8 +146,8 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
         digest = digest_of([digest, start_digest(recipe.start)])
     of_exporters = digest_of_tree(loaded.tree, loaded.code, lambda path: path[0] == "exporters")
     exporters = digest_of([digest, recipe.title or recipe.name, of_exporters])
-    text, owners, code = loaded.resolved_yaml(), loaded.owners, loaded.code
-    plan = Plan(recipe, digest, text, cards, prompts, mix, warnings, schedule, warm, owners, code, exporters)
+    text, owners, code, samples = loaded.resolved_yaml(), loaded.owners, loaded.code, watching.requests
+    plan = Plan(recipe, digest, text, cards, prompts, mix, warnings, schedule, warm, owners, code, exporters, samples)
     if thorough and (colliding := _exported(plan)):
         raise _refusal(loaded, colliding)
     return plan

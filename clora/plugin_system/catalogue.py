@@ -1,4 +1,4 @@
-"""What the installed plugins offer: components by kind and name, and the observers of a run."""
+"""What the installed plugins offer: components by kind and name, and lifecycle hooks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import frozen
 
 from clora.errors import CloraError, hint, nearest, quoted, reason
-from clora.plugin_system.lifecycle import Observer, Observers
+from clora.plugin_system.lifecycle import LifecycleHook, LifecycleHooks
 from clora.plugin_system.source_hash import source_digest
 
 if TYPE_CHECKING:
-    from clora.contracts.component import Component, RunInfo
+    from clora.contracts.component import Component
+    from clora.contracts.run import RunInfo
     from clora.contracts.values import StepReport
 
 
@@ -31,7 +32,7 @@ class Plugin:
     state: Literal["loaded", "broken", "blocked"]
     reason: str = ""
     components: tuple[Registered, ...] = ()
-    observers: tuple[Observer, ...] = ()
+    lifecycle: tuple[LifecycleHook, ...] = ()
 
     def __str__(self) -> str:
         return f"{quoted(self.name)} of {self.distribution} {self.version}"
@@ -84,9 +85,9 @@ class Catalogue:
         return tuple(component for plugin in self.plugins for component in plugin.components)
 
     @property
-    def observers(self) -> Observers:
+    def lifecycle(self) -> LifecycleHooks:
         """The lifecycle hooks of all loaded plugins."""
-        return Observers([observer for plugin in self.plugins for observer in plugin.observers])
+        return LifecycleHooks([hook for plugin in self.plugins for hook in plugin.lifecycle])
 
     def find(self, kind: str, name: str) -> Registered:
         """The component that a recipe means by `use: name` (or `distribution:name`) in section `kind`.
@@ -122,20 +123,20 @@ class Catalogue:
         return alike or (missing if unlike else [])
 
     def run_started(self, run: RunInfo) -> None:
-        """Tell every observer that a run starts or resumes."""
-        self.observers.run_started(run)
+        """Tell every plugin with this hook that a run starts or resumes."""
+        self.lifecycle.run_started(run)
 
     def step_finished(self, run: RunInfo, report: StepReport) -> None:
-        """Tell every observer that a cycle is done."""
-        self.observers.step_finished(run, report)
+        """Tell every plugin with this hook that a cycle is done."""
+        self.lifecycle.step_finished(run, report)
 
     def checkpoint_saved(self, run: RunInfo, step: int, path: Path) -> None:
-        """Tell every observer that a checkpoint is whole on disk."""
-        self.observers.checkpoint_saved(run, step, path)
+        """Tell every plugin with this hook that a checkpoint is whole on disk."""
+        self.lifecycle.checkpoint_saved(run, step, path)
 
     def run_finished(self, run: RunInfo, results: dict[str, Any]) -> None:
-        """Tell every observer that all stages are done."""
-        self.observers.run_finished(run, results)
+        """Tell every plugin with this hook that all stages are done."""
+        self.lifecycle.run_finished(run, results)
 
 
 class NoComponentError(CloraError):

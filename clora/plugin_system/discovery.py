@@ -21,7 +21,7 @@ from clora.contracts.hookspecs import HOOK_VERSION, KINDS
 from clora.contracts.version import __version__
 from clora.errors import hint, quoted, reason
 from clora.plugin_system.catalogue import Catalogue, Plugin, Registered
-from clora.plugin_system.lifecycle import Observer
+from clora.plugin_system.lifecycle import LifecycleHook
 
 __all__ = ["BLOCK_VARIABLE", "GROUP", "Catalogue", "Plugin", "Registered", "discover"]
 
@@ -56,7 +56,7 @@ def _plugin(entry_point: EntryPoint, blocked: set[str]) -> Plugin:
         source = _imported(entry_point)
         _refuse_other_version(plugin, source)
         hooks = _Hooks(plugin, source)
-        return attrs.evolve(plugin, components=tuple(hooks.components()), observers=tuple(hooks.observers()))
+        return attrs.evolve(plugin, components=tuple(hooks.components()), lifecycle=tuple(hooks.lifecycle()))
     except _PluginError as error:
         why = str(error)
     except Exception as error:  # the plugin is someone else's object, and even looking at it may raise
@@ -142,10 +142,10 @@ class _Hooks:
                 raise _PluginError(f"{hook}: {problem}")
         return components
 
-    def observers(self) -> Iterator[Observer]:
+    def lifecycle(self) -> Iterator[LifecycleHook]:
         """The plugin's lifecycle hooks."""
         for caller in self.manager.get_hookcallers(self.manager.get_plugin(self.plugin.name)) or ():
             if caller.name not in KINDS.values():
                 for implementation in caller.get_hookimpls():
                     arguments = tuple(implementation.argnames)
-                    yield Observer(self.plugin.name, caller.name, arguments, implementation.function)
+                    yield LifecycleHook(self.plugin.name, caller.name, arguments, implementation.function)

@@ -1,4 +1,4 @@
-"""The plugins that watch a run: one typed method per lifecycle hook, and no way for a watcher to stop the run."""
+"""Lifecycle hooks: one typed method for each, and no way for a plugin that raises in one to stop the run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from clora.errors import reason
 from clora.plugin_system.guard import tracing
 
 if TYPE_CHECKING:
-    from clora.contracts.component import RunInfo
+    from clora.contracts.run import RunInfo
     from clora.contracts.values import StepReport
 
 
 @frozen
-class Observer:
+class LifecycleHook:
     """One plugin's implementation of one lifecycle hook, which may ask for fewer arguments than the hook has."""
 
     plugin: str
@@ -39,10 +39,10 @@ class Observer:
 
 
 @frozen
-class Observers:
-    """All observers, in the order in which their plugins were found."""
+class LifecycleHooks:
+    """All implementations of lifecycle hooks, in the order in which their plugins were found."""
 
-    all: Sequence[Observer]
+    all: Sequence[LifecycleHook]
 
     def run_started(self, run: RunInfo) -> None:
         """Tell that a run starts or resumes."""
@@ -61,6 +61,6 @@ class Observers:
         self._tell("clora_run_finished", run=run, results=results)
 
     def _tell(self, hook: str, **values: Any) -> None:
-        for observer in self.all:
-            if observer.hook == hook:
-                observer.tell(**values)
+        for implementation in self.all:
+            if implementation.hook == hook:
+                implementation.tell(**values)

@@ -9,12 +9,13 @@ from inspect import get_annotations
 from typing import Any
 
 from clora.config.sections import component_kind
-from clora.contracts import backbone, component, data, export, loaded_backbone, method
+from clora.contracts import backbone, component, data, export, loaded_backbone, method, run
 from clora.contracts.backbone import Backbone
 from clora.contracts.data import Captioner, Dataset, Metric
 from clora.contracts.export import Exporter
 from clora.contracts.loaded_backbone import LoraKernel
 from clora.contracts.method import Loss, PromptStrategy, Router, SimulationSchedule, Teachers
+from clora.contracts.run import Observer
 from clora.errors import quoted
 
 #: how alike two names are of which one is the other misspelt: `weigth_at`, but not `checked`
@@ -31,6 +32,7 @@ PROTOCOLS: dict[str, type] = {
     "kernels": LoraKernel,
     "captioner": Captioner,
     "exporters": Exporter,
+    "observers": Observer,
 }
 
 
@@ -56,7 +58,7 @@ def optional_protocols() -> tuple[type, ...]:
     """The abilities beyond a section's protocol, as the core asks for them with isinstance."""
     named = [
         value
-        for module in (method, backbone, loaded_backbone, data, export, component)
+        for module in (method, backbone, loaded_backbone, data, export, run, component)
         for value in vars(module).values()
     ]
     return tuple(dict.fromkeys(each for each in named if getattr(each, "_is_runtime_protocol", False)))

@@ -17,8 +17,8 @@ from attrs import evolve, frozen
 from clora.adapters.adapter import Adapter
 from clora.config.load import load_recipe
 from clora.config.tree import Mark
-from clora.contracts.component import RunInfo
 from clora.contracts.loaded_backbone import Explains
+from clora.contracts.run import RunInfo
 from clora.contracts.version import __version__
 from clora.errors import shown
 from clora.files.atomic import write_atomic
@@ -31,6 +31,7 @@ from clora.runs.files.lock import FolderLock, held
 from clora.runs.files.record import RunRecord
 from clora.runs.files.repair import mend
 from clora.runs.files.steps import read_steps
+from clora.runs.observing import RunObservers
 from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir, digest_file, digest_of
 from clora.runs.stages.conditions import encode
@@ -274,12 +275,14 @@ class Pipeline:
 
     def _watchers(self, label: str, plan: Plan) -> Watchers:
         steps = plan.recipe.train.steps
+        observers = RunObservers(plan, self.info, self.folder, lambda: self.session, warn)
 
         def step(made: StepReport) -> None:
             self._still_held()
             self.progress.step(made, steps, label)
             if label == "train":
                 self.catalogue.step_finished(self.info, made)
+                observers.step(made)
 
         return Watchers(step, lambda done, path: self.catalogue.checkpoint_saved(self.info, done, path))
 

@@ -104,6 +104,11 @@ class RunDir:
         return self.path / "prepare"
 
     @property
+    def observers(self) -> Path:
+        """What observers write, a folder for each."""
+        return self.path / "observers"
+
+    @property
     def cache(self) -> Path:
         """What runs beside this one share: teachers' outputs, by the hash of all that decides them."""
         return self.path.parent / ".cache"

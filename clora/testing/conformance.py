@@ -26,6 +26,7 @@ from clora.plugin_system.required_members import PROTOCOLS, likely_misspelt, mis
 from clora.runs.stages.measuring import measured_problem
 from clora.testing import drive, example_step
 from clora.testing.exporters import exporter_problems
+from clora.testing.observers import observer_problems
 from clora.training.answers import simulated_problem, term_problem, trajectory_problem
 
 if TYPE_CHECKING:
@@ -65,11 +66,14 @@ def problems_of(
         "metrics": _metric,
         "kernels": _kernel,
         "exporters": exporter_problems,
+        "observers": observer_problems,
     }
     try:
-        return [*found, *inside.get(kind, lambda part: iter(()))(part)]
+        for problem in inside.get(kind, lambda part: iter(()))(part):
+            found.append(problem)  # one by one: what was found stays where the component raises later
     except ComponentError as error:
-        return [*found, str(error)]
+        found.append(str(error))
+    return found
 
 
 def _outside(cls: type) -> Iterator[str]:

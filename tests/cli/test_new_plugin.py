@@ -77,7 +77,7 @@ def test_every_kind_is_registered_and_loads(made) -> None:
     for kind in KINDS:
         assert f"my_{kind} loaded clora-my-{kind} 0.1.0" in lines
     assert "losses: my_loss" in lines
-    assert "observes: clora_step_finished" in lines
+    assert "observers: my_observer" in lines
 
 
 @pytest.fixture
@@ -105,13 +105,14 @@ def test_a_recipe_uses_several_of_them_and_the_run_trains(made, tmp_path: Path) 
         "losses.mine=my_loss",
         "metrics.mine=my_metric",
         "kernels=my_kernel",
+        "observers.mine=my_observer",
     )
     words = [part for text in sets for part in ("--set", text)]
     done = clora("run", str(ROOT / "recipes/collection.yaml"), "--runs", str(tmp_path), *words)
     assert done.returncode == 0, done.stderr
     assert "brightness_change" in done.stdout
     (run,) = (path for path in tmp_path.iterdir() if not path.name.startswith("."))
-    assert (run / "my_observer.csv").read_text().count("\n") == 1
+    assert (run / "observers/mine/course.csv").read_text().count("\n") == 1
     assert '"mine"' in (run / "steps.jsonl").read_text()
     assert "clora-my-loss 0.1.0" in (run / "run.json").read_text()
 

@@ -13,7 +13,7 @@ import pytest
 
 from clora.config.load import load_recipe
 from clora.config.problems import RecipeError
-from clora.contracts.component import RunInfo
+from clora.contracts.run import RunInfo
 from clora.errors import CloraError
 from clora.plugin_system.discovery import BLOCK_VARIABLE, Plugin, discover
 from clora.plugin_system.source_hash import source_digest

@@ -30,7 +30,7 @@ KINDS = {
     "kernel": "kernels: {use: $word}",
     "captioner": "captioner: {use: $word}",
     "exporter": "exporters:\n  mine: {use: $word}",
-    "observer": "train: {steps: 100}   # an observer is told of every run; no recipe names it",
+    "observer": "observers:\n  mine: {use: $word, every: 10}",
 }
 #: kind -> the hook that registers it
 HOOKS = {
@@ -44,6 +44,7 @@ HOOKS = {
     "kernel": "clora_kernels",
     "captioner": "clora_captioners",
     "exporter": "clora_exporters",
+    "observer": "clora_observers",
 }
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 MOST_NAME = 60
@@ -106,20 +107,18 @@ def _fill(folder: Path, names: Names, kind: str) -> None:
         "word": names.word,
         "Class": names.class_name,
         "kind": kind,
+        "hook": HOOKS[kind],
     }
     words["recipe"] = Template(KINDS[kind]).substitute(words)
-    module = "__init__" if kind == "observer" else kind
     files = {
         "pyproject.toml": "pyproject.toml",
         "README.md": "README.md",
         ".github/workflows/test.yml": "test.yml",
         f"tests/test_{names.word}.py": f"test_{kind}.py",
-        f"src/{names.package}/{module}.py": f"{kind}.py",
+        f"src/{names.package}/{kind}.py": f"{kind}.py",
+        f"src/{names.package}/__init__.py": "init.py",
         f"src/{names.package}/py.typed": None,
     }
-    if kind != "observer":
-        files[f"src/{names.package}/__init__.py"] = "init.py"
-        words["hook"] = HOOKS[kind]
     for path, source in files.items():
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from clora.inference.student_samples import conditions_of_samples
 from clora.process.stopping import during
 from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir
@@ -41,6 +42,7 @@ def prepare(
     ranks, progress = ranks or Distributed(), progress or Progress(on=False)
     later = chain(conditions_of_evaluation(plan), conditions_of_report(plan))
     encode(session, chain(conditions_of_training(plan), later), ranks, progress)
+    encode(session, conditions_of_samples(plan), ranks, progress)  # apart: it shares no batch with the training's
     targets = make_targets(plan, session, folder, ranks, progress)
     if ranks.first and write_previews(plan, session, folder, targets):
         progress.say(f"prepare: pictures of the teachers' outputs lie in {folder.prepare}")
