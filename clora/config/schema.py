@@ -79,7 +79,7 @@ class Critic:
     #: the other simulations share one, as in the paper
     own: tuple[str, ...] = ()
     lag: Lag | None = None  # null: the critic's lag is not measured; `{}` measures it, at a cost that `validate` tells
-    losses: dict[str, Any] = field(factory=dict)
+    losses: dict[str, Any] = field(factory=dict)  # the critic's terms, by names of the recipe's own
 
 
 @frozen
@@ -123,17 +123,19 @@ class Train:
     weight_decay: float = field(default=0.01, validator=between(0.0, 1.0))
     #: the largest norm that a gradient keeps; a million is as good as no clipping
     grad_clip: float = field(default=10.0, validator=between(1e-6, 1e6))
+    #: student updates over which the learning rate rises linearly
     warmup_steps: int = field(default=0, validator=between(0, UPDATES))
     #: share of the run, at its end, over which both learning rates fall to zero along a cosine; 0 keeps them constant
     decay: float = field(default=0.0, validator=_share())
+    #: independent: a rollout for every update; shared: one for all updates of a cycle
     schedule: Literal["independent", "shared"] = "independent"
-    pack: bool = True
+    pack: bool = True  # run what can share a batch in one forward; false: one by one, in less memory
     #: AdamW's moments wait in CPU memory and it works there: half of the adapters' memory, a copy to and fro an update
     offload_optimizer: bool = False
     #: several processes share one base instead of holding one each: less memory, a gather before every block
     shard_base: bool = False
     checkpoint_every: int = field(default=100, validator=between(1, UPDATES))  # the last update is always saved
-    keep_checkpoints: int = field(default=2, validator=between(1, 1000))
+    keep_checkpoints: int = field(default=2, validator=between(1, 1000))  # the newest so many
 
 
 @frozen
@@ -145,7 +147,7 @@ class WarmStart:
     another that differ only in what comes after it train it once.
     """
 
-    losses: dict[str, Any] = field(factory=dict)
+    losses: dict[str, Any] = field(factory=dict)  # the terms that train the adapter, by names of the recipe's own
     router: Any = None  # null: the recipe's own
     updates: int = field(default=120, validator=between(0, UPDATES))  # of train.batch_size rows each; 0: no warm start
     lr: float | None = field(default=None, validator=optional(RATE))  # null: train.lr
@@ -172,9 +174,10 @@ class Merge:
 class Serve:
     """What is exported and evaluated: the trained student, or the baselines that need no training of their own."""
 
+    #: what is exported and evaluated: the trained student, each effect's own teacher, or the merged bank
     adapter: Literal["student", "teachers", "merge"] = "student"
-    sampler: Literal["few_step", "teacher"] = "few_step"
-    prompts: Literal["student", "teacher"] = "student"
+    sampler: Literal["few_step", "teacher"] = "few_step"  # few_step: the student's steps; teacher: the teachers' own
+    prompts: Literal["student", "teacher"] = "student"  # which of the two sides' prompts call an effect
     #: a recipe whose student is added on top at serving time (an acceleration LoRA)
     plus: str | None = None
     #: the world under that recipe; null: the one that this recipe stands on
@@ -186,7 +189,7 @@ class Serve:
 class Export:
     """How the result is stored; float32 keeps what was trained, bfloat16 is half the size and what most tools load."""
 
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the tensors in the LoRA file
 
 
 @frozen
@@ -194,6 +197,7 @@ class Evaluate:
     """How many test pictures are made."""
 
     images: int = field(default=100, validator=between(1, PICTURES))  # per effect, or all that there are
+    #: at most so many of the general stream; 0 for none
     general_images: int = field(default=100, validator=between(0, PICTURES))
     batch_size: int = field(default=64, validator=ROWS)  # 1 to 4096
     teacher: bool = True  # also sample each effect's own teacher, for the report's grid and the reference row
@@ -203,7 +207,7 @@ class Evaluate:
 class Start:
     """A finished run that this one goes on from, to add effects to its LoRA (paper: Table 5); see `clora extend`."""
 
-    run: Path
+    run: Path  # the folder of the finished run
     teachers: dict[str, Any] = field(factory=dict)  # banks beside the recipe's own, with the added effects
     #: share of the effect stream's rows that go to the effects the finished LoRA has
     replay: float = field(default=0.5, validator=_share())

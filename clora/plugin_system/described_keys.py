@@ -44,8 +44,9 @@ def _default(key: Key) -> str | None:
         return None
     default: Any = key.attribute.default
     if isinstance(default, Factory):  # pyright: ignore[reportArgumentType] - attrs types Factory as a function
-        default = None if default.takes_self else default.factory()
-        return "its own" if default is not None and has(type(default)) else str(default or "none")
+        default = (None if default.takes_self else default.factory()) or "none"
+    if has(type(default)):  # a section
+        return "its own"
     if isinstance(default, tuple):
         return f"[{', '.join(map(str, default))}]"
     if isinstance(default, Path):  # on this machine
