@@ -20,7 +20,7 @@ from torch._dynamo.utils import counters
 
 from clora.diffusion.rng import StepRng
 from clora.toolkit.memory.compiling import compile_blocks
-from clora.training.cycle import Cycle
+from clora.training.trainer import Trainer
 
 
 def pieces() -> int:
@@ -28,10 +28,10 @@ def pieces() -> int:
     return counters["stats"]["unique_graphs"]
 
 
-def seconds(cycle: Cycle, update: int, device: torch.device) -> float:
+def seconds(trainer: Trainer, update: int, device: torch.device) -> float:
     """What one cycle takes by the clock."""
     started = time.perf_counter()
-    cycle.run(update, StepRng(0))
+    trainer.cycle(update, StepRng(0))
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
@@ -40,8 +40,8 @@ def seconds(cycle: Cycle, update: int, device: torch.device) -> float:
 def measured(args: argparse.Namespace) -> list[dict[str, object]]:
     """A row without compiling and one with it."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cycle = cycle_of(args, device)
-    blocks = list(cycle.evaluator.adapted.network.get_submodule("transformer_blocks").children())
+    trainer = cycle_of(args, device)
+    blocks = list(trainer.evaluator.adapted.network.get_submodule("transformer_blocks").children())
     kinds = {"off": type(blocks[0])}
     compile_blocks(blocks)
     kinds["on"] = type(blocks[0])
@@ -51,7 +51,7 @@ def measured(args: argparse.Namespace) -> list[dict[str, object]]:
         for way, kind in kinds.items():
             for block in blocks:
                 block.__class__ = kind
-            took = seconds(cycle, update, device)
+            took = seconds(trainer, update, device)
             if update < WARM:
                 first[way] += took
             else:

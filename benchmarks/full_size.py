@@ -31,9 +31,9 @@ from clora.planning.plan import make_plan
 from clora.plugin_system.discovery import discover
 from clora.toolkit.memory.measure import LiveBytes
 from clora.training.answers import forwards_of
-from clora.training.cycle import Cycle
 from clora.training.distributed import Distributed
 from clora.training.optimizer import TrainableAdapter
+from clora.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = ("packed", "one_by_one", "three_bases", "plain_schedule")
@@ -76,14 +76,7 @@ class ToTheEnd:
             answer = yield asked[-1]
 
 
-class PlainCycle(Cycle):
-    """A cycle whose critic never reads the student's own rollout."""
-
-    def _update_critic(self, update, step, contexts, ready):
-        return super()._update_critic(update, step, contexts, {})
-
-
-def cycle_of(args: argparse.Namespace, device: torch.device) -> Cycle:
+def cycle_of(args: argparse.Namespace, device: torch.device) -> Trainer:
     """A ready cycle in one of the four ways."""
     sets = ["train.batch_size=1", f"student.rank={args.rank}", "student.steps=8", "critic.updates=5", "train.pack=true"]
     sets += [f"train.schedule={args.schedule if args.variant != 'plain_schedule' else 'independent'}"]
@@ -106,29 +99,29 @@ def cycle_of(args: argparse.Namespace, device: torch.device) -> Cycle:
     recipe = plan.recipe
     student = TrainableAdapter(made["student"], recipe.train.lr, recipe.train, Distributed())
     critic = TrainableAdapter(made["critic"], recipe.train.lr, recipe.train, Distributed())
-    kind = Cycle
-    if args.variant == "plain_schedule":
-        kind, backward = PlainCycle, ToTheEnd(recipe.simulations["backward"], recipe.student.steps)
-        recipe = evolve(recipe, simulations={**recipe.simulations, "backward": backward})
-    return kind(recipe, Scenes(plan, args.side // 8, device), answers, student, critic)  # pyright: ignore
+    if args.variant == "plain_schedule":  # the critic never reads the student's own rollout
+        backward = ToTheEnd(recipe.simulations["backward"], recipe.student.steps)
+        critic_keys = None if recipe.critic is None else evolve(recipe.critic, reuse_rollout=False)
+        recipe = evolve(recipe, simulations={**recipe.simulations, "backward": backward}, critic=critic_keys)
+    return Trainer(recipe, Scenes(plan, args.side // 8, device), answers, student, critic)  # pyright: ignore
 
 
 def measured(args: argparse.Namespace) -> dict[str, object]:
     """One variant in this process: seconds of a cycle and the most memory that it took."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with LiveBytes() as live:  # what the CPU has no counter for
-        cycle = cycle_of(args, device)
+        trainer = cycle_of(args, device)
         live.peak = live.now  # a network is built whole before it is made to fit
         for update in range(WARM):
-            cycle.run(update, StepRng(0))
+            trainer.cycle(update, StepRng(0))
     seconds, forwards = [], []
     for update in range(WARM, WARM + args.cycles):
-        started, counted = time.perf_counter(), rows_of(cycle)
-        cycle.run(update, StepRng(0))
+        started, counted = time.perf_counter(), rows_of(trainer)
+        trainer.cycle(update, StepRng(0))
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
-        forwards.append(rows_of(cycle) - counted)
+        forwards.append(rows_of(trainer) - counted)
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else live.peak
     return {
         "median_seconds": round(statistics.median(seconds), 3),
@@ -139,9 +132,9 @@ def measured(args: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def rows_of(cycle: Cycle) -> float:
+def rows_of(trainer: Trainer) -> float:
     """Row forwards made so far."""
-    parts = cycle.evaluator.evaluators.values() if isinstance(cycle.evaluator, ThreeBases) else [cycle.evaluator]
+    parts = trainer.evaluator.evaluators.values() if isinstance(trainer.evaluator, ThreeBases) else [trainer.evaluator]
     return sum(part.row_forwards for part in parts)
 
 

@@ -87,7 +87,7 @@ class Scenes:
         self.source = torch.randn(1, CHANNELS, side, side, device=device)
         self.text = torch.randn(1, words, TEXT, device=device)
 
-    def step(self, rng: StepRng, phase: Phase, schedule: Schedule) -> StepContext:
+    def context(self, rng: StepRng, phase: Phase, schedule: Schedule) -> StepContext:
         """The scene of a step."""
         rows = self.plan.recipe.train.batch_size
         route: Route = self.plan.recipe.router.route(rng.named("router"), rows, TEACHERS)

@@ -27,10 +27,10 @@ from clora.runs.pipeline import run_folder
 from clora.runs.progress import Progress
 from clora.runs.stages.prepare import prepare
 from clora.training.batches import Batches
-from clora.training.cycle import Cycle
 from clora.training.distributed import Distributed
-from clora.training.loop import make_state
 from clora.training.optimizer import TrainableAdapter
+from clora.training.start import make_state
+from clora.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 
@@ -82,19 +82,19 @@ class Timed:
     rank: int
     batch: int
     latents: str  # height x width of what the model makes, in latents
-    cycles: Mapping[str, Cycle]
+    cycles: Mapping[str, Trainer]
     device: torch.device
 
     def run(self, update: int, schedule: str, pack: bool, kernel: str) -> Spent:
-        """Cycle number `update`, which draws the same whichever way it is run."""
-        cycle = self.cycles[schedule]
-        evaluator = cycle.evaluator
+        """Trainer number `update`, which draws the same whichever way it is run."""
+        trainer = self.cycles[schedule]
+        evaluator = trainer.evaluator
         evaluator.pack = pack
         switch(evaluator.adapted, KERNELS[kernel])
         counted = evaluator.row_forwards
         self._settle()
         started = time.perf_counter(), time.process_time()
-        cycle.run(update, StepRng(0))
+        trainer.cycle(update, StepRng(0))
         self._settle()
         seconds, processor = time.perf_counter() - started[0], time.process_time() - started[1]
         return Spent(seconds, processor, evaluator.row_forwards - counted)
@@ -111,7 +111,7 @@ def emoji(recipe: Path, schedules: Sequence[str], device: str) -> Timed:
     targets = prepare(plan, session, run_folder(plan, ROOT / "runs"), progress=Progress())
     state = make_state(plan, session, Distributed())
     batches = Batches(plan, session, targets)
-    first = Cycle(plan.recipe, batches, session.evaluator, state.student, state.critic)
+    first = Trainer(plan.recipe, batches, session.evaluator, state.student, state.critic)
     height, width = batches.context(StepRng(0), "student", first.schedule).targets.shape[-2:]
     about = (plan.recipe.student.rank, plan.recipe.train.batch_size, f"{height}x{width}")
     return Timed("emoji", *about, _by_schedule(first, schedules), session.device)
@@ -134,12 +134,12 @@ def qwen(recipe: Path, schedules: Sequence[str], size: Size, rank: int, picture:
     student, critic = (TrainableAdapter(made[name], train.lr, train, Distributed()) for name in ("student", "critic"))
     answers = Evaluator(model, adapted)  # pyright: ignore[reportArgumentType] - training asks for no more of a backbone
     contexts = Scenes(plan, 2 * tokens, at, picture[1])
-    cycle = Cycle(plan.recipe, contexts, answers, student, critic)  # pyright: ignore[reportArgumentType] - the same
+    trainer = Trainer(plan.recipe, contexts, answers, student, critic)  # pyright: ignore[reportArgumentType] - the same
     name = f"{size.layers} Qwen-Image block{'s' * (size.layers != 1)}, {128 * size.heads} wide"
-    return Timed(name, rank, 1, f"{2 * tokens}x{2 * tokens}", _by_schedule(cycle, schedules), at)
+    return Timed(name, rank, 1, f"{2 * tokens}x{2 * tokens}", _by_schedule(trainer, schedules), at)
 
 
-def _by_schedule(cycle: Cycle, schedules: Sequence[str]) -> dict[str, Cycle]:
+def _by_schedule(trainer: Trainer, schedules: Sequence[str]) -> dict[str, Trainer]:
     """The same cycle under each schedule of rollouts: one model, one student, one critic."""
-    recipe, parts = cycle.recipe, (cycle.batches, cycle.evaluator, cycle.student, cycle.critic)
-    return {name: Cycle(evolve(recipe, train=evolve(recipe.train, schedule=name)), *parts) for name in schedules}
+    recipe, parts = trainer.recipe, (trainer.batches, trainer.evaluator, trainer.student, trainer.critics["critic"])
+    return {name: Trainer(evolve(recipe, train=evolve(recipe.train, schedule=name)), *parts) for name in schedules}

@@ -24,10 +24,10 @@ from clora.plugin_system.discovery import discover
 from clora.runs.run_dir import RunDir
 from clora.runs.stages.prepare import prepare
 from clora.training.batches import Batches
-from clora.training.cycle import Cycle
 from clora.training.distributed import Distributed
-from clora.training.loop import make_state
 from clora.training.optimizer import TrainableAdapter
+from clora.training.start import make_state
+from clora.training.trainer import Trainer
 
 RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
 SETS = (
@@ -75,7 +75,7 @@ class Together:
         return torch.cat([part.integers(name, share, high) for part, share in zip(self.parts, self.rows, strict=True)])
 
 
-class SceneOfRanks(StepContext):
+class StepOfRanks(StepContext):
     """A step whose rows keep the draws of their own ranks when some of them are selected."""
 
     def select(self, streams: Sequence[Stream]) -> StepContext:
@@ -105,7 +105,7 @@ class Joined:
         conditions = RoleConditions(joined("student"), joined("teacher"), joined("empty"))
         targets = torch.cat([step.targets for step in contexts])
         every = tuple(range(len(route.rows)))
-        return SceneOfRanks(phase, rng, schedule, first.shift, route, every, conditions, targets)
+        return StepOfRanks(phase, rng, schedule, first.shift, route, every, conditions, targets)
 
 
 class Noted(TrainableAdapter):
@@ -155,10 +155,10 @@ def cycles(folder: Path, ranks: Distributed, together: Sequence[int] = ()) -> di
     state = make_state(plan, session, ranks)
     assert state.critic is not None
     student, critic = Noted(state.student), Noted(state.critic)
-    cycle = Cycle(plan.recipe, batches, session.evaluator, student, critic)
+    trainer = Trainer(plan.recipe, batches, session.evaluator, student, critic)
     made: dict[str, torch.Tensor] = {}
     for update in range(UPDATES):
-        logs = cycle.run(update, rng)
+        logs = trainer.cycle(update, rng)
         for name in ON_EVERY_ROW:
             made[f"{update}.{name}"] = torch.tensor([logs[name]])
             ranks.average(made[f"{update}.{name}"])

@@ -26,8 +26,8 @@ from clora.inference.session import ModelSession
 from clora.planning.plan import Plan, make_plan
 from clora.plugin_system.discovery import discover
 from clora.training.distributed import Distributed
-from clora.training.loop import make_state
 from clora.training.shard_sync import CollectiveShardSync, ShardSync
+from clora.training.start import make_state
 
 RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
 SETS = (

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import torch
+
     from clora.contracts.values import (
         EffectCard,
         ForwardCoroutine,
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
         Route,
         Simulated,
         StepContext,
+        StepReport,
         Stream,
         Trajectory,
     )
@@ -121,6 +124,47 @@ class Alarms(Protocol):
         """A sentence for everything wrong, with what helps; nothing if all is well.
 
         `course` has (progress in (0, 1], value), rising, by the name of a log as the loss itself gave it.
+        """
+        ...
+
+
+@runtime_checkable
+class KeepsState(Protocol):
+    """A component with running state, such as the moving mean of a norm: checkpointed, and resumed to the last bit."""
+
+    def state(self) -> Mapping[str, torch.Tensor]:
+        """All of it as tensors; asked at every checkpoint, on every rank."""
+        ...
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take over what `state` gave."""
+        ...
+
+
+@runtime_checkable
+class TrainsModules(Protocol):
+    """A loss with modules of its own, such as a discriminator: a step hands them to it as `step.modules`.
+
+    They minimise the `own` of the loss's term. The core makes their AdamW (rate `modules_lr`, betas 0 and 0.99),
+    averages their gradients over the ranks, clips them like any other and checkpoints all of it.
+    """
+
+    modules_lr: float
+
+    def modules(self, latent: Sequence[int]) -> Mapping[str, torch.nn.Module]:
+        """New modules by name, for latents of the shape (C, H, W); torch's random numbers are seeded for it."""
+        ...
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """A component that adapts to what training reports."""
+
+    def learn(self, report: StepReport) -> None:
+        """Take note of a finished cycle, on every rank, with losses and logs averaged over the ranks that have them.
+
+        It is told before the next cycle begins. A router that learns is not asked ahead: its teachers are loaded when
+        their cycle begins. What it has learnt must be in its `state`, or a resumed run differs.
         """
         ...
 

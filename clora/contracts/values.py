@@ -220,6 +220,7 @@ class LossTerm:
 
     loss: torch.Tensor  # one number with a graph
     logs: Mapping[str, float] = field(factory=dict)  # name -> number; a curve each in the report
+    own: torch.Tensor | None = None  # what the loss's own modules minimise, a scalar on a graph that is theirs alone
 
 
 #: A component's computation: a generator that yields what it needs (network evaluations, a simulation's outcome),
@@ -242,6 +243,7 @@ class StepContext:
     targets: torch.Tensor  # [R, C, H, W]
     trajectory: Trajectory | None = None  # a rollout that the whole cycle shares; None where there is none
     critic: str = "critic"  # the adapter that plays the role of the critic: a simulation may have its own
+    modules: Mapping[str, torch.nn.Module] = field(factory=dict)  # a loss's own, which the core trains
 
     def select(self, streams: Sequence[Stream]) -> StepContext:
         """The step of the rows of some streams."""

@@ -67,7 +67,7 @@ class ModelSession:
         self._teachers: TeacherSlots | None = None
         self._aside: dict[str, Adapter] = {}  # the adapters of a transformer that was dropped
         self.pace = ShardSync()
-        if plan.recipe.train.shard_base and ranks is not None and ranks.session > 1:
+        if plan.recipe.train.shard_base and ranks is not None and ranks.world_size > 1:
             self.pace = CollectiveShardSync(ranks, self.device, self._idle)
 
     @cached_property
@@ -118,7 +118,7 @@ class ModelSession:
 
         A rank that works on its own, such as the first while it evaluates, meets nobody: the others still follow it.
         """
-        if ranks.session > 1:
+        if ranks.world_size > 1:
             self.pace.finish()
         ranks.wait()
 

@@ -23,7 +23,9 @@ from clora.planning.numbers import notes
 from clora.planning.shift import student_shift
 from clora.planning.teacher_schedule import route_of
 from clora.training.critics import own_critics
-from clora.training.cycle import Cycle
+from clora.training.distributed import Distributed
+from clora.training.owned import OwnedParts
+from clora.training.trainer import Trainer
 from clora.training.warm_start import warm_plan
 
 if TYPE_CHECKING:
@@ -131,13 +133,11 @@ def count(plan: Plan, cycles: int = _CYCLES) -> Counted:
     rows = min(recipe.train.batch_size, MOST_ROWS)
     counting, whole = _Count(recipe.train.pack), 0
     still = _NoUpdate(counting, len(recipe.losses) + (len(recipe.critic.losses) if recipe.critic else 0))
-    parts = recipe, _EmptySteps(plan, rows), counting, still, still
-    own = dict.fromkeys(own_critics(recipe.critic), still)
-    cycle = Cycle(*parts, own=own, owners=plan.owners)  # pyright: ignore[reportArgumentType]
+    trainer = _trainer(plan, _EmptySteps(plan, rows), counting, still)
     done = 0.0
-    with suppress(_Enough):
+    with trainer.owned.untouched(), suppress(_Enough):
         while whole < cycles:
-            cycle.run(whole, StepRng(recipe.seed))
+            trainer.cycle(whole, StepRng(recipe.seed))
             whole, done = whole + 1, counting.row_forwards
     forwards = done / whole if whole else counting.row_forwards
     held, with_grad, without = (
@@ -145,6 +145,14 @@ def count(plan: Plan, cycles: int = _CYCLES) -> Counted:
         for most in (counting.most_held, counting.most[True], counting.most[False])
     )
     return Counted(forwards / rows, held, with_grad, without, cut_short=not whole)
+
+
+def _trainer(plan: Plan, contexts: _EmptySteps, counting: _Count, still: _NoUpdate) -> Trainer:
+    """The recipe's own trainer, of which nothing is updated but the modules of its components, which are put back."""
+    own = dict.fromkeys(own_critics(plan.recipe.critic), still)
+    owned = OwnedParts.of(plan.recipe, contexts.latent, torch.device("cpu"), Distributed(), plan.owners)
+    parts = plan.recipe, contexts, counting, still, still
+    return Trainer(*parts, own=own, owners=plan.owners, owned=owned)  # pyright: ignore[reportArgumentType]
 
 
 def lag_cost(plan: Plan) -> tuple[int, float] | None:
@@ -156,11 +164,11 @@ def lag_cost(plan: Plan) -> tuple[int, float] | None:
     rows = min(recipe.train.batch_size, MOST_ROWS)
     counting, contexts = _Count(recipe.train.pack), _EmptySteps(plan, rows)
     still = _NoUpdate(counting, 1)
-    cycle = Cycle(recipe, contexts, counting, still, still, owners=plan.owners)  # pyright: ignore[reportArgumentType]
+    trainer = _trainer(plan, contexts, counting, still)
     done = 0
-    with suppress(_Enough):
+    with trainer.owned.untouched(), suppress(_Enough):
         while done < _CYCLES:
-            cycle.critic_terms(contexts.context(StepRng(recipe.seed).at(done), "critic", cycle.schedule))
+            trainer.terms.of("critic", contexts.context(StepRng(recipe.seed).at(done), "critic", trainer.schedule))
             done += 1
     each = counting.row_forwards / max(done, 1) / rows
     return recipe.train.steps // lag.every, each * (lag.updates + 2 * lag.batches)

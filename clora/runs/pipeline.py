@@ -198,7 +198,7 @@ class Pipeline:
                 digest=self.plan.digest,
                 steps=self.plan.recipe.train.steps if self.plan.recipe.losses else 0,
                 seconds=0.0 if before is None else before.seconds,
-                ranks=self.ranks.session,
+                ranks=self.ranks.world_size,
                 recipe=checksum_of_file(self.folder.recipe),
                 threads=self._say_threads(0 if before is None else before.threads),
                 components=self.plan.code,

@@ -10,14 +10,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
 from clora.config.fields import Key, keys_of
 from clora.config.key_docs import sentence_of
-from clora.contracts.method import SharesTrajectory, UsesSimulation
-from clora.contracts.values import EffectCard, Forward, GeneralItem, Row, Simulated, StepContext
+from clora.contracts.method import KeepsState, SharesTrajectory, TrainsModules, UsesSimulation
+from clora.contracts.values import EffectCard, Forward, GeneralItem, LossTerm, Row, Simulated, StepContext
 from clora.diffusion.rng import StepRng
 from clora.planning.teacher_schedule import route_problem
 from clora.planning.texts import prompts_of
@@ -28,6 +29,7 @@ from clora.testing import drive, example_step
 from clora.testing.exporters import exporter_problems
 from clora.testing.observers import observer_problems
 from clora.training.answers import simulated_problem, term_problem, trajectory_problem
+from clora.training.owned import state_problem
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +71,10 @@ def problems_of(
         "observers": observer_problems,
     }
     try:
-        for problem in inside.get(kind, lambda part: iter(()))(part):
+        every = chain(
+            _state(part) if isinstance(part, KeepsState) else (), inside.get(kind, lambda part: iter(()))(part)
+        )
+        for problem in every:
             found.append(problem)  # one by one: what was found stays where the component raises later
     except ComponentError as error:
         found.append(str(error))
@@ -142,7 +147,7 @@ def _loss(loss: Any, phase: str) -> Iterator[str]:
 
     awaited = _awaited(loss)
     for count in (1, 3):
-        step = _step_context(_rows(loss, count), phase)
+        step = _with_modules(loss, _step_context(_rows(loss, count), phase))
         before = step.targets.clone()
         terms = []
         for _ in range(2):
@@ -161,10 +166,60 @@ def _loss(loss: Any, phase: str) -> Iterator[str]:
             if network.reached() != [phase]:
                 reached = ", ".join(network.reached()) or "nobody"
                 yield f"its gradient of {count} rows reaches {reached}; expected {phase} alone"
+            yield from _own(terms[-1], step, network)
         if not torch.equal(terms[0].loss, terms[1].loss):
             yield "the same step gave two losses: draw from step.rng, which depend on seed, step and rank alone"
         if not torch.equal(before, step.targets):
             yield "it changed step.targets, which other components read"
+
+
+def _with_modules(loss: object, step: StepContext) -> StepContext:
+    """The step with the loss's own modules, where it has any."""
+    import torch
+
+    if not isinstance(loss, TrainsModules):
+        return step
+    with Owners().calling("losses"), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return evolve(step, modules=loss.modules(tuple(step.targets.shape[1:])))
+
+
+def _own(term: LossTerm, step: StepContext, network: _Network) -> Iterator[str]:
+    """What a loss's modules minimise reaches them and nobody else."""
+    import torch
+
+    parameters = [one for name in sorted(step.modules) for one in step.modules[name].parameters()]
+    if not parameters:
+        return
+    if term.own is None:
+        yield "it has modules and its term has no `own`: nothing trains them"
+        return
+    try:
+        found = torch.autograd.grad(term.own, [*parameters, *network.factors.values()], allow_unused=True)
+    except RuntimeError:
+        yield "its `own` shares the graph of its loss: compute it of detached states"
+        return
+    if not any(each is not None and bool(each.abs().sum() > 0) for each in found[: len(parameters)]):
+        yield "its `own` has no gradient to its modules"
+    if any(each is not None for each in found[len(parameters) :]):
+        yield "its `own` reaches a role's forward: compute it of detached states"
+
+
+def _state(part: KeepsState) -> Iterator[str]:
+    """A state of tensors that is taken back as it was given."""
+    import torch
+
+    with Owners().calling("state"):
+        given = part.state()
+        problem = state_problem(given)
+        if problem is not None:
+            yield problem
+            return
+        kept = {key: value.clone() for key, value in given.items()}
+        part.restore(kept)
+        again = part.state()
+    if again.keys() != kept.keys() or not all(torch.equal(again[key], kept[key]) for key in kept):
+        yield "its state() after restore() is not what was restored"
 
 
 def _awaited(loss: object) -> str | None:
@@ -188,7 +243,7 @@ def _simulation(simulation: Any) -> Iterator[str]:
     import torch
 
     for steps in (1, 4, 50):
-        found = sentences("check_schedule", lambda n=steps: simulation.check_schedule(_scene_of(n).schedule))
+        found = sentences("check_schedule", lambda n=steps: simulation.check_schedule(_step_of(n).schedule))
         yield from (told for told in found if told.startswith("its check_schedule"))
     rollout = _rollout_of(simulation)
     for phase in ("student", "critic"):
@@ -220,7 +275,7 @@ def _simulation(simulation: Any) -> Iterator[str]:
                 yield f"with a trajectory it asks for {shared.asked} forwards, and for {alone.asked} without"
 
 
-def _scene_of(steps: int) -> StepContext:
+def _step_of(steps: int) -> StepContext:
     import torch
 
     return example_step([Row("general")], torch.zeros(1, 1, 2, 2), steps=steps)

@@ -73,6 +73,9 @@ def term_problem(term: object) -> str | None:
     loss = term.loss
     if not isinstance(loss, torch.Tensor) or loss.dim() != 0 or not loss.is_floating_point():
         return f"returned a LossTerm whose loss is {came(loss)}; expected one number, the mean over its rows"
+    own = term.own
+    if own is not None and not (isinstance(own, torch.Tensor) and own.dim() == 0 and own.requires_grad):
+        return f"returned a LossTerm whose own is {came(own)}; expected one number with a gradient to its modules"
     if not isinstance(term.logs, Mapping):
         return f"returned logs that are {came(term.logs)}; expected a mapping of names to numbers"
     for name, value in term.logs.items():

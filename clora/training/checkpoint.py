@@ -21,6 +21,7 @@ from clora.files.untrusted_json import parse_json
 from clora.runs.files.checksums import DamagedError, Tell, checksum_of_tensors, set_aside, warn
 from clora.runs.files.fields import Fields
 from clora.training.critics import SHARED
+from clora.training.owned import OwnedParts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +41,7 @@ class State:
     critic: TrainableAdapter | None
     average: MovingAverage | None
     own: Mapping[str, TrainableAdapter] = field(factory=dict)  # the critics of simulations that have one, by adapter
+    owned: OwnedParts = field(factory=OwnedParts)  # what components own beside their keys
 
     @property
     def critics(self) -> dict[str, TrainableAdapter]:
@@ -53,6 +55,7 @@ class State:
             named |= {f"{name}.{key}": value for key, value in critic.state().items()}
         if self.average is not None:
             named["average.flat"] = self.average.adapter.flat
+        named |= self.owned.tensors()
         return {key: value.contiguous() for key, value in named.items()}
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
@@ -66,6 +69,7 @@ class State:
             critic.restore(part(name))
         if self.average is not None:
             self.average.adapter.flat.copy_(tensors["average.flat"])
+        self.owned.restore(tensors)
 
 
 @frozen

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clora.training.objective import objective
+
 if TYPE_CHECKING:
     from clora.config.schema import Lag
     from clora.contracts.values import LossTerm, StepContext
     from clora.diffusion.rng import StepRng
-    from clora.training.cycle import Cycle
     from clora.training.optimizer import TrainableAdapter
+    from clora.training.trainer import Trainer
 
 #: what a loss logs of itself by part of its rows, such as `error.high`, has a lag of its own
 PARTS = "error."
@@ -33,15 +35,21 @@ def is_due(lag: Lag | None, update: int) -> bool:
     return lag is not None and (update + 1) % lag.every == 0
 
 
-def probe(cycle: Cycle, lag: Lag, update: int, rng: StepRng) -> dict[str, float]:
+def probe(trainer: Trainer, lag: Lag, update: int, rng: StepRng) -> dict[str, float]:
     """The lag of every loss of the critic, and by part where it logs `error.PART`, after student update `update`."""
-    critics = cycle.critics
+    with trainer.owned.untouched():
+        return _probe(trainer, lag, update, rng)
+
+
+def _probe(trainer: Trainer, lag: Lag, update: int, rng: StepRng) -> dict[str, float]:
+    critics = trainer.critics
     kept = {name: critic.adapter.flat.clone() for name, critic in critics.items()}
-    before = _held_out(cycle, lag, update, rng)
+    before = _held_out(trainer, lag, update, rng)
     fits = {name: _optimizer(critic) for name, critic in critics.items()}
     for k in range(lag.updates):
-        step = _step_context(cycle, rng.named("lag.fit").at(update * lag.updates + k))
-        total = cycle.critic_objective(cycle.critic_terms(step), step, update)
+        step = _step_context(trainer, rng.named("lag.fit").at(update * lag.updates + k))
+        terms, _ = trainer.terms.of("critic", step)
+        total = objective(terms, trainer.terms.losses["critic"], step, trainer.progress(update))
         if total.requires_grad:
             total.backward()
         for name, critic in critics.items():
@@ -50,7 +58,7 @@ def probe(cycle: Cycle, lag: Lag, update: int, rng: StepRng) -> dict[str, float]
             critic.ranks.average(grad)
             fits[name].step()
             critic.adapter.zero_grad()
-    after = _held_out(cycle, lag, update, rng)
+    after = _held_out(trainer, lag, update, rng)
     for name, critic in critics.items():
         critic.adapter.flat.copy_(kept[name])
         critic.adapter.zero_grad()
@@ -63,18 +71,18 @@ def _optimizer(critic: TrainableAdapter) -> torch.optim.Optimizer:
     return torch.optim.AdamW([critic.adapter.parameter], critic.lr, train.betas, weight_decay=train.weight_decay)
 
 
-def _step_context(cycle: Cycle, rng: StepRng) -> StepContext:
-    return cycle.batches.context(rng, "critic", cycle.schedule)
+def _step_context(trainer: Trainer, rng: StepRng) -> StepContext:
+    return trainer.batches.context(rng, "critic", trainer.schedule)
 
 
-def _held_out(cycle: Cycle, lag: Lag, update: int, rng: StepRng) -> dict[str, float]:
+def _held_out(trainer: Trainer, lag: Lag, update: int, rng: StepRng) -> dict[str, float]:
     """The mean of every loss of the critic, and of its parts, over batches that nothing is fitted to."""
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     for k in range(lag.batches):
-        step = _step_context(cycle, rng.named("lag.held_out").at(update * lag.batches + k))
-        for name, term in cycle.critic_terms(step).items():
-            rows = len(step.route.of(cycle.critic_losses[name].streams))
+        step = _step_context(trainer, rng.named("lag.held_out").at(update * lag.batches + k))
+        for name, term in trainer.terms.of("critic", step)[0].items():
+            rows = len(step.route.of(trainer.terms.losses["critic"][name].streams))
             for key, value in _values(name, term).items():
                 sums[key] = sums.get(key, 0.0) + rows * value
                 counts[key] = counts.get(key, 0) + rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ class Distributed:
     """This process among those of the run; alone unless started by `accelerate launch`, torchrun or mpirun."""
 
     rank: int = 0
-    session: int = 1
+    world_size: int = 1
 
     @classmethod
     def current(cls) -> Distributed:
@@ -53,17 +53,27 @@ class Distributed:
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """This rank's part of some work: neighbours stay together."""
-        return items[self.rank * len(items) // self.session : (self.rank + 1) * len(items) // self.session]
+        return items[self.rank * len(items) // self.world_size : (self.rank + 1) * len(items) // self.world_size]
 
     def average(self, flat: torch.Tensor) -> None:
         """Replace a flat tensor by its mean over all ranks, in place: one all-reduce."""
-        if self.session > 1:
+        if self.world_size > 1:
             torch.distributed.all_reduce(flat)
-            flat /= self.session
+            flat /= self.world_size
+
+    def averaged(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Every number averaged over the ranks that have it; the same on all of them."""
+        if self.world_size == 1:
+            return dict(values)
+        everyone: list[Mapping[str, float]] = [{} for _ in range(self.world_size)]
+        torch.distributed.all_gather_object(everyone, dict(values))
+        names = sorted({name for each in everyone for name in each})
+        found = {name: [each[name] for each in everyone if name in each] for name in names}
+        return {name: sum(numbers) / len(numbers) for name, numbers in found.items()}
 
     def any(self, flag: bool) -> bool:
         """True on every rank if it is true on one; so that all stop after the same update."""
-        if self.session == 1:
+        if self.world_size == 1:
             return flag
         shared = torch.tensor([float(flag)], device=self._on())
         torch.distributed.all_reduce(shared)
@@ -71,7 +81,7 @@ class Distributed:
 
     def agree(self, number: int) -> bool:
         """True on every rank if all have the same number."""
-        if self.session == 1:
+        if self.world_size == 1:
             return True
         mean = torch.tensor([number], dtype=torch.float64, device=self._on())
         self.average(mean)
@@ -79,7 +89,7 @@ class Distributed:
 
     def wait(self) -> None:
         """Return once every rank has come here."""
-        if self.session > 1:
+        if self.world_size > 1:
             torch.distributed.barrier()
 
     def _on(self) -> str:
@@ -89,5 +99,5 @@ class Distributed:
 
     def close(self) -> None:
         """Leave the process group, so that the launcher sees a clean end."""
-        if self.session > 1 and torch.distributed.is_initialized():
+        if self.world_size > 1 and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -57,7 +57,7 @@ class CollectiveShardSync(ShardSync):
 
         self.ranks = ranks
         self.idle = idle
-        self.mesh = init_device_mesh(device.type, (ranks.session,))
+        self.mesh = init_device_mesh(device.type, (ranks.world_size,))
         # agreeing goes past the GPUs, which need not finish what they were given; a rank may evaluate for hours
         self.group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
         self._idling = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from clora.contracts.method import Learns
 from clora.errors import CloraError
 from clora.planning.teacher_schedule import slots_problem, teachers_of
 
@@ -22,6 +23,7 @@ class LookAhead:
         self.owners = plan.owners
         self.teachers = teachers
         self.rng = rng
+        self.foresees = not isinstance(self.recipe.router, Learns)  # what a router learns may change its next route
         self.before = teachers.needed
         teachers.take_stall()  # what came before is no cycle's
         # the plan has looked at the first rank; the others draw their own rows
@@ -37,7 +39,7 @@ class LookAhead:
         if self.teachers.needed == self.before:
             return
         names = self._of(update)
-        if update + 1 < self.recipe.train.steps:
+        if self.foresees and update + 1 < self.recipe.train.steps:
             names += self._of(update + 1)
         self.teachers.ahead(names)
 

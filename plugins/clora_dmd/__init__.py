@@ -13,8 +13,9 @@ def clora_simulations() -> list[Component]:
 
 @hookimpl
 def clora_losses() -> list[Component]:
-    """Register the student's loss `dmd` and the critic's `critic_flow_matching`."""
+    """Register the student's losses `dmd` and `gan`, and the critic's `critic_flow_matching`."""
     return [
         Component("dmd", "clora_dmd.dmd:Dmd"),
+        Component("gan", "clora_dmd.gan:Gan"),
         Component("critic_flow_matching", "clora_dmd.critic:CriticFlowMatching"),
     ]

@@ -24,7 +24,7 @@ from clora.planning.shift import few_steps, shift_of, student_shift, told
 from clora.plugin_system.discovery import discover
 from clora.testing import example_step
 from clora.training.batches import Batches, Targets
-from clora.training.cycle import Cycle
+from clora.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 SETS = ["effects=[duotone_ocean, thermal]"]
@@ -175,14 +175,14 @@ def test_everything_reads_the_same_shift(
     shift = 1.0 if number is None else number
     levels = [shift * u / (1 + (shift - 1) * u) for u in (1.0, 0.75, 0.5, 0.25)]
 
-    cycle = Cycle(plan.recipe, None, None, None, None)  # pyright: ignore[reportArgumentType]
-    assert cycle.schedule.sigmas == pytest.approx(levels)
+    trainer = Trainer(plan.recipe, None, None, None, None)  # pyright: ignore[reportArgumentType]
+    assert trainer.schedule.sigmas == pytest.approx(levels)
     source = plan.recipe.dataset.sources("thermal", "train")[0]
     targets = Targets(
         dict.fromkeys(plan.mix, (source,)), lambda effect, name: torch.zeros(48, 8, 8), torch.device("cpu")
     )
-    drawn = Batches(plan, session, targets).context(StepRng(0), "student", cycle.schedule)
-    counted = _EmptySteps(plan, 2).context(StepRng(0), "student", cycle.schedule)
+    drawn = Batches(plan, session, targets).context(StepRng(0), "student", trainer.schedule)
+    counted = _EmptySteps(plan, 2).context(StepRng(0), "student", trainer.schedule)
     assert (drawn.shift, counted.shift) == (shift, shift)
 
     seen: list[Schedule] = []
@@ -193,7 +193,7 @@ def test_everything_reads_the_same_shift(
 
     monkeypatch.setattr(serving, "few_step", sampled)
     EditSampler(plan, session).few_step(None, ["make it red"], [source], StepRng(0))
-    assert seen == [cycle.schedule]
+    assert seen == [trainer.schedule]
 
     lora = plan.exported(tmp_path / "lora.safetensors")
     header = lora.header

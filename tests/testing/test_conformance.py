@@ -22,6 +22,7 @@ KEYS: dict[tuple[str, str], dict[str, Any]] = {
     ("losses", "dmd"): {"simulation": "backward", "guidance_scale": 1.0},
     ("losses", "critic_flow_matching"): {"simulation": "backward"},
     ("losses", "opd"): {"simulation": "backward"},
+    ("losses", "gan"): {"simulation": "backward"},
     ("teachers", "bank"): {"manifest": BANK},
     ("backbone", "qwen_image_edit"): {"model": ROOT},
     ("backbone", "flux_kontext"): {"model": ROOT},
@@ -78,6 +79,53 @@ class Loss:
 def test_a_loss_that_breaks_a_rule_is_caught(how: str, sentence: str) -> None:
     assert any(sentence in problem for problem in problems_of("losses", Loss(how), checks_imports=False))
     assert problems_of("losses", Loss(), checks_imports=False) == []
+
+
+@frozen
+class Owning:
+    """A loss with a module and a state that breaks one rule."""
+
+    how: str = ""
+    streams: tuple[str, ...] = ("effect",)
+    weight: float = field(default=1.0, validator=between(0.0, 1.0))
+    modules_lr: float = field(default=1e-3, validator=between(1e-10, 1.0))
+    _kept: dict[str, torch.Tensor] = field(factory=lambda: {"mean": torch.ones(2)}, init=False, eq=False)
+
+    def modules(self, latent):
+        return {"judge": torch.nn.Linear(latent[0], 1)}
+
+    def state(self):
+        return {"mean": 1.0} if self.how == "numbers" else self._kept
+
+    def restore(self, state):
+        self._kept["mean"] = state["mean"] + (self.how == "other")
+
+    def __call__(self, step):
+        velocity = yield step.forward("student", step.targets, torch.ones(len(step.rows)), grad=True)
+        judged = step.modules["judge"](velocity.movedim(1, -1)).mean()
+        own = step.modules["judge"](velocity.detach().movedim(1, -1)).mean()
+        if self.how == "reaches":
+            again = yield step.forward("student", step.targets, torch.ones(len(step.rows)), grad=True)
+            own = step.modules["judge"](again.movedim(1, -1)).mean()
+        wrong = {"none": None, "shares": judged.square(), "elsewhere": torch.ones((), requires_grad=True)}
+        return LossTerm(judged, own=wrong.get(self.how, own))
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("none", "it has modules and its term has no `own`: nothing trains them"),
+        ("shares", "its `own` shares the graph of its loss: compute it of detached states"),
+        ("reaches", "its `own` reaches a role's forward: compute it of detached states"),
+        ("elsewhere", "its `own` has no gradient to its modules"),
+        ("numbers", "its state() has 'mean': float 1.0; expected names and tensors"),
+        ("other", "its state() after restore() is not what was restored"),
+    ],
+)
+def test_a_loss_that_owns_something_and_breaks_a_rule_is_caught(how: str, sentence: str) -> None:
+    assert problems_of("losses", Owning(), checks_imports=False) == []
+    found = problems_of("losses", Owning(how), checks_imports=False)
+    assert any(sentence in problem for problem in found), found
 
 
 @frozen

@@ -24,6 +24,7 @@ from clora.testing import example_step
 from clora.training.critic_lag import is_due, probe
 from clora.training.distributed import Distributed
 from clora.training.optimizer import TrainableAdapter
+from clora.training.owned import OwnedParts
 
 SMALL = TwoEffects(("student.ema=null", "train.steps=3", "router.p_switch=0.8", "critic.own=[target]"))
 carried_out = SMALL.run
@@ -42,28 +43,30 @@ class Quadratic:
         self.critics = {
             "critic": TrainableAdapter(adapter, 0.1, Train(betas=(0.0, 0.9), weight_decay=0.0), Distributed())
         }
-        self.critic_losses = {"fake": SimpleNamespace(streams=("effect",))}
-        self.batches, self.schedule = self, None
+        losses = {"fake": SimpleNamespace(streams=("effect",), weight=1.0)}
+        self.terms = SimpleNamespace(of=self.critic_terms, losses={"critic": losses})
+        self.batches, self.schedule, self.owned = self, None, OwnedParts()
 
     def context(self, rng, phase, schedule):
         return example_step([Row("effect", "ink")], torch.zeros(1, 1, 1, 1), phase=phase, rng=rng)
 
-    def critic_terms(self, step):
+    def progress(self, update):
+        return 0.0
+
+    def critic_terms(self, phase, step):
+        assert phase == "critic"
         (a, b, _) = self.critics["critic"].adapter.factors["mix"]
         c = float(step.rng.uniform("c", 1))
         loss = ((a - c).square().sum() + (b - c).square().sum()) / (a.numel() + b.numel())
-        return {"fake": LossTerm(loss, {"error.high": 0.5 * float(loss.detach()), "rows": 1.0})}
-
-    def critic_objective(self, terms, step, update):
-        return terms["fake"].loss
+        return {"fake": LossTerm(loss, {"error.high": 0.5 * float(loss.detach()), "rows": 1.0})}, {}
 
 
 def test_the_lag_is_the_loss_against_that_of_a_fitted_copy():
     """AdamW with betas 0 and 0.9 by hand in float64, then (L(critic) - L(fit)) / L(fit)."""
-    cycle, lag, rng = Quadratic(), Lag(every=5, updates=4, batches=3), StepRng(7)
-    adapter = cycle.critics["critic"].adapter
+    trainer, lag, rng = Quadratic(), Lag(every=5, updates=4, batches=3), StepRng(7)
+    adapter = trainer.critics["critic"].adapter
     before = adapter.flat.clone()
-    found = probe(cycle, lag, 9, rng)  # pyright: ignore[reportArgumentType]
+    found = probe(trainer, lag, 9, rng)  # pyright: ignore[reportArgumentType]
     assert torch.equal(adapter.flat, before)
     assert not adapter.flat_grad.any()
 

@@ -28,10 +28,10 @@ from clora.testing import drive, example_step
 from clora.training.batches import Batches
 from clora.training.checkpoint import State
 from clora.training.critics import critic_of, own_critics
-from clora.training.cycle import Cycle
 from clora.training.distributed import Distributed
-from clora.training.loop import make_state
 from clora.training.optimizer import TrainableAdapter
+from clora.training.start import make_state
+from clora.training.trainer import Trainer
 from clora.training.warm_start import hand_over
 
 SMALL = TwoEffects()
@@ -57,8 +57,8 @@ def test_each_critic_has_the_gradient_of_its_own_losses_alone(schedule: str, tmp
         noted = {name: Noted(each, rate=0.0) for name, each in {"student": state.student, **state.critics}.items()}
         own = {name: noted[name] for name in own_critics(plan.recipe.critic)}
         batches = Batches(plan, session, targets)
-        cycle = Cycle(plan.recipe, batches, session.evaluator, noted["student"], noted["critic"], own=own)
-        logs = cycle.run(0, StepRng(3))
+        trainer = Trainer(plan.recipe, batches, session.evaluator, noted["student"], noted["critic"], own=own)
+        logs = trainer.cycle(0, StepRng(3))
         assert {name for name in logs if name.endswith("grad_norm")} == {
             f"{name.replace('/', '.')}.grad_norm" for name in ("student", "critic", *own)
         }

@@ -22,10 +22,10 @@ from clora.runs.stages.prepare import prepare
 from clora.toolkit.memory.settings import NetworkMemory
 from clora.training.batches import Batches, Targets
 from clora.training.critics import SHARED, own_critics
-from clora.training.cycle import Cycle
 from clora.training.distributed import Distributed
-from clora.training.loop import make_state
 from clora.training.optimizer import TrainableAdapter
+from clora.training.start import make_state
+from clora.training.trainer import Trainer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 ROWS = 6
@@ -74,8 +74,10 @@ class Setting:
         for each in rng:
             noted = {name: Noted(self.trained[name], rate=0.0) for name in names}
             own = {name: noted[name] for name in names if name not in ("student", SHARED)}
-            cycle = Cycle(plan.recipe, batches, self.session.evaluator, noted["student"], noted.get(SHARED), own=own)
-            cycle.run(0, each)
+            trainer = Trainer(
+                plan.recipe, batches, self.session.evaluator, noted["student"], noted.get(SHARED), own=own
+            )
+            trainer.cycle(0, each)
             made.append(noted)
         return made, names
 

@@ -50,7 +50,7 @@ def encode(session: ModelSession, wanted: Iterable[Condition], ranks: Distribute
     if store is None:
         return
     asked = list(dict.fromkeys(wanted))
-    store.check(conditioning.keys(asked), ranks.rank, ranks.session)
+    store.check(conditioning.keys(asked), ranks.rank, ranks.world_size)
     session.meet(ranks)  # now the damaged files are gone
     store.refresh()
     pictures, conditions = conditioning.missing(asked)

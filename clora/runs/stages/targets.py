@@ -64,7 +64,7 @@ class Bank:
         """Find damaged files, every rank its share, and see what is left."""
         for card in self.plan.cards:
             keys = [self.key(source) for source in self.plan.sources(card.name)]
-            self.shards[card.name].check(keys, ranks.rank, ranks.session)
+            self.shards[card.name].check(keys, ranks.rank, ranks.world_size)
         self.session.meet(ranks)
         self.refresh()
 

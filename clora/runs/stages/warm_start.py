@@ -87,7 +87,7 @@ def _key(alone: Plan, session: ModelSession, targets: Targets, ranks: Distribute
             "backbone": alone.recipe.backbone.digest(),
             "targets": targets.digest,
             "general": [(item.source, conditioning.digest(item.source)) for item in alone.general()],
-            "sums": [str(session.device), torch.get_num_threads(), ranks.session],
+            "sums": [str(session.device), torch.get_num_threads(), ranks.world_size],
         }
     )
 

@@ -19,7 +19,7 @@ from clora.testing import drive, example_step
 SEED, ROWS = 5, 6
 
 
-def a_scene(rows: int = ROWS, seed: int = SEED, **more) -> StepContext:
+def a_step(rows: int = ROWS, seed: int = SEED, **more) -> StepContext:
     route = [Row("general")] + [Row("effect", "ink")] * (rows - 1)
     return example_step(route, torch.zeros(rows, 2, 3, 3), rng=StepRng(seed), **more)
 
@@ -65,7 +65,7 @@ def test_dmd_registers_its_simulations():
 
 
 def test_backward_arrives_where_the_sampler_would():
-    step, student = a_scene(), Recorder()
+    step, student = a_step(), Recorder()
     simulated = drive(Backward().simulate(step), student)
     states, predictions = by_hand(step)
     stop = stops(step).numpy()
@@ -77,7 +77,7 @@ def test_backward_arrives_where_the_sampler_would():
 
 
 def test_backward_gradient_passes_through_the_last_forward_alone():
-    step, student = a_scene(), Recorder()
+    step, student = a_step(), Recorder()
     simulated = drive(Backward().simulate(step), student)
     assert [forward.grad for forward in student.asked] == [False] * (len(student.asked) - 1) + [True]
     assert not simulated.x_sigma.requires_grad
@@ -89,7 +89,7 @@ def test_backward_gradient_passes_through_the_last_forward_alone():
 
 
 def test_backward_runs_only_rows_that_have_not_stopped():
-    step, student = a_scene(), Recorder()
+    step, student = a_step(), Recorder()
     drive(Backward().simulate(step), student)
     stop = stops(step)
     sizes = [forward.x_sigma.shape[0] for forward in student.asked]
@@ -104,8 +104,8 @@ def test_backward_runs_only_rows_that_have_not_stopped():
 
 def test_backward_always_all_gives_identical_numbers_for_more_forwards():
     few, many = Recorder(), Recorder()
-    drawn = drive(Backward().simulate(a_scene()), few)
-    everything = drive(Backward(stop="always_all").simulate(a_scene()), many)
+    drawn = drive(Backward().simulate(a_step()), few)
+    everything = drive(Backward(stop="always_all").simulate(a_step()), many)
     assert torch.equal(drawn.x_sigma, everything.x_sigma)
     assert torch.equal(drawn.x0, everything.x0)
     assert torch.equal(drawn.sigma, everything.sigma)
@@ -114,7 +114,7 @@ def test_backward_always_all_gives_identical_numbers_for_more_forwards():
 
 
 def test_backward_rollout_is_the_whole_trajectory():
-    step, student = a_scene(), Recorder()
+    step, student = a_step(), Recorder()
     trajectory = drive(Backward().rollout(step), student)
     states, predictions = by_hand(step)
     np.testing.assert_allclose(trajectory.x_sigma.numpy(), states, atol=1e-5)
@@ -124,7 +124,7 @@ def test_backward_rollout_is_the_whole_trajectory():
 
 
 def test_backward_with_a_trajectory_gives_what_it_gives_without():
-    step = a_scene()
+    step = a_step()
     shared = evolve(step, trajectory=drive(Backward().rollout(step), Recorder()))
     student = Recorder()
     alone, picked = drive(Backward().simulate(step), Recorder()), drive(Backward().simulate(shared), student)
@@ -134,7 +134,7 @@ def test_backward_with_a_trajectory_gives_what_it_gives_without():
 
 
 def test_backward_asks_nothing_in_the_critics_phase_with_a_trajectory():
-    step = a_scene(phase="critic")
+    step = a_step(phase="critic")
     shared = evolve(step, trajectory=drive(Backward().rollout(step), Recorder()))
     student = Recorder()
     picked = drive(Backward().simulate(shared), student)

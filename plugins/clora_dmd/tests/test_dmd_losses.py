@@ -18,7 +18,7 @@ SHAPE = (3, 2, 4, 4)
 SLOPE = {"critic": 0.2, "teacher": 0.5, "teacher_unconditional": 0.4}
 
 
-def a_scene(**more) -> StepContext:
+def a_step(**more) -> StepContext:
     return example_step(ROWS, torch.zeros(SHAPE), rng=StepRng(9), **more)
 
 
@@ -78,7 +78,7 @@ def test_dmd_registers_its_losses():
 @pytest.mark.parametrize("guidance_scale", [1.0, 5.0, 0.0])
 @pytest.mark.parametrize("normalise", [True, False])
 def test_dmd_loss_gradient_and_logs_are_those_of_the_equations(guidance_scale, normalise):
-    loss, step = Dmd("backward", guidance_scale=guidance_scale, normalise=normalise), a_scene()
+    loss, step = Dmd("backward", guidance_scale=guidance_scale, normalise=normalise), a_step()
     x0 = an_x0(step)
     term, roles = run(loss, step, x0)
     term.loss.backward()
@@ -100,7 +100,7 @@ def test_dmd_loss_gradient_and_logs_are_those_of_the_equations(guidance_scale, n
 
 
 def test_dmd_asks_all_scores_at_once_each_under_its_own_words_and_adapter():
-    _, roles = run(Dmd("backward"), a_scene(), an_x0(a_scene()))
+    _, roles = run(Dmd("backward"), a_step(), an_x0(a_step()))
     assert [forward.role for forward in roles.asked] == ["critic", "teacher", "teacher_unconditional"]
     assert not any(forward.grad for forward in roles.asked)
     critic, teacher, empty = roles.asked
@@ -110,20 +110,20 @@ def test_dmd_asks_all_scores_at_once_each_under_its_own_words_and_adapter():
     for forward in (teacher, empty):
         assert torch.equal(forward.x_sigma, critic.x_sigma)
         assert torch.equal(forward.sigma, critic.sigma)
-    question = Dmd("backward")(a_scene())
+    question = Dmd("backward")(a_step())
     next(question)
-    asked = question.send(simulated_with(an_x0(a_scene()))["backward"])
+    asked = question.send(simulated_with(an_x0(a_step()))["backward"])
     assert isinstance(asked, tuple)
     assert len(asked) == 3
 
 
 def test_dmd_without_guidance_asks_no_unconditional_teacher():
-    _, roles = run(Dmd("backward", guidance_scale=1.0), a_scene(), an_x0(a_scene()))
+    _, roles = run(Dmd("backward", guidance_scale=1.0), a_step(), an_x0(a_step()))
     assert [forward.role for forward in roles.asked] == ["critic", "teacher"]
 
 
 def test_dmd_reads_its_own_rows_of_a_wider_simulation():
-    whole = a_scene()
+    whole = a_step()
     step = whole.select(("effect",))
     x0 = an_x0(whole)
     term, roles = run(Dmd("backward", streams=("effect",)), step, x0)
@@ -198,7 +198,7 @@ def test_dmd_numbers_that_are_not_finite_become_zero_and_are_counted():
     assert broken == 2
     torch.testing.assert_close(g, torch.tensor([[[[0.0, 0], [1, 1]]], [[[1, 1], [1, 1]]]]))
 
-    step, x0 = a_scene(), an_x0(a_scene())
+    step, x0 = a_step(), an_x0(a_step())
 
     def velocity(forward: Forward) -> torch.Tensor:
         out = 0.5 * forward.x_sigma
@@ -216,8 +216,8 @@ def test_dmd_numbers_that_are_not_finite_become_zero_and_are_counted():
 
 
 def test_dmd_is_zero_where_critic_and_teacher_agree():
-    x0 = an_x0(a_scene())
-    term = drive(Dmd("backward")(a_scene()), lambda f: 0.1 * f.x_sigma, simulated_with(x0))
+    x0 = an_x0(a_step())
+    term = drive(Dmd("backward")(a_step()), lambda f: 0.1 * f.x_sigma, simulated_with(x0))
     term.loss.backward()
     assert term.loss.item() == 0
     assert term.logs["gradient_norm"] == term.logs["real_fake_distance"] == 0
@@ -228,8 +228,8 @@ def test_dmd_is_zero_where_critic_and_teacher_agree():
 
 def test_dmd_gradient_is_exact_however_large_x_is():
     # x - (x - g) in float32 would lose g's last digits beside a large x
-    x0 = an_x0(a_scene(), scale=1e4)
-    term, _ = run(Dmd("backward", guidance_scale=1.0), a_scene(), x0)
+    x0 = an_x0(a_step(), scale=1e4)
+    term, _ = run(Dmd("backward", guidance_scale=1.0), a_step(), x0)
     term.loss.backward()
     assert x0.grad is not None
     g = (x0.grad * x0.numel()).double()
@@ -266,13 +266,13 @@ def test_dmd_bounds(wrong):
 
 def test_dmd_losses_refuse_the_other_phase():
     with pytest.raises(ValueError, match=r"critic\.losses"):
-        drive(Dmd("backward")(a_scene(phase="critic")), Roles(), simulated_with(torch.zeros(SHAPE)))
+        drive(Dmd("backward")(a_step(phase="critic")), Roles(), simulated_with(torch.zeros(SHAPE)))
     with pytest.raises(ValueError, match=r"critic\.losses"):
-        drive(CriticFlowMatching("backward")(a_scene()), Roles(), simulated_with(torch.zeros(SHAPE)))
+        drive(CriticFlowMatching("backward")(a_step()), Roles(), simulated_with(torch.zeros(SHAPE)))
 
 
 def test_critic_loss_and_gradient_are_those_of_the_equation():
-    step, roles = a_scene(phase="critic"), Roles()
+    step, roles = a_step(phase="critic"), Roles()
     x0 = an_x0(step)
     term = drive(CriticFlowMatching("backward")(step), roles, simulated_with(x0))
     term.loss.backward()

@@ -15,7 +15,7 @@ from clora.testing import drive, example_step
 ROWS = [Row("effect", "ink"), Row("effect", "ink"), Row("effect", "wool")]
 
 
-def a_scene(seed: int = 3, rows: int = 3, **more):
+def a_step(seed: int = 3, rows: int = 3, **more):
     targets = torch.randn(rows, 2, 3, 3, generator=torch.Generator().manual_seed(seed))
     return example_step((ROWS * rows)[:rows], targets, rng=StepRng(seed), **more)
 
@@ -26,7 +26,7 @@ def test_tafm_registers_itself():
 
 
 def test_tafm_loss_and_gradient_are_those_of_the_equation():
-    step = a_scene()
+    step = a_step()
     weight = torch.tensor(0.7, requires_grad=True)
     asked: list[Forward] = []
 
@@ -52,7 +52,7 @@ def test_tafm_loss_and_gradient_are_those_of_the_equation():
 
 
 def test_tafm_is_zero_for_a_student_that_knows_the_velocity():
-    step = a_scene()
+    step = a_step()
     eps = step.rng.normal("noise", step.targets)
     assert drive(TaFm()(step), lambda _: eps - step.targets).loss.item() == 0
 
@@ -64,7 +64,7 @@ def test_tafm_computes_in_float32_for_half_precision_latents():
 
 
 def shares_above(loss: TaFm, level: float) -> float:
-    sigma = loss.sigmas(a_scene(rows=40_000))
+    sigma = loss.sigmas(a_step(rows=40_000))
     assert sigma.min() >= 0
     assert sigma.max() <= 1
     return (sigma > level).float().mean().item()
@@ -86,7 +86,7 @@ def test_tafm_above_dmd_draws_sixty_percent_near_pure_noise():
 
 
 def test_tafm_a_fixed_t_dmd_bounds_the_level_from_below():
-    sigma = TaFm(sigma_sampling="above_dmd", t_dmd=500).sigmas(a_scene(rows=5000))
+    sigma = TaFm(sigma_sampling="above_dmd", t_dmd=500).sigmas(a_step(rows=5000))
     assert sigma.min().item() == pytest.approx(0.75, abs=2e-3)
     assert sigma.min() >= 0.75 - 1e-6
 
@@ -100,7 +100,7 @@ def test_tafm_says_that_an_unread_t_dmd_has_no_effect():
 
 def test_tafm_refuses_the_critics_phase():
     with pytest.raises(ValueError, match="critic"):
-        drive(TaFm()(a_scene(phase="critic")), lambda f: f.x_sigma)
+        drive(TaFm()(a_step(phase="critic")), lambda f: f.x_sigma)
 
 
 @pytest.mark.parametrize(

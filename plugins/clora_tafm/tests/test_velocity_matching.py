@@ -14,7 +14,7 @@ from clora.testing import drive, example_step
 ROWS = [Row("general", None), Row("general", None), Row("general", None)]
 
 
-def a_scene(rows: list[Row] = ROWS, **more) -> StepContext:
+def a_step(rows: list[Row] = ROWS, **more) -> StepContext:
     generator = torch.Generator().manual_seed(5)
     step = example_step(rows, torch.zeros(len(rows), 2, 3, 3), rng=StepRng(3), **more)
     source = torch.randn(len(rows), 2, 3, 3, generator=generator)
@@ -23,7 +23,7 @@ def a_scene(rows: list[Row] = ROWS, **more) -> StepContext:
 
 
 def test_the_loss_and_its_gradient_are_those_of_the_equation():
-    step = a_scene()
+    step = a_step()
     weight = torch.tensor(0.7, requires_grad=True)
     asked: list[Forward] = []
 
@@ -57,19 +57,19 @@ def test_the_loss_and_its_gradient_are_those_of_the_equation():
 
 
 def test_it_is_zero_for_a_student_that_answers_as_its_teacher():
-    assert drive(VelocityMatching()(a_scene()), lambda f: f.x_sigma * 0.3 + 1).loss.item() == 0
+    assert drive(VelocityMatching()(a_step()), lambda f: f.x_sigma * 0.3 + 1).loss.item() == 0
 
 
 def test_an_effects_rows_follow_their_own_teacher():
     rows = [Row("effect", "ink"), Row("effect", "wool")]
     asked: list[Forward] = []
-    drive(VelocityMatching(streams=("effect",))(a_scene(rows)), lambda f: asked.append(f) or f.x_sigma)
+    drive(VelocityMatching(streams=("effect",))(a_step(rows)), lambda f: asked.append(f) or f.x_sigma)
     assert [f.adapters for f in asked] == [("ink", "wool"), ("student", "student"), ("ink", "wool")]
 
 
 def test_both_levels_follow_the_shifted_uniform():
     asked: list[Forward] = []
-    drive(VelocityMatching()(a_scene(ROWS * 4000)), lambda f: asked.append(f) or f.x_sigma)
+    drive(VelocityMatching()(a_step(ROWS * 4000)), lambda f: asked.append(f) or f.x_sigma)
     for forward in asked[:2]:
         # P(shift_3(u) > .75) = .5
         assert (forward.sigma > 0.75).float().mean().item() == pytest.approx(0.5, abs=0.02)
@@ -83,7 +83,7 @@ def test_its_weight_follows_the_run():
 
 def test_it_refuses_the_critics_phase():
     with pytest.raises(ValueError, match="critic"):
-        drive(VelocityMatching()(a_scene(phase="critic")), lambda f: f.x_sigma)
+        drive(VelocityMatching()(a_step(phase="critic")), lambda f: f.x_sigma)
 
 
 @pytest.mark.parametrize("wrong", [{"weight": -1.0}, {"streams": ()}, {"streams": ("x",)}, {"fade_in": 1.5}])

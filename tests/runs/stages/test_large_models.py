@@ -20,7 +20,7 @@ from clora.runs.run_dir import RunDir
 from clora.runs.stages import conditions
 from clora.training.batches import Batches
 from clora.training.distributed import Distributed
-from clora.training.loop import make_state
+from clora.training.start import make_state
 
 
 @pytest.fixture(scope="module")

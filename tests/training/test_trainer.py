@@ -19,9 +19,10 @@ from clora.diffusion.rng import StepRng
 from clora.planning.cost import forward_equivalents
 from clora.planning.plan import Plan
 from clora.testing import example_step
-from clora.training.cycle import Cycle, NonFiniteLossError
 from clora.training.distributed import Distributed
+from clora.training.objective import NonFiniteLossError
 from clora.training.optimizer import TrainableAdapter
+from clora.training.trainer import Trainer
 
 EFFECT, GENERAL = ("effect",), ("general",)
 BOTH = ("general", "effect")
@@ -150,10 +151,10 @@ class Setting:
         self.batches = FixedBatches(self.recipe)
         self.evaluator = Evaluator(backbone, adapted)
         trained = self.critic if critic else None
-        self.cycle = Cycle(self.recipe, self.batches, self.evaluator, self.student, trained)
+        self.trainer = Trainer(self.recipe, self.batches, self.evaluator, self.student, trained)
 
     def run(self, update: int) -> dict[str, float]:
-        return self.cycle.run(update, StepRng(0))
+        return self.trainer.cycle(update, StepRng(0))
 
 
 INK, WAX, PLAIN = Row("effect", "ink"), Row("effect", "wax"), Row("general")

@@ -1,0 +1,96 @@
+"""The GAN loss: both objectives against float64, who gets which gradient, what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from attrs import evolve
+from clora_dmd.gan import Gan
+
+from clora.api import LossTerm, Row, Simulated, StepContext, StepRng
+from clora.testing import drive, example_step
+from clora.testing.conformance import problems_of
+
+ROWS = [Row("effect", "ink"), Row("effect", "wool"), Row("effect", "ink")]
+SHAPE = (3, 2, 4, 4)
+
+
+class Linear(torch.nn.Module):
+    """The logit of a row: a x_sigma + b sigma + c, summed over the row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.tensor([0.3, -0.7, 0.2]))
+
+    def forward(self, x_sigma: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        a, b, c = self.weights
+        return a * x_sigma.sum((1, 2, 3)) + b * sigma + c
+
+
+def a_step(judge: torch.nn.Module, phase: str = "student") -> StepContext:
+    targets = torch.randn(SHAPE, generator=torch.Generator().manual_seed(2))
+    step = example_step(ROWS, targets, rng=StepRng(9), phase=phase)  # pyright: ignore[reportArgumentType]
+    return evolve(step, modules={"discriminator": judge})
+
+
+def computed(step: StepContext, x0: torch.Tensor) -> LossTerm:
+    outcome = Simulated((0, 1, 2), torch.zeros_like(x0), torch.ones(3), x0)
+    return drive(Gan("backward")(step), lambda forward: pytest.fail("it asks for no forward"), {"backward": outcome})
+
+
+def test_both_objectives_are_those_of_the_equations_in_float64():
+    judge, x0 = Linear(), torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    step = a_step(judge)
+    term = computed(step, x0)
+    u = step.rng.uniform("sigma", 3).double().numpy()
+    sigma = step.shift * u / (1 + (step.shift - 1) * u)
+    noise = step.rng.normal("noise", step.targets).double().numpy()
+    a, b, c = judge.weights.detach().double().numpy()
+
+    def logit(x: torch.Tensor) -> np.ndarray:
+        level = sigma.reshape(-1, 1, 1, 1)
+        return a * ((1 - level) * x.detach().double().numpy() + level * noise).sum((1, 2, 3)) + b * sigma + c
+
+    fake, real = logit(x0), logit(step.targets)
+    assert float(term.loss.detach()) == pytest.approx(np.log1p(np.exp(-fake)).mean(), rel=1e-5)
+    own = np.log1p(np.exp(fake)).mean() + np.log1p(np.exp(-real)).mean()
+    assert term.own is not None
+    assert float(term.own.detach()) == pytest.approx(own, rel=1e-5)
+    assert term.logs["discriminator"] == pytest.approx(own, rel=1e-5)
+    assert term.logs["right"] == pytest.approx(0.5 * ((fake < 0).mean() + (real > 0).mean()))
+
+
+def test_the_students_gradient_passes_through_the_discriminator_and_its_own_stays_with_it():
+    judge, x0 = Linear(), torch.zeros(SHAPE).requires_grad_()
+    term = computed(a_step(judge), x0)
+    assert term.own is not None
+    own, leaked = torch.autograd.grad(term.own, [judge.weights, x0], allow_unused=True)
+    assert own.abs().sum() > 0
+    assert leaked is None
+    (gradient,) = torch.autograd.grad(term.loss, [x0])
+    assert (gradient * judge.weights[0].detach()).sum() < 0  # towards a higher logit
+
+
+def test_it_conforms():
+    assert problems_of("losses", Gan("backward")) == []
+
+
+def test_it_does_not_belong_under_the_critics_losses():
+    with pytest.raises(ValueError, match=r"it does not belong under critic\.losses"):
+        computed(a_step(Linear(), "critic"), torch.zeros(SHAPE))
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"streams": ("general",)}, "streams"),
+        ({"streams": ()}, "streams"),
+        ({"width": 2}, "width"),
+        ({"modules_lr": 0.0}, "modules_lr"),
+        ({"weight": -1.0}, "weight"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(keys, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Gan("backward", **keys)
