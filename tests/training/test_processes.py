@@ -175,8 +175,7 @@ def test_a_checkpoint_of_two_processes_goes_on_with_one_two_or_three(two_process
 @pytest.mark.slow
 def test_two_processes_have_the_losses_and_gradients_of_one_with_the_rows_of_both(tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    worker = Path(__file__).with_name("ranks_as_one.py")
-    words = [*launcher, str(worker), str(tmp_path / "run"), str(tmp_path / "two.safetensors")]
+    words = [*launcher, ranks_as_one.__file__, str(tmp_path / "run"), str(tmp_path / "two.safetensors")]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     theirs = load_file(tmp_path / "two.safetensors")
