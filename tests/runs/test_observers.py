@@ -193,6 +193,7 @@ def test_pictures_are_the_students_own_from_the_same_noise(noted: tuple[RunDir, 
     assert again[0].student.equal(given[-1].samples[0].student)
 
 
+@pytest.mark.slow
 def test_a_backbone_in_parts_makes_pictures_and_trains_the_same(watchers: list, tmp_path: Path) -> None:
     def trained(name: str, *sets: str) -> RunDir:
         plan, owner = in_parts(SMALL.plan(*sets))
@@ -206,6 +207,7 @@ def test_a_backbone_in_parts_makes_pictures_and_trains_the_same(watchers: list, 
     check_same(with_pictures, trained("plain"))
 
 
+@pytest.mark.slow
 def test_observers_belong_to_no_digest_and_are_told_of_a_run_that_goes_on(watchers: list, tmp_path: Path) -> None:
     plan = SMALL.plan()
     changed = ("observers.notes={use: Notes, every: 3}", "observers.two=Notes", "observers.two={use: Notes, every: 9}")
@@ -306,6 +308,7 @@ def test_a_misspelt_ability_is_doubtful() -> None:
     assert "observers.notes: nobody calls the method 'sample_requests' of 'Misspelt'; did you mean 'sample_requ" in told
 
 
+@pytest.mark.slow
 def test_the_first_of_several_processes_makes_the_pictures(tmp_path: Path) -> None:
     def started(name: str, *sets: str) -> subprocess.Popen[str]:
         launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "clora")
