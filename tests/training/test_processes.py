@@ -48,7 +48,27 @@ BESIDE_PYTHON = sysconfig.get_path("scripts")
 MPIRUN = shutil.which("mpirun", path=f"{BESIDE_PYTHON}{os.pathsep}{os.environ.get('PATH', '')}")
 
 
-def launch(launcher: Sequence[str], runs: Path) -> subprocess.CompletedProcess[str]:
+#: a plugin that notes, in a file for each rank, which of its lifecycle hooks are called
+NOTING = """
+import os, pathlib
+from clora.api import hookimpl
+
+def note(hook):
+    with pathlib.Path(os.environ["NOTED"], "rank-" + os.environ.get("RANK", "0")).open("a") as file:
+        file.write(hook + "\\n")
+
+@hookimpl
+def clora_run_started(run): note("run_started")
+@hookimpl
+def clora_step_finished(report): note(f"step_finished {report.step}")
+@hookimpl
+def clora_checkpoint_saved(step): note(f"checkpoint_saved {step}")
+@hookimpl
+def clora_run_finished(results): note("run_finished")
+"""
+
+
+def launch(launcher: Sequence[str], runs: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """`python -m LAUNCHER -m clora run ...` with one thread a process."""
     sets = [word for setting in SETS for word in ("--set", setting)]
     words = [sys.executable, "-m", *launcher, "-m", "clora", "run", str(RECIPE), "--runs", str(runs), *sets]
@@ -56,7 +76,12 @@ def launch(launcher: Sequence[str], runs: Path) -> subprocess.CompletedProcess[s
     extra = {"OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     path = f"{BESIDE_PYTHON}{os.pathsep}{os.environ.get('PATH', '')}"
     return subprocess.run(
-        words, capture_output=True, text=True, env=os.environ | extra | {"PATH": path}, check=False, timeout=300
+        words,
+        capture_output=True,
+        text=True,
+        env=os.environ | extra | {"PATH": path} | environment,
+        check=False,
+        timeout=300,
     )
 
 
@@ -117,9 +142,17 @@ def check_run(runs: Path) -> RunDir:
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A whole run of two processes."""
+    """A whole run of two processes, with a plugin that notes its hooks' calls beside the run."""
     runs = tmp_path_factory.mktemp("two")
-    done = launch(["torch.distributed.run", "--standalone", "--nproc_per_node", "2"], runs)
+    site = tmp_path_factory.mktemp("site")
+    (site / "noting.py").write_text(NOTING)
+    about = site / "noting-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: noting\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[clora.plugins]\nnoting = noting\n")
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    words = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = launch(words, runs, PYTHONPATH=path, NOTED=str(runs))
     assert done.returncode == 0, done.stderr
     return check_run(runs)
 
@@ -135,6 +168,14 @@ def one_thread() -> Iterator[None]:
 
 def checkpoint(folder: RunDir, update: int) -> dict[str, torch.Tensor]:
     return load_file(folder.path / f"checkpoints/{update:06d}/state.safetensors")
+
+
+@pytest.mark.slow
+def test_lifecycle_hooks_are_called_on_the_ranks_that_the_page_for_plugin_authors_names(two_processes: RunDir) -> None:
+    first, second = ((two_processes.path.parent / f"rank-{rank}").read_text().splitlines() for rank in (0, 1))
+    cycles = [f"{hook} {update}" for update in (1, 2) for hook in ("step_finished", "checkpoint_saved")]
+    assert first == ["run_started", *cycles, "run_finished"]
+    assert second == ["run_started"]
 
 
 @pytest.mark.slow
