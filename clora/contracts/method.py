@@ -133,7 +133,7 @@ class KeepsState(Protocol):
     """A component with running state, such as the moving mean of a norm: checkpointed, and resumed to the last bit."""
 
     def state(self) -> Mapping[str, torch.Tensor]:
-        """All of it as tensors; asked at every checkpoint, on every rank."""
+        """All of it as tensors, the same on every rank; the first rank's goes into the checkpoints."""
         ...
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
