@@ -136,8 +136,9 @@ class Trainer:
             total.backward()
         # the gradient carries it on: after the average every rank sees it, and all stop together with nothing changed
         norms = {name: each.update(update, spoilt=found is not None) for name, each in moving.items()}
-        shares = {f"{section}.{name}": (term, share_of(losses[name], step)) for name, term in terms.items()}
-        norms |= self.owned.update(section, shares)
+        if all(map(math.isfinite, norms.values())):
+            shares = {f"{section}.{name}": (term, share_of(losses[name], step)) for name, term in terms.items()}
+            norms |= self.owned.update(section, shares)
         if not all(map(math.isfinite, norms.values())):
             raise stops(step, update, found)
         return logs | {f"{name.replace('/', '.')}.grad_norm": norm for name, norm in norms.items()}

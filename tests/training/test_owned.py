@@ -19,6 +19,7 @@ from clora.testing import example_step
 from clora.training.answers import term_problem
 from clora.training.checkpoint import Checkpoints, State
 from clora.training.distributed import Distributed
+from clora.training.objective import NonFiniteLossError
 from clora.training.optimizer import TrainableAdapter
 from clora.training.owned import OwnedParts
 from clora.training.teacher_lookahead import LookAhead
@@ -247,6 +248,21 @@ def test_an_own_loss_without_a_gradient_to_modules_is_refused(own):
     problem = term_problem(LossTerm(torch.zeros((), requires_grad=True), own=own))
     assert problem is not None
     assert problem.startswith("returned a LossTerm whose own is ")
+
+
+def test_a_loss_that_is_not_finite_leaves_the_modules_as_they_were():
+    class Infinite(Judged):
+        def __call__(self, step):
+            term = yield from super().__call__(step)
+            return evolve(term, loss=term.loss * float("inf"))
+
+    setting = Setting(Infinite())
+    before = {key: value.clone() for key, value in setting.owned.tensors().items() if key.startswith("modules.")}
+    with pytest.raises(NonFiniteLossError, match="the term gan is not a finite number"):
+        setting.run(range(1))
+    after = setting.owned.tensors()
+    assert before
+    assert all(torch.equal(after[key], before[key]) for key in before)
 
 
 def test_an_own_loss_on_the_students_graph_is_told_by_plugin():
