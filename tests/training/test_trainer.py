@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 import torch
 from attrs import evolve, field, frozen
 from torch import nn
+from two_effects import RECIPE, TwoEffects
 
+from clora import cli
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
 from clora.adapters.evaluator import Evaluator
@@ -434,3 +438,24 @@ def test_without_guidance_no_unconditional_score_is_asked_for():
 def test_without_losses_nothing_is_counted():
     plan = papers_plan(0.5, "shared")
     assert forward_equivalents(evolve(plan, recipe=evolve(plan.recipe, losses={}))) == 0.0
+
+
+# --- how far a gradient is from the command line -------------------------------------------------------------------
+
+
+def test_from_clora_run_to_a_gradient_it_is_at_most_seven_frames(tmp_path, monkeypatch):
+    stacks: list[list[str]] = []
+    backward = torch.Tensor.backward
+
+    def noting(self, *args, **kwargs):
+        frames = [frame for frame in traceback.extract_stack() if "/clora/" in frame.filename]
+        stacks.append([f"{Path(frame.filename).stem}.{frame.name}" for frame in frames])
+        return backward(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "backward", noting)
+    small = TwoEffects(("warm_start=null", "train.steps=1"))
+    words = ["run", str(RECIPE), "--run-dir", str(tmp_path / "run"), "--quiet"]
+    assert cli.main([*words, *(word for key in small.words for word in ("--set", key))]) == 0
+    from_the_command = [stack[stack.index("run.run") :] for stack in stacks]
+    assert from_the_command
+    assert max(map(len, from_the_command)) <= 7, from_the_command[0]
