@@ -20,6 +20,7 @@ from clora.contracts.backbone import (
     TokenShift as TokenShift,
 )
 from clora.contracts.bounds import MOST_SEED as MOST_SEED, between as between
+from clora.contracts.command import Command as Command
 from clora.contracts.component import Checked as Checked, Component as Component, Warns as Warns
 from clora.contracts.data import (
     Captioner as Captioner,
@@ -169,6 +170,8 @@ from clora.files.untrusted_yaml import YamlError as YamlError, compose as compos
 from clora.lora_io.linears import LinearRows as LinearRows, Linears as Linears
 from clora.lora_io.reader import LoraDelta as LoraDelta
 from clora.lora_io.writer import write_lora as write_lora
+from clora.runs.files.results import Results as Results
+from clora.runs.run_dir import RunDir as RunDir
 from clora.toolkit import config_fields as config_fields
 from clora.toolkit.diffusers_folder import (
     DiffusersFolder as DiffusersFolder,

@@ -22,9 +22,9 @@ def test_hook_is_documented_with_its_signature(name: str) -> None:
     assert f"`{name}({parameters}) -> {returns}`" in (ROOT / "CONTRIBUTING.md").read_text()
 
 
-def test_every_hook_registers_a_kind_or_observes() -> None:
+def test_every_hook_registers_a_kind_or_commands_or_observes() -> None:
     observers = {"clora_run_started", "clora_step_finished", "clora_checkpoint_saved", "clora_run_finished"}
-    assert set(HOOKS) == set(hookspecs.KINDS.values()) | observers
+    assert set(HOOKS) == {*hookspecs.KINDS.values(), hookspecs.COMMANDS} | observers
 
 
 def test_every_optional_protocol_is_documented_and_exported() -> None:

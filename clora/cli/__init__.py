@@ -1,45 +1,26 @@
-"""The command line: `clora COMMAND`; a command's module is imported when it is called, and no plugin before that."""
+"""The command line: `clora COMMAND`; a command's module is imported when it is called.
+
+A plugin is imported where `clora` does not know the word itself, where its help is printed, and by the commands that
+need one.
+"""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from clora.cli.arguments import check_lengths, check_words
+from clora.cli.calling import add_command, add_plugins_commands, carried_out, plugins_command
 from clora.cli.recipes import check_paths
 from clora.contracts.version import __version__
 from clora.errors import CloraError, printable, reason, shown
-from clora.process import threads
+from clora.plugin_system.core_commands import clora_commands
 from clora.process.stopping import stoppable
 from clora.process.terminal import outlive_the_terminal
-
-#: command -> its line in `clora --help`; the command is the module of this name
-COMMANDS = {
-    "run": "carry a recipe out, or go on where it was stopped",
-    "prepare": "make all that a run needs before it trains, to look at first",
-    "validate": "check a recipe, its data and its teachers without loading a model",
-    "show": "print a recipe with every value and the place that gave it",
-    "caption": "have a vision-language model describe every effect that has no caption yet",
-    "plugins": "list the installed plugins and what they offer",
-    "new-plugin": "write a plugin of your own: a distribution with a working component and its tests",
-    "schema": "print the JSON Schema of recipes, with which editors complete and check them",
-    "inspect": "tell what LoRA files hold, and which programs would get them wrong",
-    "sample": "make pictures with a run's LoRA",
-    "evaluate": "measure a run's LoRA again",
-    "extend": "add effects to a finished LoRA, and say which old ones got worse",
-    "export": "write a run's LoRA for other tools, or merge it into its base",
-    "compare": "put several runs' results side by side",
-}
-
-#: commands that compute take --threads; True where the command does not say itself how many there are
-COMPUTES = {"run": False, "prepare": False, "evaluate": False, "extend": False} | dict.fromkeys(
-    ("caption", "sample", "export"), True
-)
 
 #: loggers whose warnings at import are of kernels and files that nothing here uses: diffusers and peft import torchao
 #: and bitsandbytes wherever they are installed, whether a recipe asks for them or not
@@ -68,7 +49,7 @@ def _called(argv: Sequence[str] | None) -> int:
         args = _parser(words).parse_args(words)
         check_paths(args)
         check_words(words)
-        code: int = args.run(args)
+        code = carried_out(args)
         sys.stdout.flush()
     except CloraError as error:
         if "--traceback" in words:
@@ -93,19 +74,31 @@ def _refusal(error: OSError) -> str:
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of the command that `words` names: the others are known by their help line only."""
-    parser = argparse.ArgumentParser(prog="clora", description="Distil many effect LoRAs into one few-step LoRA.")
+    """The parser of the command that `words` names: of the others it knows name and help line only.
+
+    Raises CloraError for a word that names no command, for one that names several, and for one that is broken.
+    """
+    parser = _Shell(prog="clora", description="Distil many effect LoRAs and few-step sampling into one LoRA.")
     parser.add_argument("--version", action="version", version=f"clora {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser)
     called = next((word for word in words if not word.startswith("-")), None)
-    for name, line in COMMANDS.items():
-        command = commands.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")
-        if name == called:
-            module = importlib.import_module(f"clora.cli.{name.replace('-', '_')}")
-            module.add_arguments(command)
-            command.add_argument("--traceback", action="store_true", help="where in the code an error arose, too")
-            command.set_defaults(run=module.run)
-            if name in COMPUTES:  # before the command imports torch, which starts its pools as it finds the environment
-                threads.add_threads_argument(command)
-                command.set_defaults(run=threads.with_threads(module.run, tells=COMPUTES[name]))
+    ours = {command.name: command for command in clora_commands()}
+    for command in ours.values():
+        add_command(commands, command, command.load() if command.name == called else None)
+    parser.listed = lambda: add_plugins_commands(commands)
+    if called is not None and called == words[0] and called not in ours:
+        found = plugins_command(called)
+        add_command(commands, found.command, found, called)
     return parser
+
+
+class _Shell(argparse.ArgumentParser):
+    """`clora` itself: the plugins' commands are looked for when its help is printed, not whenever one is called."""
+
+    listed: Callable[[], None] | None = None
+
+    def format_help(self) -> str:
+        """The help, which lists every command."""
+        if self.listed is not None:
+            self.listed()
+        return super().format_help()

@@ -1,4 +1,4 @@
-"""`clora plugins`: what became of every installed plugin, and the components it gives."""
+"""`clora plugins`: what became of every installed plugin, and the components and commands it gives."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import sys
 from collections.abc import Iterator
 from textwrap import wrap
 
+from clora.cli.calling import equip
 from clora.config.key_docs import paragraphs_of
 from clora.errors import CloraError, hint, printable, quoted
-from clora.plugin_system.catalogue import Catalogue, Plugin, Registered
+from clora.plugin_system.catalogue import Catalogue, Plugin
+from clora.plugin_system.commands import RegisteredCommand, ambiguous
 from clora.plugin_system.described_keys import described_keys
 
 #: columns of a sentence
@@ -19,10 +21,15 @@ WIDTH = 110
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("names", nargs="*", metavar="NAME", help="tell the keys of the components of this name")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="tell the keys of the components of this name, or a command's arguments",
+    )
     parser.add_argument("--json", action="store_true", help="print the list as JSON")
     parser.add_argument(
-        "--load", action="store_true", help="import every component too, as a recipe that uses it would"
+        "--load", action="store_true", help="import every component and command too, as their use would"
     )
 
 
@@ -32,23 +39,37 @@ def run(args: argparse.Namespace) -> int:
 
     catalogue = discover()
     if args.names:
-        print("\n\n".join(text for name in args.names for text in described_components(catalogue, name)))
+        print("\n\n".join(text for name in args.names for text in described_offers(catalogue, name)))
         return 0
     print(as_json(catalogue) if args.json else as_text(catalogue))
-    broken = [problem for component in catalogue.components if args.load for problem in _problems(component)]
+    broken = list(_load_problems(catalogue)) if args.load else []
     for problem in broken:
         print(problem, file=sys.stderr)
     return int(bool(broken) or any(plugin.state == "broken" for plugin in catalogue.plugins))
 
 
-def described_components(catalogue: Catalogue, name: str) -> Iterator[str]:
-    """Every component of a name, or of a plugin of this name, with its keys. Raises CloraError where there is none."""
-    found = [c for c in catalogue.components if name in (c.name, c.plugin, f"{c.distribution}:{c.name}")]
+def described_offers(catalogue: Catalogue, name: str) -> Iterator[str]:
+    """Every component of a name with its keys, every command with its arguments; or all that a plugin of it gives.
+
+    Raises CloraError where there is none.
+    """
+    offers = (*catalogue.components, *catalogue.commands)
+    found = [each for each in offers if name in (each.name, each.plugin, f"{each.distribution}:{each.name}")]
     if not found:
-        known = {word for c in catalogue.components for word in (c.name, c.plugin)}
-        raise CloraError(f"no component or plugin is named {quoted(name)}{hint(name, known)}")
-    for component in found:
-        yield "\n".join([f"{component.kind}: {component.owner}", *_keys(component.cls)])
+        known = {word for each in offers for word in (each.name, each.plugin)}
+        raise CloraError(f"no component, command or plugin is named {quoted(name)}{hint(name, known)}")
+    for each in found:
+        if isinstance(each, RegisteredCommand):
+            yield "\n".join([f"commands: {each.owner}", *_arguments(each)])
+        else:
+            yield "\n".join([f"{each.kind}: {each.owner}", *_keys(each.cls)])
+
+
+def _arguments(command: RegisteredCommand) -> Iterator[str]:
+    """What the command does, and its arguments as its own help has them."""
+    parser = argparse.ArgumentParser(f"clora {command.name}", add_help=False, description=f"{command.command.help}.")
+    equip(parser, command.command, command)
+    yield from (f"    {line}".rstrip() for line in parser.format_help().splitlines())
 
 
 def _keys(cls: type) -> Iterator[str]:
@@ -62,12 +83,18 @@ def _keys(cls: type) -> Iterator[str]:
         yield from wrap(key.meaning, WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
 
 
-def _problems(component: Registered) -> Iterator[str]:
-    """What keeps a component from being used; nothing where its class is there."""
-    try:
-        _ = component.cls
-    except CloraError as error:
-        yield printable(str(error))
+def _load_problems(catalogue: Catalogue) -> Iterator[str]:
+    """What keeps components and commands from being used; nothing where every class and module is there."""
+    for component in catalogue.components:
+        try:
+            _ = component.cls
+        except CloraError as error:
+            yield printable(str(error))
+    for command in catalogue.commands:
+        try:
+            list(_arguments(command))
+        except CloraError as error:
+            yield printable(str(error))
 
 
 def as_json(catalogue: Catalogue) -> str:
@@ -81,6 +108,7 @@ def as_json(catalogue: Catalogue) -> str:
                 "state": plugin.state,
                 "reason": plugin.reason or None,
                 "components": _by_kind(plugin),
+                "commands": [command.name for command in plugin.commands],
                 "observes": [each.hook for each in plugin.lifecycle],
             }
             for plugin in catalogue.plugins
@@ -93,7 +121,16 @@ def as_text(catalogue: Catalogue) -> str:
     """The list for people."""
     if not catalogue.plugins:
         return "no plugin is installed: no distribution has an entry point in the group clora.plugins"
-    return "\n".join(line for plugin in catalogue.plugins for line in _lines(plugin))
+    lines = [line for plugin in catalogue.plugins for line in _lines(plugin)]
+    return "\n".join([*lines, *_ambiguous_commands(catalogue)])
+
+
+def _ambiguous_commands(catalogue: Catalogue) -> Iterator[str]:
+    """A sentence for every name that several plugins give to a command."""
+    for name in dict.fromkeys(command.name for command in catalogue.commands):
+        matches = [command for command in catalogue.commands if command.name == name]
+        if len(matches) > 1:
+            yield f"warning: {ambiguous(matches)}"
 
 
 def _lines(plugin: Plugin) -> Iterator[str]:
@@ -102,6 +139,8 @@ def _lines(plugin: Plugin) -> Iterator[str]:
         yield f"    {plugin.reason}"
     for kind, names in _by_kind(plugin).items():
         yield f"    {kind + ':':<13} {', '.join(names)}"
+    if plugin.commands:
+        yield f"    {'commands:':<13} {', '.join(command.name for command in plugin.commands)}"
     if plugin.lifecycle:
         yield f"    {'observes:':<13} {', '.join(each.hook for each in plugin.lifecycle)}"
 

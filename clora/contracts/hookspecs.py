@@ -1,4 +1,4 @@
-"""Every hook of clora, in one place: twelve that register components, four that observe a run.
+"""Every hook of clora, in one place: twelve that register components, one for commands, four that observe a run.
 
 A plugin is a module or object under the entry-point group `clora.plugins` whose functions carry `@hookimpl`. These
 hooks are called before anyone knows what a recipe needs: name a class by its place,
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from clora.contracts.command import Command
     from clora.contracts.component import Component
     from clora.contracts.run import RunInfo
     from clora.contracts.values import StepReport
@@ -41,6 +42,8 @@ KINDS = {
     "exporters": "clora_exporters",
     "observers": "clora_observers",
 }
+#: the hook that registers what the command line may name
+COMMANDS = "clora_commands"
 
 
 @hookspec
@@ -101,6 +104,11 @@ def clora_exporters() -> list[Component]:
 @hookspec
 def clora_observers() -> list[Component]:
     """Register what watches the training of a run (protocol `Observer`)."""
+
+
+@hookspec
+def clora_commands() -> list[Command]:
+    """Register commands of `clora` (a `Command`: name, help line and module, which is imported when it is called)."""
 
 
 @hookspec

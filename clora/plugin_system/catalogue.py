@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import frozen
 
 from clora.errors import CloraError, hint, nearest, quoted, reason
+from clora.plugin_system.commands import RegisteredCommand
 from clora.plugin_system.lifecycle import LifecycleHook, LifecycleHooks
 from clora.plugin_system.source_hash import source_digest
 
@@ -32,6 +33,7 @@ class Plugin:
     state: Literal["loaded", "broken", "blocked"]
     reason: str = ""
     components: tuple[Registered, ...] = ()
+    commands: tuple[RegisteredCommand, ...] = ()
     lifecycle: tuple[LifecycleHook, ...] = ()
 
     def __str__(self) -> str:
@@ -83,6 +85,11 @@ class Catalogue:
     def components(self) -> tuple[Registered, ...]:
         """The components of all loaded plugins."""
         return tuple(component for plugin in self.plugins for component in plugin.components)
+
+    @property
+    def commands(self) -> tuple[RegisteredCommand, ...]:
+        """The commands of all loaded plugins; the core's own are not among them."""
+        return tuple(command for plugin in self.plugins for command in plugin.commands)
 
     @property
     def lifecycle(self) -> LifecycleHooks:

@@ -8,25 +8,30 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import pluggy
 
 from clora.contracts import hookspecs
+from clora.contracts.command import Command
 from clora.contracts.component import Component
-from clora.contracts.hookspecs import HOOK_VERSION, KINDS
+from clora.contracts.hookspecs import COMMANDS, HOOK_VERSION, KINDS
 from clora.contracts.version import __version__
 from clora.errors import hint, quoted, reason
 from clora.plugin_system.catalogue import Catalogue, Plugin, Registered
+from clora.plugin_system.commands import RegisteredCommand
+from clora.plugin_system.core_commands import clora_commands
 from clora.plugin_system.lifecycle import LifecycleHook
 
 __all__ = ["BLOCK_VARIABLE", "GROUP", "Catalogue", "Plugin", "Registered", "discover"]
 
 GROUP = "clora.plugins"
 BLOCK_VARIABLE = "CLORA_BLOCK_PLUGINS"
+
+T = TypeVar("T", Component, Command)
 
 MOST_OF_A_REASON = 400  # characters of what is wrong with one plugin
 
@@ -56,7 +61,12 @@ def _plugin(entry_point: EntryPoint, blocked: set[str]) -> Plugin:
         source = _imported(entry_point)
         _refuse_other_version(plugin, source)
         hooks = _Hooks(plugin, source)
-        return attrs.evolve(plugin, components=tuple(hooks.components()), lifecycle=tuple(hooks.lifecycle()))
+        return attrs.evolve(
+            plugin,
+            components=tuple(hooks.components()),
+            commands=tuple(hooks.commands()),
+            lifecycle=tuple(hooks.lifecycle()),
+        )
     except _PluginError as error:
         why = str(error)
     except Exception as error:  # the plugin is someone else's object, and even looking at it may raise
@@ -119,33 +129,50 @@ class _Hooks:
         for kind, hook in KINDS.items():
             names: set[str] = set()
             for implementation in self.implementations(hook):
-                for component in self.registered(hook, implementation.function):
+                for component in _registered(hook, implementation.function, Component):
                     if component.name in names:
                         raise _PluginError(f"{hook} registers {quoted(component.name)} twice")
                     names.add(component.name)
                     owner = self.plugin
                     yield Registered(kind, component, owner.name, owner.distribution, owner.version)
 
-    def registered(self, hook: str, function: Any) -> list[Component]:
-        """What a registration hook returns; raises where it is not what the hook promises."""
-        try:
-            components = function()
-        except Exception as error:  # someone else's code, which may raise anything
-            raise _PluginError(f"{hook} raised {type(error).__name__}: {error}") from error
-        if not isinstance(components, list):
-            raise _PluginError(f"{hook} must return list[Component], not {type(components).__name__}")
-        for component in components:
-            if not isinstance(component, Component):
-                raise _PluginError(f"{hook} must return list[Component], but the list holds {quoted(component)}")
-            problem = component.problem()
-            if problem is not None:
-                raise _PluginError(f"{hook}: {problem}")
-        return components
+    def commands(self) -> Iterator[RegisteredCommand]:
+        """All commands that the plugin registers; raises where one has the name of another, or of the core's."""
+        taken = {command.name for command in clora_commands()}
+        names: set[str] = set()
+        for implementation in self.implementations(COMMANDS):
+            for command in _registered(COMMANDS, implementation.function, Command):
+                if command.name in taken:
+                    raise _PluginError(
+                        f"{COMMANDS}: {quoted(command.name)} is a command of clora's own; choose another"
+                    )
+                if command.name in names:
+                    raise _PluginError(f"{COMMANDS} registers {quoted(command.name)} twice")
+                names.add(command.name)
+                yield RegisteredCommand(command, self.plugin.name, self.plugin.distribution, self.plugin.version)
 
     def lifecycle(self) -> Iterator[LifecycleHook]:
         """The plugin's lifecycle hooks."""
         for caller in self.manager.get_hookcallers(self.manager.get_plugin(self.plugin.name)) or ():
-            if caller.name not in KINDS.values():
+            if caller.name not in (*KINDS.values(), COMMANDS):
                 for implementation in caller.get_hookimpls():
                     arguments = tuple(implementation.argnames)
                     yield LifecycleHook(self.plugin.name, caller.name, arguments, implementation.function)
+
+
+def _registered(hook: str, function: Callable[[], Any], expected: type[T]) -> list[T]:
+    """What a registration hook returns; raises where it is not what the hook promises."""
+    promised = f"list[{expected.__name__}]"
+    try:
+        found = function()
+    except Exception as error:  # someone else's code, which may raise anything
+        raise _PluginError(f"{hook} raised {type(error).__name__}: {error}") from error
+    if not isinstance(found, list):
+        raise _PluginError(f"{hook} must return {promised}, not {type(found).__name__}")
+    for one in found:
+        if not isinstance(one, expected):
+            raise _PluginError(f"{hook} must return {promised}, but the list holds {quoted(one)}")
+        problem = one.problem()
+        if problem is not None:
+            raise _PluginError(f"{hook}: {problem}")
+    return found

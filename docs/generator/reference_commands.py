@@ -11,7 +11,7 @@ from clora.cli import main
 
 #: columns of the help texts
 WIDTH = "100"
-_COMMAND = re.compile(r"^    ([a-z][\w-]*)", re.MULTILINE)
+_COMMAND = re.compile(r"^    ([a-z][\w:.-]*)", re.MULTILINE)
 
 
 def commands_page() -> str:

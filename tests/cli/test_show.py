@@ -128,7 +128,7 @@ def test_plugins_tells_the_keys_of_a_component(capsys: pytest.CaptureFixture[str
     assert "    tau_max: a number or null, between 0.1 and 1000; default 750.0" in out
     assert "    manifest: a path; required" in out
     assert main(["plugins", "pdrs"]) == 2
-    assert capsys.readouterr().err == "no component or plugin is named 'pdrs'; did you mean 'pdsr'?\n"
+    assert capsys.readouterr().err == "no component, command or plugin is named 'pdrs'; did you mean 'pdsr'?\n"
 
 
 def test_show_prints_nothing_that_steers_a_terminal(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from clora import api
-from clora.cli import COMMANDS
 from clora.contracts import hookspecs
 from clora.diffusion import flow
 from clora.planning.cost import SIDE, count
+from clora.plugin_system.core_commands import clora_commands
 from clora.plugin_system.described_keys import described_keys
 from clora.plugin_system.discovery import discover
 from clora.training.answers import MOST_QUESTIONS
@@ -97,9 +97,9 @@ def test_every_component_has_its_keys_with_bounds_and_sentences(site: Path, kind
 
 def test_every_command_has_its_help(site: Path) -> None:
     page = words_of(site / "reference/commands/index.html")
-    for name, line in COMMANDS.items():
-        assert f"usage: clora {name}" in page
-        assert line in page
+    for command in (*clora_commands(), *(registered.command for registered in discover().commands)):
+        assert f"usage: clora {command.name}" in page
+        assert command.help in page
     assert "--set KEY=VALUE" in page
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clora import cli
+from clora.plugin_system.core_commands import clora_commands
 from clora.process import threads
 from clora.process.free_cores import (
     Cores,
@@ -260,7 +261,7 @@ def test_a_run_keeps_the_threads_that_it_began_with(monkeypatch, choice, before,
     assert sentence.startswith(said)
 
 
-@pytest.mark.parametrize("command", cli.COMPUTES)
+@pytest.mark.parametrize("command", [command.name for command in clora_commands() if command.computes])
 @pytest.mark.parametrize("text", ["0", "-1", "4097", "1.5", "two", "", "٣", "1" * 5000, "1\x00", "\u202e2"])
 def test_threads_that_are_no_number_are_refused(command, text, capsys):
     with pytest.raises(SystemExit) as error:

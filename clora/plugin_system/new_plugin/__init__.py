@@ -1,7 +1,7 @@
 """Writes a whole distribution around one working component, for `clora new-plugin`.
 
 The `.txt` files beside this one are its modules, tests and papers, with `$package`, `$distribution`, `$word` (the
-component's name in recipes) and `$Class` in them.
+component's name in recipes), `$command` (a command's) and `$Class` in them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ KINDS = {
     "kernel": "kernels: {use: $word}",
     "captioner": "captioner: {use: $word}",
     "exporter": "exporters:\n  mine: {use: $word}",
+    "command": "title: mine   # no recipe names a command; it is called as `clora $command`",
     "observer": "observers:\n  mine: {use: $word, every: 10}",
 }
 #: kind -> the hook that registers it
@@ -44,8 +45,11 @@ HOOKS = {
     "kernel": "clora_kernels",
     "captioner": "clora_captioners",
     "exporter": "clora_exporters",
+    "command": "clora_commands",
     "observer": "clora_observers",
 }
+#: kinds whose package registers no component
+OWN_INIT = {"command": "init_command.py"}
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 MOST_NAME = 60
 
@@ -81,6 +85,11 @@ class Names:
         return self.package.removeprefix("clora_")
 
     @property
+    def command(self) -> str:
+        """What the command line calls."""
+        return self.word.replace("_", "-")
+
+    @property
     def class_name(self) -> str:
         """The component's class."""
         return "".join(part.capitalize() for part in self.word.split("_"))
@@ -105,6 +114,7 @@ def _fill(folder: Path, names: Names, kind: str) -> None:
         "distribution": names.distribution,
         "package": names.package,
         "word": names.word,
+        "command": names.command,
         "Class": names.class_name,
         "kind": kind,
         "hook": HOOKS[kind],
@@ -116,7 +126,7 @@ def _fill(folder: Path, names: Names, kind: str) -> None:
         ".github/workflows/test.yml": "test.yml",
         f"tests/test_{names.word}.py": f"test_{kind}.py",
         f"src/{names.package}/{kind}.py": f"{kind}.py",
-        f"src/{names.package}/__init__.py": "init.py",
+        f"src/{names.package}/__init__.py": OWN_INIT.get(kind, "init.py"),
         f"src/{names.package}/py.typed": None,
     }
     for path, source in files.items():
