@@ -1,10 +1,13 @@
 """All that a plugin may import from clora; nothing else is public."""
 
-from clora.captions.file import (
-    CaptionsError as CaptionsError,
-    WrittenCaption as WrittenCaption,
-    read_captions as read_captions,
+from typing import TYPE_CHECKING
+
+from clora.cli.recipe_commands import (
+    cards_of as cards_of,
+    recipe_error as recipe_error,
+    recipe_of as recipe_of,
 )
+from clora.cli.recipes import add_recipe_arguments as add_recipe_arguments
 from clora.contracts.backbone import (
     Backbone as Backbone,
     FitsMemory as FitsMemory,
@@ -170,9 +173,19 @@ from clora.files.untrusted_yaml import YamlError as YamlError, compose as compos
 from clora.lora_io.linears import LinearRows as LinearRows, Linears as Linears
 from clora.lora_io.reader import LoraDelta as LoraDelta
 from clora.lora_io.writer import write_lora as write_lora
+from clora.process.stopping import during as during
 from clora.runs.files.results import Results as Results
+from clora.runs.progress import Progress as Progress
 from clora.runs.run_dir import RunDir as RunDir
 from clora.toolkit import config_fields as config_fields
+from clora.toolkit.captions_file import (
+    CaptionsError as CaptionsError,
+    WrittenCaption as WrittenCaption,
+    captions_text as captions_text,
+    fingerprint as fingerprint,
+    parse_captions as parse_captions,
+    read_captions as read_captions,
+)
 from clora.toolkit.diffusers_folder import (
     DiffusersFolder as DiffusersFolder,
     ModelPlace as ModelPlace,
@@ -193,3 +206,6 @@ from clora.toolkit.model_schedule import (
 from clora.toolkit.picture_doubts import doubts as doubts, same_bytes as same_bytes
 from clora.toolkit.weight_files import weights_misfits as weights_misfits, weights_problems as weights_problems
 from clora.training.weight_course import course as course
+
+if TYPE_CHECKING:  # what a signature names and importing it takes a while
+    from clora.config.load import LoadedRecipe as LoadedRecipe

@@ -7,8 +7,7 @@ import inspect
 import re
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from attrs import frozen
 
@@ -57,8 +56,8 @@ class Command:
             there, why = False, f" ({type(error).__name__}: {reason(error)})"
         return None if there else f"the module of {quoted(self.name)} is not there: {quoted(self.module)}{why}"
 
-    def load(self) -> ModuleType:
-        """The module, imported now: a CommandModule. Raises CloraError where it cannot be imported or is none."""
+    def load(self) -> CommandModule:
+        """The module, imported now. Raises CloraError where it cannot be imported or is none."""
         try:
             module = import_module(self.module)
         except (Exception, SystemExit) as error:  # someone else's module, which may do anything when it is imported
@@ -66,7 +65,7 @@ class Command:
         for name in MEMBERS:
             if not _takes_one(vars(module).get(name)):
                 raise CloraError(f"the module {quoted(self.module)} has no function {name} of one argument")
-        return module
+        return cast(CommandModule, module)
 
 
 def _one_line(text: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from attrs import frozen
 
-from clora.contracts.command import Command
+from clora.contracts.command import Command, CommandModule
 from clora.errors import CloraError, quoted
 from clora.plugin_system.guard import Owners, came
 
@@ -50,7 +50,7 @@ class RegisteredCommand:
             raise self._owners().error(self._place, f"its run gave {came(code)}; expected the exit code, an int")
         return code
 
-    def _module(self):
+    def _module(self) -> CommandModule:
         try:
             return self.command.load()
         except CloraError as error:

@@ -53,11 +53,5 @@ def clora_commands() -> list[Command]:
             "clora.cli.export",
             computes=True,
         ),
-        Command(
-            "caption",
-            "have a vision-language model describe every effect that has no caption yet",
-            "clora.cli.caption",
-            computes=True,
-        ),
         Command("compare", "put several runs' results side by side", "clora.cli.compare"),
     ]

@@ -17,7 +17,7 @@ from clora_pictures.dataset import PicturesDataset
 from clora_teachers.bank import Bank
 from PIL import Image
 
-from clora.captions.file import CaptionsError, read_captions
+from clora.api import CaptionsError, read_captions
 
 #: what a message may have at most, whatever the file holds
 LONGEST = 700

@@ -6,16 +6,23 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clora.cli.recipes import add_recipe_arguments, loaded
-from clora.errors import CloraError, shown
-from clora.process.stopping import during
+from clora.api import (
+    CloraError,
+    CountsTokens,
+    KeepsCaptions,
+    Progress,
+    RequestsCaptions,
+    add_recipe_arguments,
+    cards_of,
+    during,
+    recipe_error,
+    recipe_of,
+    shown,
+)
+from clora_captions.asking import Captioning
 
 if TYPE_CHECKING:
-    from clora.captions.asking import Captioning
-    from clora.config.load import LoadedRecipe
-    from clora.contracts.data import Captioner
-    from clora.contracts.values import EffectCard
-    from clora.runs.progress import Progress
+    from clora.api import Captioner, EffectCard, LoadedRecipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask, and write every answer down as it comes; a stop keeps those that are there."""
-    recipe, _ = loaded(args)
-    from clora.runs.progress import Progress
-
-    captioning, cards = _prepared(recipe)
+    captioning, cards = _prepared(recipe_of(args))
     progress = Progress()
     sorted_ = captioning.sort(cards, args.again)
     for effect, why in sorted_.kept:
@@ -60,8 +64,6 @@ def _show(effect: str, caption: str) -> None:
 
 
 def _tell_cost(captioning: Captioning, progress: Progress) -> None:
-    from clora.contracts.data import CountsTokens
-
     if isinstance(captioning.captioner, CountsTokens):
         used = captioning.captioner.tokens_used()
         if used.asked or used.answered:
@@ -70,11 +72,6 @@ def _tell_cost(captioning: Captioning, progress: Progress) -> None:
 
 def _prepared(loaded: LoadedRecipe) -> tuple[Captioning, Sequence[EffectCard]]:
     """The parts of the recipe that captions need, checked. Raises RecipeError with every mistake in them."""
-    from clora.captions.asking import Captioning
-    from clora.config.problems import Problem, RecipeError
-    from clora.contracts.method import KeepsCaptions, RequestsCaptions
-    from clora.planning.plan import checked_cards
-
     recipe = loaded.recipe
     captioner: Captioner | None = recipe.captioner
     findings: list[tuple[str, str]] = []
@@ -85,11 +82,8 @@ def _prepared(loaded: LoadedRecipe) -> tuple[Captioning, Sequence[EffectCard]]:
         findings.append(("", "section 'captioner' is missing; write `captioner: {use: NAME}` (`clora plugins`)"))
     if not isinstance(recipe.prompts, RequestsCaptions):
         findings.append(("prompts", "this prompt strategy reads no captions"))
-    cards, problems = checked_cards(recipe, ("teachers", "dataset", "prompts", "captioner"))
+    cards, problems = cards_of(loaded, ("teachers", "dataset", "prompts", "captioner"))
     findings += problems
     if findings or file is None or captioner is None or not isinstance(recipe.prompts, RequestsCaptions):
-        raise RecipeError(
-            Problem(loaded.mark_of(place), f"{place}: {sentence}" if place else sentence)
-            for place, sentence in findings
-        )
+        raise recipe_error(loaded, findings)
     return Captioning(recipe.prompts, recipe.dataset, captioner, file), cards

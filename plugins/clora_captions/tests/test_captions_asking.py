@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve, field, frozen
+from clora_captions.asking import Captioning, chosen
 
-from clora.captions.asking import Captioning, chosen
-from clora.captions.file import read_captions
+from clora.api import read_captions
 from clora.contracts.values import EffectCard
 from clora.errors import CloraError
 

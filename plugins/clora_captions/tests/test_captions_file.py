@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from clora_captions.writing import put_caption
 from hypothesis import given, settings, strategies as st
 
-from clora.captions.file import CaptionsError, WrittenCaption, fingerprint, put_caption, read_captions
+from clora.api import CaptionsError, WrittenCaption, fingerprint, read_captions
 
 
 def answered(caption: str, request: str = "r1") -> WrittenCaption:

@@ -9,17 +9,24 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from clora.captions.answers import tidied, wrong_with
-from clora.captions.file import WrittenCaption, fingerprint, put_caption, read_captions
-from clora.contracts.data import HasPairs
-from clora.errors import CloraError, hint, quoted, reason, shown
-from clora.files.named_files import open_file
-from clora.files.untrusted_json import MAX_NAME
+from clora.api import (
+    MAX_NAME,
+    CloraError,
+    HasPairs,
+    WrittenCaption,
+    fingerprint,
+    hint,
+    open_file,
+    quoted,
+    read_captions,
+    reason,
+    shown,
+)
+from clora_captions.answers import tidied, wrong_with
+from clora_captions.writing import put_caption
 
 if TYPE_CHECKING:
-    from clora.contracts.data import Captioner, Dataset
-    from clora.contracts.method import RequestsCaptions
-    from clora.contracts.values import EffectCard
+    from clora.api import Captioner, Dataset, EffectCard, RequestsCaptions
 
 PAIRS = 2  # as the paper's request has
 TRIES = 3  # of one request, where the answers are no captions
@@ -185,10 +192,6 @@ def chosen(effect: str, pairs: Sequence[tuple[Path, Path]]) -> Pairs:
         return blake2b("|".join((effect, *(picture.name for picture in pair))).encode(errors="replace")).digest()
 
     return tuple(sorted(pairs, key=drawn)[:PAIRS])
-
-
-def _unknown(name: str, known: Iterable[str]) -> str:
-    return f"--again: there is no effect {quoted(name)}{hint(name, known)}"
 
 
 def _why_kept(entry: WrittenCaption | None, asked: Wanted) -> str | None:

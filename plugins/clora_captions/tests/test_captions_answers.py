@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from clora.captions.answers import MAX_CHARACTERS, tidied, wrong_with
+from clora_captions.answers import MAX_CHARACTERS, tidied, wrong_with
 
 
 @pytest.mark.parametrize(

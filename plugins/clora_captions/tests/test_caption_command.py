@@ -14,7 +14,7 @@ from clora_captions.openai import OpenAi
 from PIL import Image
 
 from clora import cli
-from clora.captions.file import read_captions
+from clora.api import read_captions
 from clora.config.load import load_recipe
 from clora.planning.plan import Plan, make_plan
 

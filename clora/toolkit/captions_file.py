@@ -1,18 +1,15 @@
-"""The captions file: effect -> caption, in YAML that people edit; what they wrote, comments too, stays as it is."""
+"""The captions file: effect -> caption, in YAML that people edit. A bank reads it, a captioning command writes it."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from textwrap import wrap
 
 import yaml
 from attrs import define, field, frozen
 
 from clora.errors import CloraError, hint, quoted, reason, shown
-from clora.files.atomic import write_atomic
 from clora.files.named_files import not_a_file, open_file
 from clora.files.untrusted_json import MAX_NAME, MAX_PROMPT, text_problem
 from clora.files.untrusted_yaml import YamlError, compose
@@ -22,10 +19,6 @@ MAX_BYTES = 4 << 20
 #: mistakes that are told of one file
 SHOWN = 50
 _INSTEAD = "the bank's manifest may hold captions too, in its key `caption`"
-HEAD = """\
-# The effects' captions: what the student reads after the trigger. Edit them as you like; `clora caption` keeps an
-# edited one. `by` is the model that wrote it, `request` stands for what it was asked, `answer` for what it answered.
-"""
 
 
 class CaptionsError(CloraError, ValueError):
@@ -59,27 +52,11 @@ def fingerprint(*parts: str | bytes) -> str:
 
 def read_captions(path: Path) -> Mapping[str, WrittenCaption]:
     """The entries by effect, none where there is no such file. Raises CaptionsError with every mistake."""
-    return _entries(_text(path), path)
+    return parse_captions(captions_text(path), path)
 
 
-def put_caption(path: Path, effect: str, written: WrittenCaption) -> None:
-    """Write one effect's entry and leave the rest of the file as it is; in one step. Raises CloraError."""
-    for part in (effect, written.caption, written.by, written.request, written.answer):
-        if (wrong := text_problem(part, MAX_PROMPT)) is not None:
-            raise CaptionsError(f"{shown(path)}: not written, {quoted(part)} {wrong}")
-    text = _text(path)
-    wanted = _entries(text, path) | {effect: written}
-    changed = _with_entry(text, effect, written)
-    try:
-        same = _entries(changed, path) == wanted
-    except CaptionsError:
-        same = False
-    if not same:  # a layout that lines cannot be exchanged in, such as {a: b} or an anchor
-        changed = HEAD + "".join(f"\n{_block(name, entry)}" for name, entry in wanted.items())
-    write_atomic(path, changed)
-
-
-def _text(path: Path) -> str:
+def captions_text(path: Path) -> str:
+    """The file as it is, empty where there is none. Raises CaptionsError where it is no text or too large."""
     try:
         wrong = not_a_file(path)
         if wrong == "does not exist":
@@ -123,7 +100,8 @@ class _Problems:
         return "\n".join([*lines, *([f"... and {self.count - SHOWN:,} more"] if self.count > SHOWN else [])])
 
 
-def _entries(text: str, path: Path) -> dict[str, WrittenCaption]:
+def parse_captions(text: str, path: Path) -> dict[str, WrittenCaption]:
+    """The entries of a text by effect. Raises CaptionsError with every mistake, each at its line of `path`."""
     root = _compose(text, path)
     if root is None:
         return {}
@@ -182,40 +160,3 @@ def _word(what: str, node: yaml.Node, problems: _Problems, *, any_scalar: bool =
     else:
         return " ".join(node.value.split())
     return ""
-
-
-def _with_entry(text: str, effect: str, written: WrittenCaption) -> str:
-    """The text with the effect's lines exchanged, or with new ones at its end."""
-    block = _block(effect, written)
-    root = compose(text)
-    if not isinstance(root, yaml.MappingNode):
-        return f"{text.rstrip()}\n\n{block}" if text.strip() else f"{HEAD}\n{block}"
-    lines = text.splitlines(keepends=True)
-    starts = [key.start_mark.line for key, _ in root.value]
-    names = [key.value for key, _ in root.value]
-    if effect not in names:
-        return f"{text.rstrip()}\n\n{block}"
-    here = names.index(effect)
-    start, end = starts[here], (*starts, len(lines))[here + 1]
-    while end > start + 1 and re.fullmatch(r"\s*|#.*\s*", lines[end - 1]):
-        end -= 1  # blank lines and comments before the next entry are the next entry's
-    return "".join([*lines[:start], block, *lines[end:]])
-
-
-def _block(effect: str, written: WrittenCaption) -> str:
-    """An entry as YAML, its caption in lines that fit a screen."""
-    lines = wrap(written.caption, 100, break_long_words=False, break_on_hyphens=False)
-    text = "".join(f"    {line}\n" for line in lines)
-    return f"{_scalar(effect)}:\n  caption: >-\n{text}{''.join(_rest(written))}"
-
-
-def _rest(written: WrittenCaption) -> Iterable[str]:
-    for key in KEYS[1:]:
-        value = getattr(written, key)
-        if value:
-            yield f"  {key}: {_scalar(value)}\n"
-
-
-def _scalar(text: str) -> str:
-    """A text on one line, quoted where YAML would read something else."""
-    return yaml.safe_dump(text, width=1_000_000, allow_unicode=True).splitlines()[0]

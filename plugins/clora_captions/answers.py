@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from clora.errors import quoted
+from clora.api import quoted
 
 MAX_CHARACTERS = 2000
 MIN_WORDS = 3
