@@ -13,11 +13,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from clora_studies.compare_command import as_json, as_markdown
+from clora_studies.comparison import compare, read_runs
 from machine import provenance
 from many_runs import ROOT, Run, carry_out, threads_of_each
 
-from clora.cli.compare import as_json, as_markdown
-from clora.runs.comparison import compare, read_runs
 from clora.runs.run_dir import RunDir
 
 ABLATIONS = (

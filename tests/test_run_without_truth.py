@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from attrs import evolve
+from clora_studies.comparison import compare, read_runs
 
 from clora.cli import main
 from clora.report.data import Grid, ReportData
 from clora.report.page import page
-from clora.runs.comparison import compare, read_runs
 from clora.runs.regression import changes
 from clora.runs.run_dir import RunDir
 

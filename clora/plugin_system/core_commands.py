@@ -53,5 +53,4 @@ def clora_commands() -> list[Command]:
             "clora.cli.export",
             computes=True,
         ),
-        Command("compare", "put several runs' results side by side", "clora.cli.compare"),
     ]

@@ -138,7 +138,7 @@ def others(run: Path, out: Path) -> list[tuple[list[str], str, str, str]]:
         (["show", str(RECIPE)], "clora.cli.show", "loaded", NOTHING),
         (["plugins"], "clora.plugin_system.discovery", "discover", NOTHING),
         (["inspect", str(lora)], "clora.lora_io.survey", "survey", NOTHING),
-        (["compare", str(run)], "clora.cli.compare", "read_runs", NOTHING),
+        (["compare", str(run)], "clora_studies.compare_command", "read_runs", NOTHING),
         (prepare, "clora.runs.stages.targets", "Bank.make", " while preparing; what is encoded and what the teachers"),
         (["evaluate", str(run)], "clora.runs.stages.evaluate", "Maker.effect", evaluating),
         (

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clora_studies import compare_command as command
+from clora_studies.comparison import compare, read_runs
 
-from clora.cli import compare as command
 from clora.errors import CloraError
-from clora.runs.comparison import compare, read_runs
 from clora.runs.files.sealed_json import write_sealed
 
 
@@ -202,6 +202,6 @@ def test_all_problems_at_once(tmp_path: Path):
 
 
 def test_comparing_needs_no_torch():
-    code = "import sys, clora.cli.compare; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = "import sys, clora_studies.compare_command; print('torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False False"

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import asdict
 
-from clora.runs.comparison import Cell, Comparison, Row, compare, read_runs
+from clora_studies.comparison import Cell, Comparison, Row, compare, read_runs
 
 MISSING = "–"
 

@@ -9,8 +9,7 @@ from statistics import fmean, stdev
 
 from attrs import frozen
 
-from clora.errors import CloraError, hint, quoted, shown as shown_path
-from clora.runs.run_dir import RunDir
+from clora.api import CloraError, RunDir, hint, quoted, shown as shown_path
 
 
 @frozen
