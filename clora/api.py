@@ -68,6 +68,7 @@ from clora.contracts.loaded_backbone import (
     LoraKernel as LoraKernel,
     Part as Part,
 )
+from clora.contracts.merger import LoraFactors as LoraFactors, Merger as Merger
 from clora.contracts.method import (
     Alarms as Alarms,
     ChecksCards as ChecksCards,

@@ -159,18 +159,6 @@ class WarmStart:
 
 
 @frozen
-class Merge:
-    """Teachers merged without training, through PEFT's add_weighted_adapter."""
-
-    method: Literal["svd", "ties_svd", "dare_ties_svd", "linear", "cat"] = "svd"
-    rank: int = field(default=128, validator=RANK)  # 1 to 16,384
-    density: float = field(
-        default=0.2, validator=between(0.001, 1.0)
-    )  # the share of numbers that is kept; of 0 none is
-    weight: float = field(default=1.0, validator=between(0.001, 1000.0))  # of every teacher
-
-
-@frozen
 class Serve:
     """What is exported and evaluated: the trained student, or the baselines that need no training of their own."""
 
@@ -182,7 +170,7 @@ class Serve:
     plus: str | None = None
     #: the world under that recipe; null: the one that this recipe stands on
     plus_world: str | None = None
-    merge: Merge = Merge()
+    merge: Any = None  # how the bank becomes one LoRA where `adapter` is merge
 
 
 @frozen

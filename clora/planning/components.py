@@ -29,6 +29,7 @@ def components(recipe: Recipe) -> list[tuple[str, Any]]:
         "prompts": recipe.prompts,
         "kernels": recipe.kernels,
         "captioner": recipe.captioner,
+        "serve.merge": recipe.serve.merge,
     }
     groups = {
         "simulations": recipe.simulations,
@@ -69,6 +70,8 @@ def objective_findings(recipe: Recipe) -> Iterable[Finding]:
     """Sections that contradict one another: something to train without a loss, a critic without one."""
     if recipe.serve.adapter == "student" and not recipe.losses:
         yield "losses", "nothing is trained, but `serve.adapter: student` serves what was trained"
+    if recipe.serve.adapter == "merge" and recipe.serve.merge is None:
+        yield "serve", "`adapter: merge` needs `merge: {use: NAME}`, the way to merge (`clora plugins`)"
     if recipe.critic is not None and not recipe.critic.losses:
         yield "critic", "the critic has no losses; add some under critic.losses, or remove it with `critic: null`"
     yield from critic_problems(recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from clora.contracts.backbone import trained_shapes
@@ -11,7 +12,7 @@ from clora.diffusion.rng import StepRng
 from clora.errors import escaped
 from clora.lora_io.header import LoraFileError, inspect_header
 from clora.planning.teacher_schedule import first_step, foreseen, route_of
-from clora.plugin_system.guard import Owners
+from clora.plugin_system.guard import Owners, sentences
 from clora.runs.run_dir import RunDir
 from clora.training.critics import critic_notes
 
@@ -34,8 +35,9 @@ def number_findings(recipe: Recipe) -> Iterable[tuple[str, str]]:
         yield from _rank("student.rank", recipe.student.rank, trained_shapes(recipe.backbone))
         yield from _strength(recipe)
         yield from _narrower(recipe)
-    if recipe.serve.adapter == "merge":
-        yield from _rank("serve.merge.rank", recipe.serve.merge.rank, recipe.backbone.shapes())
+    if recipe.serve.adapter == "merge" and recipe.serve.merge is not None:
+        asked = partial(recipe.serve.merge.shape_problems, recipe.backbone.shapes())
+        yield from (("serve.merge", told) for told in sentences("shape_problems", asked))
 
 
 def size_findings(recipe: Recipe) -> Iterable[tuple[str, str]]:

@@ -14,6 +14,7 @@ from clora.contracts.backbone import Backbone
 from clora.contracts.data import Captioner, Dataset, Metric
 from clora.contracts.export import Exporter
 from clora.contracts.loaded_backbone import LoraKernel
+from clora.contracts.merger import Merger
 from clora.contracts.method import Loss, PromptStrategy, Router, SimulationSchedule, Teachers
 from clora.contracts.run import Observer
 from clora.errors import quoted
@@ -33,6 +34,7 @@ PROTOCOLS: dict[str, type] = {
     "captioner": Captioner,
     "exporters": Exporter,
     "observers": Observer,
+    "merge": Merger,
 }
 
 

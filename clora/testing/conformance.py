@@ -27,6 +27,7 @@ from clora.plugin_system.required_members import PROTOCOLS, likely_misspelt, mis
 from clora.runs.stages.measuring import measured_problem
 from clora.testing import drive, example_step
 from clora.testing.exporters import exporter_problems
+from clora.testing.mergers import merger_problems
 from clora.testing.observers import observer_problems
 from clora.training.answers import simulated_problem, term_problem, trajectory_problem
 from clora.training.owned import state_problem
@@ -69,6 +70,7 @@ def problems_of(
         "kernels": _kernel,
         "exporters": exporter_problems,
         "observers": observer_problems,
+        "merge": merger_problems,
     }
     try:
         every = chain(

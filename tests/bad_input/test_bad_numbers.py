@@ -79,8 +79,8 @@ REFUSED = [
     ("simulations.target.last_steps=9", "simulations.target: last_steps 9 asks for more than the schedule's 8 levels"),
     ("simulations.target.tau_max=0.2", "simulations.target: tau_max 0.2 (0.06668 at shift 1) leaves no level of"),
     (f"prompts.seed={10**19}", "prompts.seed must be between 0 and 4,294,967,295"),
-    ("serve.merge.density=0", "serve.merge.density must be between 0.001 and 1, found 0.0"),
-    ("serve.merge.weight=1e308", "serve.merge.weight must be between 0.001 and 1000"),
+    ("serve.merge={use: peft, density: 0}", "serve.merge.density must be between 0.001 and 1, found 0.0"),
+    ("serve.merge={use: peft, weight: 1e308}", "serve.merge.weight must be between 0.001 and 1000"),
     ("effects=[" + ", ".join(f"e{i}" for i in range(15_000)) + "]", "effects: the bank has no effect 'e0'"),
     ("name=" + "a" * 300, "(240 more characters) is longer than 100 bytes, and a folder is named by it"),
     ('name="a/b"', "name: 'a/b' holds /, which no folder's name may"),
@@ -144,9 +144,11 @@ def test_losses_that_no_row_comes_to(capsys):
 
 
 def test_a_merge_of_a_rank_above_every_linear(capsys):
-    code, _, err = told_by(capsys, "losses=null", "critic=null", "serve={adapter: merge, merge: {rank: 129}}")
+    code, _, err = told_by(
+        capsys, "losses=null", "critic=null", "serve={adapter: merge, merge: {use: peft, rank: 129}}"
+    )
     assert code == 2
-    assert "serve.merge.rank: 129 is more than any linear of this backbone can have" in err
+    assert "serve.merge: rank: 129 is more than any linear of this backbone can have" in err
 
 
 @pytest.mark.parametrize(("p_switch", "fed"), [(0.0, False), (0.5, True), (1.0, True)])

@@ -86,7 +86,7 @@ def test_the_walk_finds_keys_of_every_form() -> None:
         "recipe.student.rank",
         "recipe.student.ema",
         "recipe.train.betas",
-        "recipe.serve.merge.density",
+        "merge:peft.density",
         "recipe.start.replay",
         "router:pdsr.p_switch",
         "backbone:qwen_image_edit.memory.offload_blocks",

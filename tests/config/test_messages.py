@@ -15,7 +15,7 @@ import pytest
         ("train: {stepz: 3}", "2:9: unknown key 'stepz' in train; did you mean 'steps'?"),
         ("router: {p_swich: 1}", "2:10: unknown key 'p_swich' in router; did you mean 'p_switch'?"),
         ("router: {_cache: 1}", "2:10: unknown key '_cache' in router; known: hold_steps, p_switch"),
-        ("serve: {merge: {dense: 1}}", "2:17: unknown key 'dense' in serve.merge; did you mean 'density'?"),
+        ("serve: {plsu: 1}", "2:9: unknown key 'plsu' in serve; did you mean 'plus'?"),
         # types
         ("train: {steps: 3.9}", "2:16: train.steps: expected an integer, found 3.9"),
         ("train: {steps: 1e3}", "2:16: train.steps: expected an integer, found 1e3"),

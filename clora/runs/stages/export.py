@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from clora.adapters.adapter import Adapter
+from clora.adapters.answers import factors_problem
 from clora.inference.session import read_adapter
 from clora.lora_io.reader import LoraDelta
 from clora.lora_io.writer import write_lora
 from clora.process.stopping import during
-from clora.runs.merging import merge
 from clora.runs.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -29,11 +29,21 @@ def export(plan: Plan, session: ModelSession, folder: RunDir, student: Adapter |
     """
     adapter = student
     if plan.recipe.serve.adapter == "merge":
-        teachers = [read_adapter(session, card.lora, card.scale, card.strength) for card in plan.cards]
-        adapter = merge(teachers, session.shapes, plan.recipe.serve.merge, plan.recipe.seed)
+        adapter = _merged(plan, session)
     if adapter is None:
         return ()
     deltas = {name: LoraDelta(a.detach(), b.detach(), scale) for name, (a, b, scale) in adapter.factors.items()}
     header, dtype = plan.exported(folder.lora).header, getattr(torch, plan.recipe.export.dtype)
     write_lora(folder.lora, deltas, header, dtype=dtype)
     return (folder.lora,)
+
+
+def _merged(plan: Plan, session: ModelSession) -> Adapter:
+    """The bank as one adapter, by the recipe's merger. Raises ComponentError where it gives none that fits the base."""
+    teachers = [read_adapter(session, card.lora, card.scale, card.strength).factors for card in plan.cards]
+    with plan.owners.calling("serve.merge"):
+        made = plan.recipe.serve.merge.merge(teachers, session.shapes, plan.recipe.seed)
+        problem = factors_problem(made, session.shapes)
+    if problem is not None:
+        raise plan.owners.error("serve.merge", problem)
+    return Adapter.of(made)
