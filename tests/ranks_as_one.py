@@ -1,11 +1,7 @@
-"""Cycles whose gradients are noted: on several ranks, or of all their rows as one batch in one process.
-
-torchrun --nproc_per_node 2 tests/ranks_as_one.py RUN_FOLDER OUT
-"""
+"""Cycles whose gradients are noted: on several ranks, or of all their rows as one batch in one process."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -167,8 +163,8 @@ def cycles(folder: Path, ranks: Distributed, together: Sequence[int] = ()) -> di
     return made
 
 
-def main(folder: Path, out: Path) -> None:
-    ranks = Distributed.current()
+def cycles_of_ranks(ranks: Distributed, folder: Path, out: Path) -> None:
+    """Cycles of every rank on rows of its own; the first rank prepares them, and writes what was made to `out`."""
     if not ranks.first:
         ranks.wait()  # the first fills the cache
     else:
@@ -178,8 +174,3 @@ def main(folder: Path, out: Path) -> None:
     made = cycles(folder, ranks)
     if ranks.first:
         save_file(made, out)
-    ranks.close()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,6 +1,6 @@
-"""What two processes that share one base do: each part is a function, and all of them share the processes' imports.
+"""What two processes do together: each part is a function, and all of them share the processes' imports.
 
-torchrun --nproc_per_node 2 tests/shared_base_ranks.py FOLDER QWEN_FOLDER
+torchrun --nproc_per_node 2 tests/two_ranks_parts.py FOLDER QWEN_FOLDER
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import ranks_as_one
 import torch
 from clora_qwen.backbone import QwenImageEdit
 from torch.distributed.fsdp import FSDPModule
@@ -141,7 +142,12 @@ def checkpointed_large_model(ranks: Distributed, folder: Path, model: Path) -> N
         _ = refused.network
 
 
-PARTS = (whole_and_shared_runs, uneven_evaluations, checkpointed_large_model)
+def rows_of_both(ranks: Distributed, folder: Path, model: Path) -> None:
+    """Cycles without a shared base, every rank on rows of its own."""
+    ranks_as_one.cycles_of_ranks(ranks, folder / "rows", folder / "rows.safetensors")
+
+
+PARTS = (whole_and_shared_runs, uneven_evaluations, checkpointed_large_model, rows_of_both)
 
 
 def main(folder: Path, model: Path) -> None:
