@@ -142,7 +142,7 @@ from clora.errors import (
     reason as reason,
     shown as shown,
 )
-from clora.files.atomic import write_atomic as write_atomic
+from clora.files.atomic import write_atomic as write_atomic, write_folder as write_folder
 from clora.files.named_files import (
     OutsideError as OutsideError,
     UnusablePathError as UnusablePathError,
@@ -175,6 +175,7 @@ from clora.lora_io.linears import LinearRows as LinearRows, Linears as Linears
 from clora.lora_io.reader import LoraDelta as LoraDelta
 from clora.lora_io.writer import write_lora as write_lora
 from clora.process.stopping import during as during
+from clora.runs.exported_run import ExportedRun as ExportedRun
 from clora.runs.files.results import Results as Results
 from clora.runs.progress import Progress as Progress
 from clora.runs.run_dir import RunDir as RunDir

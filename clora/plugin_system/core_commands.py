@@ -47,10 +47,4 @@ def clora_commands() -> list[Command]:
             computes=True,
             tells_threads=True,
         ),
-        Command(
-            "export",
-            "write a run's LoRA for other tools, or merge it into its base",
-            "clora.cli.export",
-            computes=True,
-        ),
     ]

@@ -12,9 +12,7 @@ from attrs import frozen
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from clora.errors import CloraError
-from clora.files.atomic import write_folder
-from clora.lora_io.reader import LoraDelta
+from clora.api import CloraError, LoraDelta, write_folder
 
 #: the folder of the base with the LoRA in its weights, as pipelines call their transformer's
 MERGED = "transformer"

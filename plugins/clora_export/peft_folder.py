@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clora.files.atomic import write_folder
-from clora.lora_io.writer import write_lora
+from clora.api import write_folder, write_lora
 
 if TYPE_CHECKING:
     import torch
 
-    from clora.lora_io.reader import LoraDelta
+    from clora.api import LoraDelta
 
 
 def write_peft(out: Path, deltas: Mapping[str, LoraDelta], dtype: torch.dtype | None = None) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from clora_export import COMMAND
 from safetensors.torch import load_file
 
 from clora.cli import main
@@ -17,8 +18,9 @@ from clora.plugin_system.discovery import discover
 from clora.runs.files.checksums import checksum_of_file
 from clora.runs.files.record import RunRecord
 from clora.runs.run_dir import RunDir
+from clora.testing.commands import command_problems
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -74,3 +76,16 @@ def test_a_folder_that_cannot_be_written_is_named(run_dir: Path, tmp_path: Path,
     (tmp_path / "taken").write_text("a file")
     assert main(["export", str(run_dir), "--out", str(tmp_path / "taken")]) == 2
     assert "a part of the path is a file, not a folder" in capsys.readouterr().err
+
+
+def test_a_base_without_weight_files_is_not_merged_into(run_dir: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    from clora.api import ExportedRun
+
+    monkeypatch.setattr(ExportedRun, "backbone", property(lambda found: object()))
+    assert main(["export", str(run_dir), "--out", str(tmp_path / "out"), "--merge"]) == 2
+    assert "--merge: this run's backbone does not tell where its weights' files are" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_it_keeps_the_rules_for_commands() -> None:
+    assert command_problems(COMMAND) == []

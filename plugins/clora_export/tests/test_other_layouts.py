@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from clora_export.merged import write_merged
+from clora_export.peft_folder import write_peft
 from safetensors.torch import load_file, save_file
 
-from clora.bundle.merged import write_merged
-from clora.bundle.peft_folder import write_peft
 from clora.config.load import load_recipe
 from clora.errors import CloraError
 from clora.inference.session import ModelSession
@@ -18,7 +18,7 @@ from clora.lora_io.reader import LoraDelta
 from clora.planning.plan import Plan, make_plan
 from clora.plugin_system.discovery import discover
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
