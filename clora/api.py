@@ -40,11 +40,14 @@ from clora.contracts.data import (
     Truth as Truth,
 )
 from clora.contracts.evaluation import (
+    Direction as Direction,
     EffectPictures as EffectPictures,
     Evaluation as Evaluation,
     GeneralPictures as GeneralPictures,
     Matrix as Matrix,
     Measured as Measured,
+    Quantity as Quantity,
+    Reference as Reference,
 )
 from clora.contracts.export import (
     EffectSamples as EffectSamples,

@@ -60,7 +60,9 @@ def test_every_metric_adds_its_columns(run: Path):
     assert set(results["values"]) == columns | {"general_drift", "teacher_dino_to_source_cos"}
     assert results["values"]["to_teacher"] > 0.01, "other words must have made other pictures"
     assert results["values"]["general_drift"] == 0, "the served base is the base"
-    assert set(results["lower_is_better"]) == {"to_teacher", "undone_rate", "general_drift"}
+    better = {name: quantity["better"] for name, quantity in results["quantities"].items()}
+    assert {name for name in better if better[name] == "lower"} == {"to_teacher", "undone_rate", "general_drift"}
+    assert better.keys() == results["values"].keys()
     assert set(results["per_picture"]["thermal"]) == columns
     assert results["matrices"]["nearest_teacher"]["columns"] == ["duotone_ocean", "thermal", "source"]
 

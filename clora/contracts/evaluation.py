@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
 
 if TYPE_CHECKING:
     import torch
+
+#: which way a number is better
+Direction = Literal["lower", "higher"]
 
 
 @frozen
@@ -44,11 +47,33 @@ class Evaluation:
 
 @frozen
 class Matrix:
-    """A labelled table of numbers, such as the bleed matrix: rows are what was asked, columns what came."""
+    """A labelled table of numbers, such as a confusion matrix: rows are what was asked, columns what came."""
 
     rows: tuple[str, ...]  # labels
     columns: tuple[str, ...]  # labels
     values: tuple[tuple[float, ...], ...]  # a tuple of numbers for each row
+    note: str = ""  # one sentence that says what the numbers are
+    unit: str = ""  # as a Quantity's
+    #: every row holds shares that add up to 1, and the column of the row's own name is the right one
+    confusion: bool = False
+
+
+@frozen
+class Reference:
+    """Says of a number that it is what another is measured against, such as the teachers' distance."""
+
+    who: str  # whose number it is, such as "teacher"
+    of: str  # the name of the run's own number
+
+
+@frozen
+class Quantity:
+    """How one of a metric's numbers is to be read; tables and reports guess nothing from its name."""
+
+    better: Direction | None = None  # None: neither
+    unit: str = ""  # such as "dB"; "%" is a share from 0 to 1, which is shown in per cent
+    headline: bool = False  # shown large on a report's first screen
+    reference: Reference | None = None  # whose number it is, where another is measured against it
 
 
 @frozen
@@ -56,8 +81,15 @@ class Measured:
     """What a metric found: columns of the comparison table, the same numbers per effect, and matrices."""
 
     values: Mapping[str, float]  # metric -> its number over all pictures
-    lower_is_better: frozenset[str]  # the metrics of `values` that fall as the student gets better
+    #: what is said of the numbers named in `values` and `per_effect`, headlines in the order in which they are shown
+    quantities: Mapping[str, Quantity] = field(factory=dict)
     per_effect: Mapping[str, Mapping[str, float]] = field(factory=dict)  # effect -> metric -> number
     #: effect -> metric -> one number for each test picture, so that two runs can be compared picture by picture
     per_picture: Mapping[str, Mapping[str, Sequence[float]]] = field(factory=dict)
     matrices: Mapping[str, Matrix] = field(factory=dict)  # title -> table
+    #: one clause that answers whether the run worked, such as "93% of the pictures show what was asked for"
+    summary: str = ""
+
+    def quantity(self, name: str) -> Quantity:
+        """What is said of a number; a plain one of no direction where nothing is."""
+        return self.quantities.get(name, Quantity())

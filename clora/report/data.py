@@ -86,16 +86,12 @@ class Cost:
 
 @frozen
 class ReportData:
-    """The whole report; an empty part is left out of the page.
-
-    In `measured.values`, `teacher_X` and `X_base` beside `X` are read as the reference rows "teacher" and "base".
-    """
+    """The whole report; an empty part is left out of the page."""
 
     title: str
     verdict: str = ""  # one sentence under the title
     facts: Mapping[str, str] = field(factory=dict)  # such as effects: 8, steps: 4, seed: 0
     recipe: str = ""  # the resolved recipe's text
-    headline: tuple[str, ...] = ()  # the values shown large; the first four where none are named
     effects: tuple[EffectEntry, ...] = ()
     effect_grids: Mapping[str, Grid] = field(factory=dict)  # by effect name
     general: Grid | None = None

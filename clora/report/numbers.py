@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clora.contracts.evaluation import Measured
+
+#: the unit of shares from 0 to 1, which are written in per cent
+SHARE = "%"
 
 
 def label(name: str) -> str:
-    """A value's name for people: bad_case_rate -> bad case rate."""
+    """A value's name for people: to_teacher -> to teacher."""
     return name.replace("_", " ")
 
 
@@ -21,11 +27,11 @@ def plain(value: float) -> str:
     return f"{value:.2e}"
 
 
-def shown(name: str, value: float | None) -> str:
-    """A value as its name asks: shares (..._rate) as per cent, all else as plain numbers, a missing one as a dash."""
+def shown(value: float | None, unit: str = "") -> str:
+    """A value in its unit, shares in per cent; a missing one is a dash."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value * 100:.1f} %" if name.endswith("_rate") else plain(value)
+    return f"{value * 100:.1f} %" if unit == SHARE else f"{plain(value)} {unit}".rstrip()
 
 
 def duration(seconds: float) -> str:
@@ -45,15 +51,14 @@ def size(count: int) -> str:
     return f"{plain(value / 1024**power)} {units[power]}"
 
 
-def split_references(values: Mapping[str, float]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """The run's own values, and reference rows by name: `teacher_X` and `X_base` stand beside `X`."""
+def split_references(measured: Measured) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """The run's own values, and the rows that they are measured against by whose they are, such as "teacher"."""
     own: dict[str, float] = {}
     references: dict[str, dict[str, float]] = {}
-    for name, value in values.items():
-        if name.removeprefix("teacher_") != name and name.removeprefix("teacher_") in values:
-            references.setdefault("teacher", {})[name.removeprefix("teacher_")] = value
-        elif name.removesuffix("_base") != name and name.removesuffix("_base") in values:
-            references.setdefault("base", {})[name.removesuffix("_base")] = value
+    for name, value in measured.values.items():
+        reference = measured.quantity(name).reference
+        if reference is not None and reference.of in measured.values:
+            references.setdefault(reference.who, {})[reference.of] = value
         else:
             own[name] = value
     return own, references

@@ -24,7 +24,7 @@ def page(data: ReportData) -> str:
     sections = {
         "numbers": ("Numbers", _numbers(data, anchors)),
         "effects": ("Effects", _effects(data, anchors)),
-        "bleed": ("Bleed", _matrices(data)),
+        "tables": ("Tables", _matrices(data)),
         "compositions": ("Compositions", join(_composition(c) for c in data.compositions)),
         "general": ("General instructions", _general(data.general)),
         "training": ("Training", join(line_chart(chart) for chart in data.charts)),
@@ -50,7 +50,7 @@ def _first_screen(data: ReportData, anchors: Mapping[str, str]) -> Markup:
         element("h1", data.title),
         element("p", data.verdict, class_="verdict") if data.verdict else "",
         element("p", *facts, class_="facts") if facts else "",
-        tables.headline(data.measured, data.headline) if data.measured and data.measured.values else "",
+        tables.headline(data.measured) if data.measured and data.measured.values else "",
         element("div", element("b", "Warnings"), element("ul", *warnings), class_="warnings") if warnings else "",
         _overview(data, anchors),
     )
@@ -76,10 +76,10 @@ def _overview(data: ReportData, anchors: Mapping[str, str]) -> Markup:
 def _badge(data: ReportData, effect: str) -> Markup:
     """The effect's first number of its own, small, beside its name."""
     row = data.measured.per_effect.get(effect) if data.measured else None
-    if not row:
+    if not data.measured or not row:
         return Markup("")
     name, value = next(iter(row.items()))
-    return element("small", f"{label(name)} {shown(name, value)}")
+    return element("small", f"{label(name)} {shown(value, data.measured.quantity(name).unit)}")
 
 
 def _numbers(data: ReportData, anchors: Mapping[str, str]) -> Markup:
@@ -113,9 +113,7 @@ def _word(name: str, value: str) -> list[Markup]:
 def _matrices(data: ReportData) -> Markup:
     if data.measured is None or not data.measured.matrices:
         return Markup("")
-    note = "Of the pictures for which a row's effect was asked, how many came nearest to each column's."
-    parts = [tables.heat(name, matrix) for name, matrix in data.measured.matrices.items()]
-    return join([element("p", note, class_="muted"), *parts])
+    return join(tables.matrix(name, matrix) for name, matrix in data.measured.matrices.items())
 
 
 def _composition(composition: Composition) -> Markup:

@@ -37,7 +37,7 @@ class Change:
 
 
 def changes(before: Results, after: Results) -> list[Change]:
-    """Every metric of every effect that both evaluations have.
+    """Every metric of every effect that both evaluations have and that is better in one direction.
 
     Raises CloraError where an evaluation has no numbers for each picture, or was made with other pictures.
     """
@@ -48,9 +48,9 @@ def changes(before: Results, after: Results) -> list[Change]:
             continue
         if before.pictures.get(effect) != after.pictures.get(effect):
             raise CloraError(f"the effect {effect} was evaluated on other test pictures before; nothing to compare")
-        for metric in (name for name in old if name in new):
-            lower = metric in before.lower_is_better
-            found.append(_change(effect, metric, old[metric], new[metric], lower))
+        for metric, better in before.better.items():
+            if metric in old and metric in new:
+                found.append(_change(effect, metric, old[metric], new[metric], better == "lower"))
     if not found:
         raise CloraError(
             "no metric has given a number for each picture in both runs; `clora evaluate RUN` makes them for the "

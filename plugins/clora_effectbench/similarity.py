@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
 
-from clora.api import Measured, ModelPlace, between
+from clora.api import Measured, ModelPlace, Quantity, Reference, between
 from clora_effectbench.checks import check_pictures
 from clora_effectbench.encoder import ImageEncoder, encoder_problems
+from clora_effectbench.words import described
 
 if TYPE_CHECKING:
     import torch
@@ -63,15 +64,25 @@ class SimilarityMetric:
                 sources[pictures.names] = encoder(pictures.source)
             columns[pictures.effect] = self._columns(pictures, encoder, sources[pictures.names])
         everywhere = [name for name in next(iter(columns.values())) if all(name in found for found in columns.values())]
+        values = {name: _mean([score for found in columns.values() for score in found[name]]) for name in everywhere}
+        per_effect = {effect: {name: _mean(c) for name, c in found.items()} for effect, found in columns.items()}
         return Measured(
-            values={name: _mean([score for found in columns.values() for score in found[name]]) for name in everywhere},
-            lower_is_better=frozenset(),
-            per_effect={effect: {name: _mean(c) for name, c in found.items()} for effect, found in columns.items()},
+            values=values,
+            quantities=described(self._quantities(), values, per_effect),
+            per_effect=per_effect,
             per_picture={
                 effect: {name: column for name, column in found.items() if not name.startswith("teacher_")}
                 for effect, found in columns.items()
             },
         )
+
+    def _quantities(self) -> dict[str, Quantity]:
+        to_source = f"{self.column}_to_source_cos"
+        return {
+            f"{self.column}_to_teacher_cos": Quantity("higher"),
+            to_source: Quantity("higher"),
+            f"teacher_{to_source}": Quantity("higher", reference=Reference("teacher", to_source)),
+        }
 
     def _columns(self, pictures: EffectPictures, encoder: ImageEncoder, source: torch.Tensor) -> dict[str, list[float]]:
         """The cosines of one effect, a number for each picture."""

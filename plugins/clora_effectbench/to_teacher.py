@@ -10,15 +10,21 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, field, frozen
 
-from clora.api import CloraError, Matrix, Measured, between
+from clora.api import CloraError, Matrix, Measured, Quantity, between
 from clora_effectbench.checks import SOURCE, check_pictures
 from clora_effectbench.distances import judge, shrunk, squared_distance
+from clora_effectbench.words import NEAREST, described
 
 if TYPE_CHECKING:
     import torch
 
     from clora.api import EffectPictures, Evaluation, GeneralPictures, Metric
 
+_QUANTITIES = {
+    "to_teacher": Quantity("lower", headline=True),
+    "undone_rate": Quantity("lower", unit="%", headline=True),
+    "general_drift": Quantity("lower", headline=True),
+}
 NO_TEACHER = "the student is compared with its teachers' pictures, which are not made; set `evaluate.teacher: true`"
 
 
@@ -47,14 +53,17 @@ class ToTeacherMetric:
         if evaluation.general is not None:
             values |= _drift(evaluation.general, self.size)
         shared = _on_the_same_sources(effects)
+        done = f"{1 - values['undone_rate']:.0%} of the test pictures"
+        per_effect = {
+            effect: {name: _mean(column) for name, column in columns.items()} for effect, columns in scores.items()
+        }
         return Measured(
             values=values,
-            lower_is_better=frozenset(values),
-            per_effect={
-                effect: {name: _mean(column) for name, column in columns.items()} for effect, columns in scores.items()
-            },
+            quantities=described(_QUANTITIES, values, per_effect),
+            per_effect=per_effect,
             per_picture=scores,
             matrices={"nearest_teacher": _bleed(shared)} if len(shared) > 1 else {},
+            summary=f"{done} come nearer to their teacher's picture than to their source",
         )
 
     def _shrunk(self, pictures: EffectPictures) -> EffectPictures:
@@ -127,4 +136,4 @@ def _bleed(effects: Sequence[EffectPictures]) -> Matrix:
     for pictures in effects:
         nearest = judge(pictures.student, pictures.effect, {**teachers, SOURCE: pictures.source}).nearest
         rows.append(tuple(count / len(nearest) for count in nearest.bincount(minlength=len(columns)).tolist()))
-    return Matrix(tuple(teachers), columns, tuple(rows))
+    return Matrix(tuple(teachers), columns, tuple(rows), note=NEAREST, confusion=True)

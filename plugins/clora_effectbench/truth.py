@@ -8,20 +8,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from clora.api import Matrix, Measured, Truth
+from clora.api import Matrix, Measured, Quantity, Reference, Truth
 from clora_effectbench.checks import SOURCE, candidates_of
 from clora_effectbench.consistency import consistency, subject_variance
 from clora_effectbench.distances import Judged, judge, squared_distance
+from clora_effectbench.words import NEAREST, described
 
 if TYPE_CHECKING:
     import torch
 
     from clora.api import Dataset, EffectPictures, Evaluation, GeneralPictures
 
-_LOWER = ("bad_case_rate", "distance", "teacher_bad_case_rate", "teacher_distance")
-_LOWER_GENERAL = ("general_distance", "general_distance_base", "general_ratio")
+_OWN = {
+    "bad_case_rate": Quantity("lower", unit="%", headline=True),
+    "subject_consistency": Quantity("higher", headline=True),
+    "distance": Quantity("lower", headline=True),
+}
+_QUANTITIES = {
+    **_OWN,
+    "consistency": Quantity("higher"),
+    "general_ratio": Quantity("lower", headline=True),
+    "general_distance": Quantity("lower"),
+    "general_distance_base": Quantity("lower", reference=Reference("base", "general_distance")),
+    **{f"teacher_{n}": evolve(q, headline=False, reference=Reference("teacher", n)) for n, q in _OWN.items()},
+}
 
 
 @frozen
@@ -54,12 +66,14 @@ class TruthMetric:
         if evaluation.general is not None:
             values |= _general(evaluation.general)
         names = [e.effect for e in evaluation.effects]
+        per_effect = {n: _per_effect(s, t) for n, s, t in zip(names, students, teachers, strict=True)}
         return Measured(
             values=values,
-            lower_is_better=frozenset(name for name in (*_LOWER, *_LOWER_GENERAL) if name in values),
-            per_effect={n: _per_effect(s, t) for n, s, t in zip(names, students, teachers, strict=True)},
+            quantities=described(_QUANTITIES, values, per_effect),
+            per_effect=per_effect,
             per_picture={name: _per_picture(student) for name, student in zip(names, students, strict=True)},
             matrices={"bleed": _bleed(names, students, candidates)},
+            summary=f"{1 - values['bad_case_rate']:.0%} of the test pictures show the effect that was asked for",
         )
 
 
@@ -106,7 +120,8 @@ def _bleed(names: Sequence[str], students: Sequence[_Outcome], candidates: Seque
     """Rows: the effect asked for; columns: the share of its outputs nearest to each candidate."""
     columns = (*candidates, SOURCE)
     counts = [outcome.judged.nearest.bincount(minlength=len(columns)).tolist() for outcome in students]
-    return Matrix(tuple(names), columns, tuple(tuple(count / sum(row) for count in row) for row in counts))
+    shares = tuple(tuple(count / sum(row) for count in row) for row in counts)
+    return Matrix(tuple(names), columns, shares, note=NEAREST, confusion=True)
 
 
 def _general(general: GeneralPictures) -> dict[str, float]:

@@ -14,6 +14,7 @@ from attrs import asdict
 from clora_studies.comparison import Cell, Comparison, Row, compare, read_runs
 
 MISSING = "–"
+ARROWS = {"lower": "↓", "higher": "↑"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +65,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     """The table with means, sample standard deviations, seeds and every run's own values."""
     return {
         "columns": [
-            {"name": name, "lower_is_better": name in comparison.lower_is_better, "best": comparison.best(name)}
+            {"name": name, "better": comparison.better.get(name), "best": comparison.best(name)}
             for name in comparison.columns
         ],
         "rows": [_row_json(row, comparison.columns) for row in comparison.rows],
@@ -96,8 +97,8 @@ def _row_json(row: Row, columns: Sequence[str]) -> dict[str, Any]:
 
 def _cells(comparison: Comparison, mark: Callable[[str, bool], str]) -> list[list[str]]:
     """Header and rows as text: name, values with their direction, evaluations per picture, number of seeds."""
-    arrows = {name: "↓" if name in comparison.lower_is_better else "↑" for name in comparison.columns}
-    table = [["run", *(mark(f"{name} {arrows[name]}", False) for name in comparison.columns), "NFE", "n"]]
+    arrows = {name: f" {ARROWS[direction]}" for name, direction in comparison.better.items()}
+    table = [["run", *(mark(f"{name}{arrows.get(name, '')}", False) for name in comparison.columns), "NFE", "n"]]
     several = any(len(row.runs) > 1 for row in comparison.rows)
     for row in comparison.rows:
         values = [mark(*_value(comparison, row, name)) for name in comparison.columns]

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 from attrs import frozen
 
-from clora.api import CloraError, RunDir, hint, quoted, shown as shown_path
+from clora.api import CloraError, Direction, RunDir, hint, quoted, shown as shown_path
 
 
 @frozen
@@ -25,7 +25,7 @@ class EvaluatedRun:
     seconds: float | None
     nfe: str | None  # network evaluations per picture, such as "4" or "40x2"
     values: Mapping[str, float]
-    lower_is_better: frozenset[str]
+    better: Mapping[str, Direction]  # a value that is not named has no direction
 
 
 @frozen
@@ -57,21 +57,24 @@ class Comparison:
     """The whole table; `columns` keeps the order in which values were first met."""
 
     columns: tuple[str, ...]
-    lower_is_better: frozenset[str]
+    better: Mapping[str, Direction]
     rows: tuple[Row, ...]
 
     def best(self, column: str) -> float | None:
-        """The best mean of a column; None where there are no two rows to compare."""
+        """The best mean of a column; None where it has no direction, or no two rows to compare."""
         means = [row.cells[column].mean for row in self.rows if column in row.cells]
-        if len(means) < 2:
+        if len(means) < 2 or column not in self.better:
             return None
-        return min(means) if column in self.lower_is_better else max(means)
+        return min(means) if self.better[column] == "lower" else max(means)
 
     def sorted_by(self, column: str) -> Comparison:
-        """The same table with the best row of a column first; rows without that value keep their order at the end."""
-        sign = 1 if column in self.lower_is_better else -1
+        """The same table with the best row of a column first; rows without that value keep their order at the end.
+
+        A column without a direction begins with its largest value.
+        """
+        sign = 1 if self.better.get(column) == "lower" else -1
         rows = sorted(self.rows, key=lambda row: sign * row.cells[column].mean if column in row.cells else math.inf)
-        return Comparison(self.columns, self.lower_is_better, tuple(rows))
+        return Comparison(self.columns, self.better, tuple(rows))
 
 
 def compare(runs: Sequence[EvaluatedRun], columns: Sequence[str] | None = None, by: str | None = None) -> Comparison:
@@ -89,10 +92,10 @@ def compare(runs: Sequence[EvaluatedRun], columns: Sequence[str] | None = None, 
     if problems:
         raise CloraError("\n".join(problems))
     shown = tuple(dict.fromkeys(columns)) if columns else known
-    lower = frozenset(column for run in runs for column in run.lower_is_better)
+    better = {column: direction for run in runs for column, direction in run.better.items()}
     # `by` may name a column that is not shown, so the rows know all values while they are sorted.
-    table = Comparison(known, lower, tuple(_row(group) for group in groups.values()))
-    return Comparison(shown, lower, (table.sorted_by(by) if by else table).rows)
+    table = Comparison(known, better, tuple(_row(group) for group in groups.values()))
+    return Comparison(shown, better, (table.sorted_by(by) if by else table).rows)
 
 
 def _clash(run: EvaluatedRun, others: Sequence[EvaluatedRun]) -> list[str]:
@@ -153,5 +156,5 @@ def _read_run(folder: Path) -> EvaluatedRun:
         nfe=found.nfe,
         # what a metric could not give is shown as missing
         values={name: value for name, value in found.values.items() if math.isfinite(value)},
-        lower_is_better=frozenset(found.lower_is_better),
+        better={name: found.better[name] for name in found.values if name in found.better},
     )

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from clora.adapters.adapter import Adapter
 from clora.config.schema import Start, Train
+from clora.contracts.evaluation import Quantity
 from clora.diffusion.rng import StepRng
 from clora.errors import CloraError
 from clora.lora_io.header import LoraFileError
@@ -99,8 +100,11 @@ def test_more_rank_than_the_student_is_refused(tmp_path: Path) -> None:
 
 def results(**effects: list[float]) -> Results:
     return Results(
-        lower_is_better=("distance",),
-        per_picture={name: {"distance": tuple(v), "consistency": tuple(-x for x in v)} for name, v in effects.items()},
+        quantities={"distance": Quantity("lower"), "consistency": Quantity("higher"), "colour": Quantity()},
+        per_picture={
+            name: {"distance": tuple(v), "consistency": tuple(-x for x in v), "colour": v}
+            for name, v in effects.items()
+        },
         pictures={name: tuple(f"p{i}" for i in range(len(v))) for name, v in effects.items()},
     )
 

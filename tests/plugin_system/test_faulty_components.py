@@ -22,7 +22,11 @@ from clora.training.forward_scheduler import run_together
 SOURCE = """
 import torch
 from attrs import frozen
-from clora.api import Await, Component, LossTerm, Measured, Prompts, Route, Row, Simulated, hookimpl
+from clora.api import (
+    Await, Component, LossTerm, Measured, Prompts, Quantity, Reference, Route, Row, Simulated, hookimpl,
+)
+
+TWO = {"a": Quantity("lower"), "c": Quantity(reference=Reference("base", "a"))}
 
 
 @frozen
@@ -163,9 +167,12 @@ class Measures:
         if self.how == "raises":
             raise IndexError("no pictures")
         return {
-            "nothing": None, "text": Measured({"a": "much"}, frozenset()), "none": Measured({"a": None}, frozenset()),
-            "lower": Measured({"a": 1.0}, frozenset({"b"})), "nan": Measured({"a": float("nan")}, frozenset()),
-        }.get(self.how, Measured({"a": 1.0}, frozenset({"a"}), {"thermal": {"a": 2.0}}))
+            "nothing": None, "text": Measured({"a": "much"}), "none": Measured({"a": None}),
+            "unknown": Measured({"ants": 1.0}, {"ant": Quantity("lower")}), "nan": Measured({"a": float("nan")}),
+            "sideways": Measured({"a": 1.0}, {"a": Quantity("left")}), "word": Measured({"a": 1.0}, {"a": "lower"}),
+            "beside": Measured({"a": 1.0}, {"a": Quantity(reference=Reference("base", "b"))}),
+            "lines": Measured({"a": 1.0}, summary="good\\nbad"),
+        }.get(self.how, Measured({"a": 1.0, "c": 0.5}, TWO, {"thermal": {"a": 2.0}}, summary="all is well"))
 
 
 @hookimpl
@@ -392,7 +399,11 @@ def test_a_component_that_cannot_be_counted_stands_in_the_way_of_no_run(capsys: 
         ("nothing", "gave None; expected a Measured"),
         ("text", "gave 'a' in its values as str 'much'; expected a number"),
         ("none", "gave 'a' in its values as None; expected a number"),
-        ("lower", "says that lower is better of 'b', which is none of its values"),
+        ("unknown", r"describes 'ant', which is none of its numbers; did you mean 'ants'\?"),
+        ("sideways", "says of 'a' that 'left' is better; expected lower, higher or None"),
+        ("word", "describes 'a' as str 'lower'; expected a Quantity"),
+        ("beside", "sees 'a' beside 'b', which is none of its numbers"),
+        ("lines", "gave str .* as its summary; expected one line of text"),
         ("raises", r"IndexError: no pictures at faulty_parts\.py:\d+"),
     ],
 )
@@ -406,8 +417,10 @@ def test_metrics_of_one_kind_stand_side_by_side_and_what_is_no_number_is_told() 
     plan = plan_with("metrics={one: Measures, two: Measures, three: {use: Measures, how: nan}}")
     told: list[str] = []
     found = measure(plan, Evaluation([], None), Results(), told.append)
-    assert list(found.values) == ["a", "two.a", "three.a"]
-    assert found.lower_is_better == ("a", "two.a")
+    assert list(found.values) == ["a", "c", "two.a", "two.c", "three.a"]
+    assert found.better == {"a": "lower", "two.a": "lower"}
+    assert [found.quantities[name].reference.of for name in ("c", "two.c")] == ["a", "two.a"]
+    assert found.measured().summary == "all is well"
     assert found.per_effect == {"thermal": {"a": 2.0, "two.a": 2.0}}
     assert told == ["metrics.three: three.a is not a finite number"]
     assert found.tree()["values"]["three.a"] is None

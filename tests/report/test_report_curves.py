@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from clora.contracts.evaluation import Measured, Quantity, Reference
 from clora.report.curves import line_chart, smooth, thin
 from clora.report.data import Chart
 from clora.report.numbers import duration, plain, shown, size, split_references
@@ -93,8 +94,9 @@ def test_numbers_are_written_for_people():
         "1.00e-07",
         "–",
     ]
-    assert shown("bad_case_rate", 0.0871) == "8.7 %"
-    assert shown("distance", None) == "–"
+    assert shown(0.0871, "%") == "8.7 %"
+    assert shown(0.0871) == "0.0871"
+    assert shown(None, "%") == "–"
     assert [duration(s) for s in (0.31, 48, 59.99, 213.4, 7500)] == [
         "0.3 s",
         "48 s",
@@ -106,7 +108,10 @@ def test_numbers_are_written_for_people():
     assert [tick_text(v) for v in (1500, 20000, 0.0002, 1e-9, 1234)] == ["1.5k", "20k", "0.0002", "1e-09", "1234"]
 
 
-def test_references_are_found_by_name():
-    own, references = split_references({"d": 1.0, "teacher_d": 2.0, "d_base": 3.0, "teacher_only": 4.0})
-    assert own == {"d": 1.0, "teacher_only": 4.0}
+def test_references_are_those_that_the_metrics_name():
+    values = {"d": 1.0, "theirs": 2.0, "before": 3.0, "alone": 4.0, "teacher_d": 5.0}
+    beside = {"theirs": ("teacher", "d"), "before": ("base", "d"), "alone": ("teacher", "gone")}
+    quantities = {name: Quantity(reference=Reference(who, of)) for name, (who, of) in beside.items()}
+    own, references = split_references(Measured(values, quantities))
+    assert own == {"d": 1.0, "alone": 4.0, "teacher_d": 5.0}
     assert references == {"teacher": {"d": 2.0}, "base": {"d": 3.0}}

@@ -10,7 +10,7 @@ import attrs
 import pytest
 import torch
 
-from clora.contracts.evaluation import EffectPictures, GeneralPictures, Matrix, Measured
+from clora.contracts.evaluation import EffectPictures, GeneralPictures, Matrix, Measured, Quantity, Reference
 from clora.report.data import Chart, Composition, Cost, EffectEntry, Grid, ReportData
 from clora.report.page import page, write_report
 
@@ -59,9 +59,19 @@ def example(name: str = "duotone", other: str = "mirror") -> ReportData:
     row = {"bad_case_rate": 0.25, "distance": 0.01, "teacher_bad_case_rate": 0.125}
     measured = Measured(
         values={**row, "general_distance": 0.02, "general_distance_base": 0.01},
-        lower_is_better=frozenset({*row, "general_distance"}),
+        quantities={
+            "general_distance": Quantity("lower"),
+            "bad_case_rate": Quantity("lower", "%", headline=True),
+            "distance": Quantity("lower", headline=True),
+            "teacher_bad_case_rate": Quantity("lower", "%", reference=Reference("teacher", "bad_case_rate")),
+            "general_distance_base": Quantity("lower", reference=Reference("base", "general_distance")),
+        },
         per_effect={name: row, other: row},
-        matrices={"bleed": Matrix((name, other), (name, other, "source"), ((0.75, 0.25, 0.0), (0.0, 1.0, 0.0)))},
+        matrices={
+            "bleed": Matrix(
+                (name, other), (name, other, "source"), ((0.75, 0.25, 0.0), (0.0, 1.0, 0.0)), name, "", True
+            )
+        },
     )
     return ReportData(
         title=f"Two effects: {name}",
@@ -83,7 +93,7 @@ def example(name: str = "duotone", other: str = "mirror") -> ReportData:
 def test_every_part_is_there():
     reader = Reader(page(example()))
     ids = {attributes.get("id") for _, attributes in reader.tags}
-    assert ids >= {"numbers", "effects", "bleed", "compositions", "general", "training", "cost", "recipe", "effect-1"}
+    assert ids >= {"numbers", "effects", "tables", "compositions", "general", "training", "cost", "recipe", "effect-1"}
     links = {a["href"] for tag, a in reader.tags if tag == "a"}
     assert {link[1:] for link in links if link} <= ids, "every link leads to a part of the page"
     text = " ".join(reader.text)
@@ -146,20 +156,53 @@ def test_empty_parts_are_left_out():
     bare = attrs.evolve(example(), measured=None, general=None, charts=(), compositions=())
     ids = {a.get("id") for _, a in Reader(page(bare)).tags}
     assert "effects" in ids
-    assert not ids & {"numbers", "bleed", "general", "training", "compositions"}
+    assert not ids & {"numbers", "tables", "general", "training", "compositions"}
 
 
-def test_the_headline_may_be_chosen():
-    text = page(attrs.evolve(example(), headline=("general_distance", "unknown")))
+def measuring(values: dict[str, float], **quantities: Quantity) -> ReportData:
+    return ReportData(title="t", measured=Measured(values, quantities))
+
+
+def test_the_headlines_are_those_that_the_metrics_name_in_their_order():
+    text = page(
+        measuring({"a": 1.0, "b": 2.0, "c": 3.0}, c=Quantity("higher", headline=True), a=Quantity(headline=True))
+    )
     top = text[: text.index("<nav")]
-    assert "general distance" in top
-    assert "0.0200" in top
-    assert "base 0.0100" in top
-    assert "<dt>distance" not in top
+    assert top.index("3.00") < top.index("1.00")
+    assert "2.00" not in top
+    assert top.count("is better") == 2 * 1, "a number without a direction has no arrow, and one is told in two ways"
+
+
+def test_without_headlines_the_first_four_numbers_are_shown():
+    text = page(measuring({name: float(i) for i, name in enumerate("abcdef", 1)}))
+    top = text[: text.index("<nav")]
+    assert "4.00" in top
+    assert "5.00" not in top
+
+
+def test_nothing_is_guessed_from_a_name():
+    text = page(measuring({"loss_rate": 0.5, "d": 1.0, "teacher_d": 2.0, "d_base": 3.0}))
+    assert "50.0 %" not in text
+    assert "(reference)" not in text
+    assert "is better" not in text
+
+
+def test_a_unit_stands_behind_its_number():
+    text = page(measuring({"psnr": 31.25, "share": 0.5}, psnr=Quantity("higher", "dB"), share=Quantity(unit="%")))
+    assert "31.2 dB" in text
+    assert "50.0 %" in text
+
+
+def test_a_table_of_a_metric_is_shown_with_its_unit_and_sentence():
+    table = Matrix(("clay",), ("red", "blue"), ((12.5, 0.25),), note="What colours came.", unit="dB")
+    text = page(ReportData(title="t", measured=Measured({}, matrices={"colour_noise": table})))
+    assert "What colours came." in text
+    assert "Colour noise" in text
+    assert "<td>12.5 dB</td><td>0.250 dB</td>" in text
 
 
 def test_values_that_are_not_finite_are_dashes():
-    measured = Measured({"distance": float("nan")}, frozenset(), matrices={})
+    measured = Measured({"distance": float("nan")}, {"distance": Quantity(unit="%")}, {"a": {"distance": float("nan")}})
     assert "–" in page(ReportData(title="t", measured=measured))
 
 

@@ -197,7 +197,7 @@ class Spoils:
 
     def measure(self, evaluation):
         evaluation.effects[0].student.mul_(0.5)
-        return Measured({"a": float(evaluation.effects[0].student.abs().mean())}, frozenset())
+        return Measured({"a": float(evaluation.effects[0].student.abs().mean())})
 
 
 @frozen

@@ -38,6 +38,21 @@ class Fields:
         value = self._value(key)
         return float(value) if is_number(value) else self._wrong(key, "a number", value)
 
+    def flag(self, key: str) -> bool:
+        """True or false."""
+        value = self._value(key)
+        return value if isinstance(value, bool) else self._wrong(key, "true or false", value)
+
+    def choice(self, key: str, among: Sequence[T]) -> T:
+        """One of several values."""
+        value = self._value(key)
+        fits = isinstance(value, str | None) and value in among
+        return value if fits else self._wrong(key, f"one of {', '.join(map(quoted, among))}", value)
+
+    def optional(self, key: str, read: Callable[[Fields, str], T]) -> T | None:
+        """As `read` finds it; None for null."""
+        return None if self._value(key) is None else read(self, key)
+
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of texts."""
         value = self._value(key)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from attrs import asdict, evolve, field, frozen
 
-from clora.contracts.evaluation import Matrix, Measured
+from clora.contracts.evaluation import Direction, Matrix, Measured, Quantity, Reference
 from clora.runs.files.checksums import DamagedError
 from clora.runs.files.fields import Fields, finite
 
@@ -20,13 +20,15 @@ class Results:
 
     nfe: str = ""  # network evaluations per picture, such as "4" or "40x2"
     values: Mapping[str, float] = field(factory=dict)
-    lower_is_better: tuple[str, ...] = ()
+    quantities: Mapping[str, Quantity] = field(factory=dict)
     per_effect: Mapping[str, Mapping[str, float]] = field(factory=dict)
     #: effect -> metric -> one number for each test picture
     per_picture: Mapping[str, Mapping[str, tuple[float, ...]]] = field(factory=dict)
     matrices: Mapping[str, Matrix] = field(factory=dict)
     #: effect -> its test pictures
     pictures: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    #: what the metrics say in words, in their order
+    summaries: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, fields: Fields) -> Results:
@@ -34,12 +36,18 @@ class Results:
         return cls(
             nfe=fields.text("nfe"),
             values=fields.numbers("values"),
-            lower_is_better=fields.texts("lower_is_better"),
+            quantities=fields.map("quantities").map_of(_quantity),
             per_effect=fields.map("per_effect").map_of(Fields.numbers),
             per_picture=fields.map("per_picture").map_of(lambda per, key: per.map(key).map_of(Fields.row)),
             matrices=fields.map("matrices").map_of(_matrix),
             pictures=fields.map("pictures").map_of(Fields.texts),
+            summaries=fields.texts("summaries"),
         )
+
+    @property
+    def better(self) -> dict[str, Direction]:
+        """The direction in which a number is better, of those that have one."""
+        return {name: q.better for name, q in self.quantities.items() if q.better is not None}
 
     def with_measured(self, found: Measured) -> Results:
         """With what a metric found beside what others have."""
@@ -51,20 +59,32 @@ class Results:
         return evolve(
             self,
             values={**self.values, **found.values},
-            lower_is_better=(*self.lower_is_better, *sorted(found.lower_is_better)),
+            quantities={**self.quantities, **found.quantities},
             per_effect=both(self.per_effect, found.per_effect),
             per_picture=both(self.per_picture, rows),
             matrices={**self.matrices, **found.matrices},
+            summaries=(*self.summaries, *([found.summary] if found.summary else ())),
         )
 
     def measured(self) -> Measured:
-        """The same as one metric's findings."""
-        lower = frozenset(self.lower_is_better)
-        return Measured(self.values, lower, self.per_effect, self.per_picture, self.matrices)
+        """The same as one metric's findings, with the first metric's words."""
+        words = next(iter(self.summaries), "")
+        return Measured(self.values, self.quantities, self.per_effect, self.per_picture, self.matrices, words)
 
     def tree(self) -> dict[str, Any]:
         """As the file holds it, and as `clora_run_finished` is told."""
         return finite(asdict(self))
+
+
+def _quantity(fields: Fields, key: str) -> Quantity:
+    found = fields.map(key)
+    better = found.choice("better", (None, *get_args(Direction)))
+    return Quantity(better, found.text("unit"), found.flag("headline"), found.optional("reference", _reference))
+
+
+def _reference(fields: Fields, key: str) -> Reference:
+    found = fields.map(key)
+    return Reference(found.text("who"), found.text("of"))
 
 
 def _matrix(fields: Fields, key: str) -> Matrix:
@@ -74,4 +94,4 @@ def _matrix(fields: Fields, key: str) -> Matrix:
     found = tuple(table.row(name) for name in table.tree)
     if len(found) != len(rows) or any(len(row) != len(columns) for row in found):
         raise DamagedError(f"{matrix.where} is damaged: its table has not a row for each of its names")
-    return Matrix(rows, columns, found)
+    return Matrix(rows, columns, found, matrix.text("note"), matrix.text("unit"), matrix.flag("confusion"))

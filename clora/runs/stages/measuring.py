@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from attrs import evolve
 
-from clora.contracts.evaluation import Measured
-from clora.errors import quoted
+from clora.contracts.evaluation import Direction, Measured, Quantity
+from clora.errors import hint, quoted
 from clora.plugin_system.guard import came
 
 if TYPE_CHECKING:
@@ -50,9 +50,23 @@ def measured_problem(found: object) -> str | None:
         for name, value in row.items():
             if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, (int, float)):
                 return f"gave {quoted(name)} in its {table} as {came(value)}; expected a number (float(...))"
-    unknown = sorted(set(found.lower_is_better) - set(found.values))
-    if unknown:
-        return f"says that lower is better of {quoted(unknown[0])}, which is none of its values"
+    if not isinstance(found.summary, str) or "\n" in found.summary:
+        return f"gave {came(found.summary)} as its summary; expected one line of text"
+    return _quantities_problem(found)
+
+
+def _quantities_problem(found: Measured) -> str | None:
+    """What is wrong with what a metric says of its numbers."""
+    names = set(found.values).union(*found.per_effect.values())
+    for name, quantity in found.quantities.items():
+        if name not in names:
+            return f"describes {quoted(name)}, which is none of its numbers{hint(name, names)}"
+        if not isinstance(quantity, Quantity):
+            return f"describes {quoted(name)} as {came(quantity)}; expected a Quantity"
+        if quantity.better not in (None, *get_args(Direction)):
+            return f"says of {quoted(name)} that {quoted(quantity.better)} is better; expected lower, higher or None"
+        if quantity.reference is not None and quantity.reference.of not in names:
+            return f"sees {quoted(name)} beside {quoted(quantity.reference.of)}, which is none of its numbers"
     return None
 
 
@@ -65,8 +79,15 @@ def named_after(key: str, found: Measured) -> Measured:
     return evolve(
         found,
         values=named(found.values),
-        lower_is_better=frozenset(f"{key}.{name}" for name in found.lower_is_better),
+        quantities=named({name: _beside(key, quantity) for name, quantity in found.quantities.items()}),
         per_effect={effect: named(row) for effect, row in found.per_effect.items()},
         per_picture={effect: named(row) for effect, row in found.per_picture.items()},
         matrices=named(found.matrices),
     )
+
+
+def _beside(key: str, quantity: Quantity) -> Quantity:
+    """What is said of a number, beside the one that has `key.` before its name."""
+    if quantity.reference is None:
+        return quantity
+    return evolve(quantity, reference=evolve(quantity.reference, of=f"{key}.{quantity.reference.of}"))

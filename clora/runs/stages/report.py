@@ -31,12 +31,6 @@ if TYPE_CHECKING:
     from clora.inference.session import ModelSession
     from clora.planning.plan import Plan
 
-#: the values shown large on the first screen: those of the first group that any metric gives, the known truth before
-#: the teacher's pictures
-HEADLINES = (
-    ("bad_case_rate", "subject_consistency", "distance", "general_ratio"),
-    ("to_teacher", "undone_rate", "general_drift"),
-)
 _SUBJECTS = 8  # pictures per effect on the page
 _INSTRUCTIONS = 12
 _COMPOSITIONS = 3
@@ -59,7 +53,6 @@ def report(plan: Plan, session: Callable[[], ModelSession], folder: RunDir, plus
             verdict=_verdict(plan, measured),
             facts=_facts(plan, results),
             recipe=plan.text,
-            headline=_headline(measured),
             effects=tuple(_entry(plan, name) for name in plan.prompts),
             effect_grids={card.name: _grid(plan, card.name, pictures) for card in plan.cards},
             general=_general(plan, pictures),
@@ -82,21 +75,10 @@ def _warnings(plan: Plan, steps: Sequence[StepReport]) -> tuple[str, ...]:
 
 
 def _verdict(plan: Plan, measured: Measured) -> str:
-    """One sentence that answers whether it worked, from the numbers alone."""
+    """One sentence that answers whether it worked, in the words of the metrics."""
     served = {"student": "one LoRA", "teachers": "each effect's own LoRA", "merge": "one merged LoRA"}
     how = f"{len(plan.cards)} effects from {served[plan.recipe.serve.adapter]}"
-    if "bad_case_rate" in measured.values:
-        right = 1 - measured.values["bad_case_rate"]
-        return f"{how}: {right:.0%} of the test pictures show the effect that was asked for."
-    if "undone_rate" in measured.values:
-        done = 1 - measured.values["undone_rate"]
-        return f"{how}: {done:.0%} of the test pictures come nearer to their teacher's picture than to their source."
-    return f"{how}."
-
-
-def _headline(measured: Measured) -> tuple[str, ...]:
-    found = (tuple(name for name in group if name in measured.values) for group in HEADLINES)
-    return next((names for names in found if names), ())
+    return f"{how}: {measured.summary}." if measured.summary else f"{how}."
 
 
 def _facts(plan: Plan, results: Results) -> dict[str, str]:

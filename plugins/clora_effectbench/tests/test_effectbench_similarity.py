@@ -112,7 +112,10 @@ def test_agrees_with_the_same_model_called_by_hand(encoders: Path, name: str):
                 assert max(values) - min(values) > 1e-3, "the model must tell pictures apart"
             every.setdefault(column, []).extend(values)
     assert found.values == pytest.approx({column: sum(values) / 10 for column, values in every.items()}, abs=2e-5)
-    assert found.lower_is_better == frozenset()
+    assert {found.quantity(column).better for column in found.values} == {"higher"}
+    reference = found.quantity(f"teacher_{name}_to_source_cos").reference
+    assert reference is not None
+    assert (reference.who, reference.of) == ("teacher", f"{name}_to_source_cos")
 
 
 def test_the_same_picture_has_cosine_1_and_batches_do_not_matter(encoders: Path):

@@ -69,7 +69,9 @@ def test_agrees_with_plain_loops():
     assert found.values["undone_rate"] == pytest.approx(sum(h[1] for h in everything) / 15)
     assert 0 < found.values["undone_rate"] < 1, "the case must show both kinds"
     assert any(0 < share < 1 for row in matrix.values for share in row), "and mixed rows"
-    assert found.lower_is_better == {"to_teacher", "undone_rate"} == set(found.per_picture["flip"])
+    assert list(found.quantities) == ["to_teacher", "undone_rate"] == list(found.per_picture["flip"])
+    assert {quantity.better for quantity in found.quantities.values()} == {"lower"}
+    assert found.summary.startswith(f"{1 - found.values['undone_rate']:.0%} of the test pictures come nearer")
 
 
 def test_the_teacher_itself_is_0_and_nothing_done_is_1():
@@ -110,7 +112,7 @@ def test_general_drift_is_the_distance_to_the_base_in_what_the_base_did():
     general = GeneralPictures(("x",) * 5, source, student=source + 0.3, base=source + 0.2, truth=None)
     found = measure(one, general=general)
     assert found.values["general_drift"] == pytest.approx(0.25, rel=1e-4)
-    assert "general_drift" in found.lower_is_better
+    assert found.quantity("general_drift").better == "lower"
     still = attrs.evolve(general, base=source)
     assert "general_drift" not in measure(one, general=still).values
 

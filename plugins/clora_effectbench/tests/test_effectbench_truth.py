@@ -137,8 +137,16 @@ def test_general_distances_and_their_ratio():
     assert found.values["general_distance"] == pytest.approx(0.04, rel=1e-5)
     assert found.values["general_distance_base"] == pytest.approx(0.01, rel=1e-5)
     assert found.values["general_ratio"] == pytest.approx(4, rel=1e-5)
-    assert {"general_ratio", "general_distance", "bad_case_rate"} <= found.lower_is_better
-    assert "subject_consistency" not in found.lower_is_better
+    better = {name: found.quantity(name).better for name in found.values}
+    assert {name for name in better if better[name] == "higher"} == {"subject_consistency"}
+    assert None not in better.values()
+    base = found.quantity("general_distance_base").reference
+    assert base is not None
+    assert (base.who, base.of) == ("base", "general_distance")
+    headlines = [name for name, quantity in found.quantities.items() if quantity.headline]
+    assert headlines == ["bad_case_rate", "subject_consistency", "distance", "general_ratio"]
+    assert found.quantity("bad_case_rate").unit == "%"
+    assert found.summary == "0% of the test pictures show the effect that was asked for"
     perfect = measure(effect("dim", s, s), general=GeneralPictures(("dim",) * 5, s, s, s, s))
     assert "general_ratio" not in perfect.values
 

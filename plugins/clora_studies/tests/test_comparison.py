@@ -17,14 +17,21 @@ from clora.errors import CloraError
 from clora.runs.files.sealed_json import write_sealed
 
 
-def make_run(folder: Path, values: dict[str, Any] | None, lower: tuple[str, ...] = ("bcr",), **info: Any) -> Path:
+def quantity(better: str | None) -> dict[str, Any]:
+    return {"better": better, "unit": "", "headline": False, "reference": None}
+
+
+BETTER = {"bcr": quantity("lower"), "vsa": quantity("higher"), "hue": quantity(None)}
+
+
+def make_run(folder: Path, values: dict[str, Any] | None, **info: Any) -> Path:
     folder.mkdir(parents=True)
     nfe = info.pop("nfe", "4")
     say = {"name": folder.name, "title": "", "seed": 0, "digest": "d", "steps": 150, "seconds": 12.5, **info}
     write_sealed(folder / "run.json", {"ranks": 1, "recipe": "r", "machine": {}, "versions": {}, **say})
     if values is not None:
-        found = {"values": values, "lower_is_better": list(lower), "per_effect": {}, "matrices": {}, "nfe": nfe}
-        write_sealed(folder / "evaluate" / "results.json", {"per_picture": {}, "pictures": {}, **found})
+        found = {"values": values, "quantities": BETTER, "per_effect": {}, "matrices": {}, "nfe": nfe}
+        write_sealed(folder / "evaluate" / "results.json", {"per_picture": {}, "pictures": {}, "summaries": [], **found})
     return folder
 
 
@@ -79,7 +86,7 @@ def test_a_bar_in_a_title_does_not_break_the_markdown(tmp_path: Path, capsys: py
 
 def test_json_is_complete(runs: list[Path], capsys: pytest.CaptureFixture[str]):
     found = json.loads(cli(capsys, *runs, "--json"))
-    assert found["columns"][0] == {"name": "bcr", "lower_is_better": True, "best": 0.1875}
+    assert found["columns"][0] == {"name": "bcr", "better": "lower", "best": 0.1875}
     full, other = found["rows"]
     assert full["seeds"] == [0, 7]
     assert full["n"] == 2
@@ -107,6 +114,15 @@ def test_columns_choose_and_by_sorts(runs: list[Path], capsys: pytest.CaptureFix
 def test_a_value_that_only_some_seeds_have_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     made = [make_run(tmp_path / f"r{i}", {"bcr": 0.5, "vsa": None if i else 3.0}, name="r", seed=i) for i in range(2)]
     assert "3.00 (n=1)" in cli(capsys, *made)
+
+
+def test_a_value_without_direction_has_neither_arrow_nor_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    made = [make_run(tmp_path / n, {"bcr": v, "hue": v}) for n, v in (("a", 0.5), ("b", 0.25))]
+    head, _, first, second = cli(capsys, *made, "--by", "hue").splitlines()[:4]
+    assert head.split() == ["run", "bcr", "↓", "hue", "NFE"]
+    assert first.split() == ["a", "0.500", "0.500", "4"]
+    assert second.split() == ["b", "0.250*", "0.250", "4"]
+    assert json.loads(cli(capsys, *made, "--json"))["columns"][1] == {"name": "hue", "better": None, "best": None}
 
 
 def test_one_row_has_no_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
