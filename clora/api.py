@@ -46,6 +46,7 @@ from clora.contracts.evaluation import (
     GeneralPictures as GeneralPictures,
     Matrix as Matrix,
     Measured as Measured,
+    PictureGrid as PictureGrid,
     Quantity as Quantity,
     Reference as Reference,
 )
@@ -90,6 +91,13 @@ from clora.contracts.method import (
     UsesCritic as UsesCritic,
     UsesSimulation as UsesSimulation,
     WeighsOverTime as WeighsOverTime,
+)
+from clora.contracts.report import (
+    Composition as Composition,
+    Cost as Cost,
+    EffectReport as EffectReport,
+    Reporter as Reporter,
+    RunReport as RunReport,
 )
 from clora.contracts.run import (
     EffectEdits as EffectEdits,

@@ -154,3 +154,25 @@ def test_an_unwritable_folder_is_told(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "cannot write" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_another_report_of_a_finished_run_trains_and_measures_nothing(finished: Path) -> None:
+    done = clora(*command("collection.yaml", finished.parent, reporters__page__file="other.html"))
+    assert done.returncode == 0, done.stderr
+    assert "train, export: done before" in done.stderr
+    assert "evaluate: done before" in done.stderr
+    assert str(only_run(finished.parent) / "other.html") in done.stdout
+    assert (finished / "other.html").read_text() != ""
+    for said in (1, 0):  # once, and not again where nothing has changed
+        bare = clora(*command("collection.yaml", finished.parent, reporters="null"))
+        assert bare.returncode == 0, bare.stderr
+        assert bare.stderr.count("no report: the recipe has no reporters") == said
+        assert "other.html" not in bare.stdout
+
+
+def test_a_file_of_the_runs_own_is_refused_as_a_report_at_its_line(tmp_path: Path) -> None:
+    done = clora(*command("collection.yaml", tmp_path, reporters__page__file="run.json"))
+    assert done.returncode == 2
+    assert "reporters.page: its file 'run.json' would stand where the run writes 'run.json'" in done.stderr
+    assert "collection.yaml:" in done.stderr
+    assert list(tmp_path.iterdir()) == []

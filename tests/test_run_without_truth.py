@@ -11,8 +11,6 @@ from attrs import evolve
 from clora_studies.comparison import compare, read_runs
 
 from clora.cli import main
-from clora.report.data import Grid, ReportData
-from clora.report.page import page
 from clora.runs.regression import changes
 from clora.runs.run_dir import RunDir
 
@@ -75,14 +73,6 @@ def test_the_report_leads_with_the_teacher(run: Path):
     assert [head.count(f"<dt>{name} ") for name in ("to teacher", "undone rate", "general drift")] == [1, 1, 1]
     assert "Nearest teacher, per cent of each row" in html
     assert "dino to source cos" in html
-
-
-def test_the_first_screen_shows_the_teacher_where_no_truth_is_known():
-    pictures = dict.fromkeys(("source", "teacher", "student"), torch.zeros(1, 3, 8, 8))
-    seen = page(ReportData("title", effect_grids={"thermal": Grid(("cat",), pictures)}))
-    assert "thermal on cat: source, teacher, student" in seen
-    seen = page(ReportData("title", effect_grids={"thermal": Grid(("cat",), pictures | {"truth": pictures["source"]})}))
-    assert "teacher" not in seen[seen.index("thermal on cat") :].split('"')[0]
 
 
 def test_runs_are_compared_by_it_with_the_right_side_up(run: Path):

@@ -16,6 +16,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate anew, whatever was evaluated before."""
     from clora.cli.recipes import plan_of_run
     from clora.cli.run import headline
+    from clora.planning.report_files import report_files
     from clora.process.stopping import during
     from clora.runs.pipeline import Pipeline, make_job
     from clora.runs.progress import Progress
@@ -29,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
     job = make_job(plan, catalogue, folder)
     with during("", "what is made is kept"):
         Pipeline(job, catalogue, Distributed(), Progress(on=not args.quiet)).evaluate_again()
-    print(headline(folder))
+    print(headline(folder, report_files(plan.recipe.reporters)))
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,7 @@ def carry_out(
     plan: Plan, catalogue: Catalogue, folder: RunDir, *, quiet: bool, judge: Callable[[], int] = lambda: 0
 ) -> int:
     """Every stage of a plan in its folder, on every rank; `judge` has the last word, on the first rank."""
+    from clora.planning.report_files import report_files
     from clora.runs.files.steps import read_steps
     from clora.runs.pipeline import Pipeline, make_job
     from clora.runs.progress import Progress
@@ -62,17 +63,17 @@ def carry_out(
         ranks.close()
     if not ranks.first:
         return 0
-    print(headline(folder))
+    print(headline(folder, report_files(plan.recipe.reporters)))
     for sentence in alarms(plan, read_steps(folder.steps).reports):
         print(f"{'warning':<28} {sentence}")
     return judge()
 
 
-def headline(folder: RunDir) -> str:
+def headline(folder: RunDir, reports: Sequence[str]) -> str:
     """The results' plain numbers and where to look."""
     results = folder.read_results()
     lines = [f"{name:<28} {value:.4g}" for name, value in results.values.items()]
-    lines += [f"{'report':<28} {folder.report}"]
+    lines += [f"{'report':<28} {folder.path / name}" for name in reports]
     if folder.lora.exists():
         lines += [f"{'LoRA':<28} {folder.lora}"]
     return "\n".join(lines)

@@ -26,8 +26,8 @@ _PLAIN_WORD = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*( [A-Za-z0-9_./-]+)*")
 _NO_MATTER = frozenset({("name",), ("title",), ("prepare", "previews"), ("teacher", "slots"), ("train", "shard_base")})
 
 #: sections that have no say in the LoRA and its evaluation: captions count by what they say, exporters add files,
-#: observers look on
-_BESIDE = frozenset({"captioner", "exporters", "observers"})
+#: observers look on, reporters tell of what is there
+_BESIDE = frozenset({"captioner", "exporters", "observers", "reporters"})
 
 _NOWHERE = Mark("", Path())
 

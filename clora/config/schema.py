@@ -219,6 +219,7 @@ class Recipe:
     losses: dict[str, Any] = field(factory=dict)
     metrics: dict[str, Any] = field(factory=dict)
     exporters: dict[str, Any] = field(factory=dict)
+    reporters: dict[str, Any] = field(factory=dict)  # who tell of the finished run; they decide nothing of it
     kernels: Any = None
     captioner: Any = None
     observers: dict[str, Any] = field(factory=dict)

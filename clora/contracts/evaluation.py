@@ -59,6 +59,16 @@ class Matrix:
 
 
 @frozen
+class PictureGrid:
+    """Pictures to be seen together: every row shows the same subjects in the same order."""
+
+    subjects: tuple[str, ...]  # the columns' names, such as those of pictures
+    #: a row's name -> [N, 3, H, W], float in [-1, 1] or uint8; left out of `==`, which tensors answer one by one
+    rows: Mapping[str, torch.Tensor] = field(eq=False)
+    note: str = ""  # one sentence that says what is seen
+
+
+@frozen
 class Reference:
     """Says of a number that it is what another is measured against, such as the teachers' distance."""
 
@@ -87,6 +97,7 @@ class Measured:
     #: effect -> metric -> one number for each test picture, so that two runs can be compared picture by picture
     per_picture: Mapping[str, Mapping[str, Sequence[float]]] = field(factory=dict)
     matrices: Mapping[str, Matrix] = field(factory=dict)  # title -> table
+    grids: Mapping[str, PictureGrid] = field(factory=dict)  # title -> pictures worth a look, such as the worst ones
     #: one clause that answers whether the run worked, such as "93% of the pictures show what was asked for"
     summary: str = ""
 

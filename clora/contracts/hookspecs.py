@@ -1,4 +1,4 @@
-"""Every hook of clora, in one place: thirteen that register components, one for commands, four that observe a run.
+"""Every hook of clora, in one place: fourteen that register components, one for commands, four that observe a run.
 
 A plugin is a module or object under the entry-point group `clora.plugins` whose functions carry `@hookimpl`. These
 hooks are called before anyone knows what a recipe needs: name a class by its place,
@@ -41,6 +41,7 @@ KINDS = {
     "captioner": "clora_captioners",
     "exporters": "clora_exporters",
     "observers": "clora_observers",
+    "reporters": "clora_reporters",
     "merge": "clora_mergers",
 }
 #: the hook that registers what the command line may name
@@ -110,6 +111,11 @@ def clora_observers() -> list[Component]:
 @hookspec
 def clora_mergers() -> list[Component]:
     """Register ways to make one LoRA of several without training (protocol `Merger`), for `serve.adapter: merge`."""
+
+
+@hookspec
+def clora_reporters() -> list[Component]:
+    """Register reporters, which tell people of a finished run (protocol `Reporter`)."""
 
 
 @hookspec

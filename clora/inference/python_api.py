@@ -13,6 +13,7 @@ from clora.errors import CloraError, hint, quoted, shown
 from clora.files.pictures import from_image, read_picture, to_image
 from clora.inference.edit_sampler import Editor
 from clora.planning.plan import make_plan
+from clora.planning.report_files import report_files
 from clora.plugin_system.discovery import discover
 from clora.runs.pipeline import Pipeline, make_job, run_folder
 from clora.runs.progress import Progress
@@ -79,9 +80,9 @@ class OpenRun:
         return self.folder.check_lora()
 
     @property
-    def report(self) -> Path:
-        """The page to look at."""
-        return self.folder.report
+    def reports(self) -> tuple[Path, ...]:
+        """What the recipe's reporters have written, such as a page to look at."""
+        return tuple(self.folder.path / name for name in report_files(self.plan.recipe.reporters))
 
     def sample(
         self,

@@ -37,6 +37,7 @@ def components(recipe: Recipe) -> list[tuple[str, Any]]:
         "metrics": recipe.metrics,
         "exporters": recipe.exporters,
         "observers": recipe.observers,
+        "reporters": recipe.reporters,
     }
     if recipe.critic is not None:
         groups["critic.losses"] = recipe.critic.losses

@@ -36,6 +36,7 @@ from clora.planning.exported_lora import exported_lora
 from clora.planning.extension import finished_effects, mixed, start_digest, start_problems
 from clora.planning.numbers import number_findings, size_findings, teacher_strengths, unfed_losses
 from clora.planning.observers import Observed, observed
+from clora.planning.report_files import report_file_findings
 from clora.planning.shift import shift_of, told
 from clora.planning.teacher_files import banks_of, file_findings, lora_files
 from clora.planning.teacher_schedule import slots_problem
@@ -68,6 +69,7 @@ class Plan:
     code: Mapping[str, str] = field(factory=dict)  # by a component's place: distribution, version, hash of its source
     exporters_digest: str = ""  # the hash of all that decides what exporters add, but for LoRA and evaluation
     samples: Mapping[str, SampleRequest] = field(factory=dict)  # the pictures that observers are given, by their names
+    reporters_digest: str = ""  # the hash of the reporters
 
     def sources(self, effect: str) -> tuple[str, ...]:
         """The training pictures of an effect that the run uses."""
@@ -108,6 +110,7 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     problems = [(place, sentence) for place, part in components(recipe) for sentence in checked(part)]
     doubts: list[Finding] = []
     problems += [*objective_findings(recipe), *size_findings(recipe), *metric_findings(recipe)]
+    problems += report_file_findings(recipe.reporters)
     cards: tuple[EffectCard, ...] = ()
     wrong = {place.split(".")[0] for place, _ in problems}
     few: TokenShift | None = None
@@ -147,7 +150,9 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     of_exporters = digest_of_tree(loaded.tree, loaded.code, lambda path: path[0] == "exporters")
     exporters = digest_of([digest, recipe.title or recipe.name, of_exporters])
     text, owners, code, samples = loaded.resolved_yaml(), loaded.owners, loaded.code, watching.requests
-    plan = Plan(recipe, digest, text, cards, prompts, mix, warnings, schedule, warm, owners, code, exporters, samples)
+    reporters = digest_of_tree(loaded.tree, loaded.code, lambda path: path[0] == "reporters")
+    beside = (warnings, schedule, warm, owners, code, exporters, samples, reporters)
+    plan = Plan(recipe, digest, text, cards, prompts, mix, *beside)
     if thorough and (colliding := _exported(plan)):
         raise _refusal(loaded, colliding)
     return plan

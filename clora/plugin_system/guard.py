@@ -73,16 +73,22 @@ class Owners:
 
 def sentences(method: str, call: Callable[[], object]) -> list[str]:
     """What a component's own check tells, and where it raises or tells no sentences, that; errors for a person pass."""
+    told, problem = texts(method, call, "a list of sentences, empty where all is well")
+    return [problem] if problem else told
+
+
+def texts(method: str, call: Callable[[], object], expected: str) -> tuple[list[str], str]:
+    """The list of texts that a component's method gives, and a sentence where it raises or gives something else."""
     try:
         found = call()
         told = None if isinstance(found, str) or not isinstance(found, Iterable) else list(found)
     except CloraError:
         raise
     except (Exception, SystemExit) as error:  # a plugin's own code, which may do anything
-        return [f"its {method} raised {type(error).__name__}: {reason(error)}{_line(error)}"]
+        return [], f"its {method} raised {type(error).__name__}: {reason(error)}{_line(error)}"
     if told is None or not all(isinstance(one, str) for one in told):
-        return [f"its {method} gave {came(found)}; expected a list of sentences, empty where all is well"]
-    return told
+        return [], f"its {method} gave {came(found)}; expected {expected}"
+    return told, ""
 
 
 def came(value: object) -> str:

@@ -16,6 +16,7 @@ from clora.contracts.export import Exporter
 from clora.contracts.loaded_backbone import LoraKernel
 from clora.contracts.merger import Merger
 from clora.contracts.method import Loss, PromptStrategy, Router, SimulationSchedule, Teachers
+from clora.contracts.report import Reporter
 from clora.contracts.run import Observer
 from clora.errors import quoted
 
@@ -35,6 +36,7 @@ PROTOCOLS: dict[str, type] = {
     "exporters": Exporter,
     "observers": Observer,
     "merge": Merger,
+    "reporters": Reporter,
 }
 
 

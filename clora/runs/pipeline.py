@@ -301,7 +301,8 @@ class Pipeline:
         self._encode_for_evaluation()
         plus = None if self.job.plus is None else self.job.plus.folder.lora
         evaluate(self.plan, self.session, self.folder, plus, self.progress.say)
-        self.folder.mark_done("evaluate", self._inputs(), (self.folder.results, self.folder.pictures))
+        made = (self.folder.results, self.folder.pictures, self.folder.metric_pictures)
+        self.folder.mark_done("evaluate", self._inputs(), tuple(path for path in made if path.exists()))
 
     def _encode_for_evaluation(self) -> None:
         """Nothing where prepare has done so, or where the backbone is in memory whole."""
@@ -309,11 +310,16 @@ class Pipeline:
         encode(self.session, wanted, Distributed(), self.progress)
 
     def _report(self) -> None:
-        if not self.folder.stage_done("report", self._inputs()):
-            self.progress.say("report")
-            plus = None if self.job.plus is None else self.job.plus.folder.lora
-            report(self.plan, lambda: self.session, self.folder, plus)
-            self.folder.mark_done("report", self._inputs(), (self.folder.report,))
+        inputs = digest_of([self._inputs(), self.plan.reporters_digest])
+        if not self.folder.stage_done("report", inputs):
+            files = ()
+            if self.plan.recipe.reporters:
+                self.progress.say("report")
+                plus = None if self.job.plus is None else self.job.plus.folder.lora
+                files = report(self.plan, self.info, lambda: self.session, self.folder, plus)
+            else:
+                self.progress.say("no report: the recipe has no reporters")
+            self.folder.mark_done("report", inputs, files)
         self.catalogue.run_finished(self.info, self.folder.read_results().tree())
 
 

@@ -94,9 +94,9 @@ class RunDir:
         return self.path / "evaluate" / "pictures.safetensors"
 
     @property
-    def report(self) -> Path:
-        """The page to look at."""
-        return self.path / "report.html"
+    def metric_pictures(self) -> Path:
+        """Pictures that metrics show, uint8 tensors by name; not there where none does."""
+        return self.path / "evaluate" / "metric_pictures.safetensors"
 
     @property
     def prepare(self) -> Path:

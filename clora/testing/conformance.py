@@ -29,6 +29,7 @@ from clora.testing import drive, example_step
 from clora.testing.exporters import exporter_problems
 from clora.testing.mergers import merger_problems
 from clora.testing.observers import observer_problems
+from clora.testing.reports import reporter_problems
 from clora.training.answers import simulated_problem, term_problem, trajectory_problem
 from clora.training.owned import state_problem
 
@@ -71,6 +72,7 @@ def problems_of(
         "exporters": exporter_problems,
         "observers": observer_problems,
         "merge": merger_problems,
+        "reporters": reporter_problems,
     }
     try:
         every = chain(

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from clora.contracts.evaluation import Measured
+from clora.contracts.evaluation import Measured, Quantity
 from clora.contracts.export import (
     EffectSamples,
     Evaluated,
@@ -62,7 +62,7 @@ def example_evaluated() -> Evaluated:
         return torch.randint(0, 256, (3, 3, 16, 16), generator=draw, dtype=torch.uint8)
 
     samples = {name: EffectSamples(("a", "b", "c"), pictures(), pictures()) for name in EFFECTS}
-    return Evaluated(Measured({"distance": 0.25}, frozenset({"distance"})), samples)
+    return Evaluated(Measured({"distance": 0.25}, {"distance": Quantity("lower")}), samples)
 
 
 def contents_of(files: Mapping[str, FileContents]) -> dict[str, bytes]:

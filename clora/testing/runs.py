@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+from clora.contracts.evaluation import Quantity
 from clora.runs.files.record import RunRecord
 from clora.runs.files.results import Results
 from clora.runs.run_dir import RunDir
@@ -13,7 +14,7 @@ from clora.runs.run_dir import RunDir
 def write_evaluated_run(
     folder: Path,
     values: Mapping[str, float],
-    lower_is_better: Sequence[str] = (),
+    quantities: Mapping[str, Quantity] | None = None,
     *,
     name: str = "",
     seed: int = 0,
@@ -38,5 +39,5 @@ def write_evaluated_run(
             versions={},
         )
     )
-    run.write_results(Results(nfe=nfe, values=values, lower_is_better=tuple(lower_is_better)))
+    run.write_results(Results(nfe=nfe, values=values, quantities=quantities or {}))
     return folder

@@ -21,7 +21,18 @@ LOOKED_AT = 64
 #: a cycle costs as much as 5 (one critic update, no guidance) to 25 (the paper's) of a warm start's updates
 MOST_PER_CYCLE = 10
 #: the recipe's sections that are read once the warm start is over, or before any run
-_AFTER = ("losses", "critic", "observers", "metrics", "serve", "export", "exporters", "evaluate", "captioner")
+_AFTER = (
+    "losses",
+    "critic",
+    "observers",
+    "metrics",
+    "serve",
+    "export",
+    "exporters",
+    "evaluate",
+    "captioner",
+    "reporters",
+)
 
 
 def warm_recipe(recipe: Recipe, warm: WarmStart) -> Recipe:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from clora.api import Matrix, Measured, Quantity, Reference, Truth
+from clora.api import Matrix, Measured, PictureGrid, Quantity, Reference, Truth
 from clora_effectbench.checks import SOURCE, candidates_of
 from clora_effectbench.consistency import consistency, subject_variance
 from clora_effectbench.distances import Judged, judge, squared_distance
@@ -73,6 +73,7 @@ class TruthMetric:
             per_effect=per_effect,
             per_picture={name: _per_picture(student) for name, student in zip(names, students, strict=True)},
             matrices={"bleed": _bleed(names, students, candidates)},
+            grids=_worst(evaluation.effects, students),
             summary=f"{1 - values['bad_case_rate']:.0%} of the test pictures show the effect that was asked for",
         )
 
@@ -122,6 +123,23 @@ def _bleed(names: Sequence[str], students: Sequence[_Outcome], candidates: Seque
     counts = [outcome.judged.nearest.bincount(minlength=len(columns)).tolist() for outcome in students]
     shares = tuple(tuple(count / sum(row) for count in row) for row in counts)
     return Matrix(tuple(names), columns, shares, note=NEAREST, confusion=True)
+
+
+def _worst(effects: Sequence[EffectPictures], students: Sequence[_Outcome]) -> dict[str, PictureGrid]:
+    """Of every effect the test picture that is farthest from its truth; nothing where pictures differ in size."""
+    import torch
+
+    if len({pictures.source.shape[1:] for pictures in effects}) > 1:
+        return {}
+    at = [int(outcome.judged.distance.argmax()) for outcome in students]
+    subjects = tuple(f"{pictures.effect} on {pictures.names[i]}" for pictures, i in zip(effects, at, strict=True))
+    worst = list(zip(effects, at, strict=True))
+    rows = {
+        "source": torch.stack([pictures.source[i] for pictures, i in worst]),
+        "truth": torch.stack([pictures.truths[pictures.effect][i] for pictures, i in worst]),
+        "student": torch.stack([pictures.student[i] for pictures, i in worst]),
+    }
+    return {"worst": PictureGrid(subjects, rows, "Of every effect the picture that is farthest from its truth.")}
 
 
 def _general(general: GeneralPictures) -> dict[str, float]:

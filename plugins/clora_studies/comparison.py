@@ -92,7 +92,7 @@ def compare(runs: Sequence[EvaluatedRun], columns: Sequence[str] | None = None, 
     if problems:
         raise CloraError("\n".join(problems))
     shown = tuple(dict.fromkeys(columns)) if columns else known
-    better = {column: direction for run in runs for column, direction in run.better.items()}
+    better: dict[str, Direction] = {column: direction for run in runs for column, direction in run.better.items()}
     # `by` may name a column that is not shown, so the rows know all values while they are sorted.
     table = Comparison(known, better, tuple(_row(group) for group in groups.values()))
     return Comparison(shown, better, (table.sorted_by(by) if by else table).rows)

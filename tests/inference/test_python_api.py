@@ -45,7 +45,7 @@ def test_a_recipe_is_carried_out_and_the_run_opened(made: clora.OpenRun) -> None
     assert made.effects == ("duotone_ocean", "thermal")
     assert {"bad_case_rate", "general_ratio"} <= made.values.keys()
     assert made.lora.is_file()
-    assert made.report.is_file()
+    assert [path.name for path in made.reports if path.is_file()] == ["report.html"]
     again = clora.run(RECIPE, SETTINGS, runs=made.folder.path.parent, quiet=True)  # goes on: all is done
     assert again.folder.path == made.folder.path
 

@@ -11,21 +11,28 @@ import pytest
 from two_effects import RECIPE, TwoEffects
 
 from clora import cli
+from clora.config.problems import RecipeError
 from clora.contracts.evaluation import Evaluation
 from clora.planning.cost import count
 from clora.planning.plan import Plan
 from clora.plugin_system.guard import ComponentError
 from clora.runs.files.results import Results
+from clora.runs.run_dir import RunDir
 from clora.runs.stages.measuring import measure
+from clora.runs.stages.report import report
+from clora.testing.reports import example_report
 from clora.training.forward_scheduler import run_together
 
 SOURCE = """
 import torch
 from attrs import frozen
 from clora.api import (
-    Await, Component, LossTerm, Measured, Prompts, Quantity, Reference, Route, Row, Simulated, hookimpl,
+    Await, CloraError, Component, LossTerm, Measured, PictureGrid, Prompts, Quantity, Reference, Route, Row, Simulated,
+    hookimpl,
 )
 
+WELL = "all is well"
+WORST = {"worst": PictureGrid(("cat",), {"student": torch.zeros(1, 3, 2, 2)})}
 TWO = {"a": Quantity("lower"), "c": Quantity(reference=Reference("base", "a"))}
 
 
@@ -171,8 +178,11 @@ class Measures:
             "unknown": Measured({"ants": 1.0}, {"ant": Quantity("lower")}), "nan": Measured({"a": float("nan")}),
             "sideways": Measured({"a": 1.0}, {"a": Quantity("left")}), "word": Measured({"a": 1.0}, {"a": "lower"}),
             "beside": Measured({"a": 1.0}, {"a": Quantity(reference=Reference("base", "b"))}),
+            "few": Measured({}, grids={"worst": PictureGrid(("a", "b"), {"student": torch.zeros(1, 3, 2, 2)})}),
+            "unlike": Measured({}, grids={"worst": PictureGrid(("a",), {"x": torch.zeros(1, 3, 2, 2), "y": 3})}),
+            "rows": Measured({}, grids={"worst": {"student": torch.zeros(1, 3, 2, 2)}}),
             "lines": Measured({"a": 1.0}, summary="good\\nbad"),
-        }.get(self.how, Measured({"a": 1.0, "c": 0.5}, TWO, {"thermal": {"a": 2.0}}, summary="all is well"))
+        }.get(self.how, Measured({"a": 1.0, "c": 0.5}, TWO, {"thermal": {"a": 2.0}}, grids=WORST, summary=WELL))
 
 
 @hookimpl
@@ -198,6 +208,33 @@ def clora_prompts():
 @hookimpl
 def clora_metrics():
     return [Component("Measures", Measures)]
+
+
+@frozen
+class Tells:
+    how: str = "well"
+    file: str = "told.txt"
+
+    def files(self):
+        if self.how == "files_raise":
+            raise OSError("no names")
+        return {"files_text": self.file, "files_number": 3}.get(self.how, [self.file])
+
+    def report(self, run):
+        if self.how == "raises":
+            raise ZeroDivisionError("no updates")
+        if self.how == "says":
+            raise CloraError("the tracker does not answer")
+        contents = {"number": 3, "surrogate": "\\ud800"}
+        if self.how in contents:
+            return {self.file: contents[self.how]}
+        others = {"nothing": None, "other": {"else.txt": ""}, "none": {}}
+        return others.get(self.how, {self.file: f"{run.title} \\u00e9"})
+
+
+@hookimpl
+def clora_reporters():
+    return [Component("Tells", Tells)]
 
 
 @hookimpl
@@ -403,6 +440,9 @@ def test_a_component_that_cannot_be_counted_stands_in_the_way_of_no_run(capsys: 
         ("sideways", "says of 'a' that 'left' is better; expected lower, higher or None"),
         ("word", "describes 'a' as str 'lower'; expected a Quantity"),
         ("beside", "sees 'a' beside 'b', which is none of its numbers"),
+        ("few", r"gave the row 'student' of 'worst' as a tensor .*; expected \[2, 3, H, W\], a picture for each"),
+        ("unlike", r"gave the row 'y' of 'worst' as int 3; expected \[1, 3, H, W\]"),
+        ("rows", "gave 'worst' as dict .*; expected a PictureGrid"),
         ("lines", "gave str .* as its summary; expected one line of text"),
         ("raises", r"IndexError: no pictures at faulty_parts\.py:\d+"),
     ],
@@ -416,11 +456,68 @@ def test_a_metric_that_gives_no_findings_is_named(how: str, sentence: str) -> No
 def test_metrics_of_one_kind_stand_side_by_side_and_what_is_no_number_is_told() -> None:
     plan = plan_with("metrics={one: Measures, two: Measures, three: {use: Measures, how: nan}}")
     told: list[str] = []
-    found = measure(plan, Evaluation([], None), Results(), told.append)
+    found, pictures = measure(plan, Evaluation([], None), Results(), told.append)
     assert list(found.values) == ["a", "c", "two.a", "two.c", "three.a"]
     assert found.better == {"a": "lower", "two.a": "lower"}
     assert [found.quantities[name].reference.of for name in ("c", "two.c")] == ["a", "two.a"]
-    assert found.measured().summary == "all is well"
+    assert list(found.grids) == ["worst", "two.worst"]
+    assert found.measured(pictures).grids["two.worst"].rows["student"].shape == (1, 3, 2, 2)
+    assert found.measured(pictures).summary == "all is well"
     assert found.per_effect == {"thermal": {"a": 2.0, "two.a": 2.0}}
     assert told == ["metrics.three: three.a is not a finite number"]
     assert found.tree()["values"]["three.a"] is None
+
+
+@pytest.mark.parametrize(
+    ("reporters", "sentence"),
+    [
+        ("{mine: {use: Tells, how: files_raise}}", "its files raised OSError: no names at faulty_parts.py:"),
+        ("{mine: {use: Tells, how: files_text}}", "its files gave str 'told.txt'; expected a list of the names"),
+        ("{mine: {use: Tells, how: files_number}}", "its files gave int 3; expected a list of the names"),
+        ("{mine: {use: Tells, file: /etc/passwd}}", "'/etc/passwd' is no name for a file in the run's folder"),
+        ("{mine: {use: Tells, file: ../told.txt}}", "'../told.txt' is no name for a file in the run's folder"),
+        ("{mine: {use: Tells, file: 'nul.txt'}}", "'nul.txt' is no name for a file in the run's folder"),
+        ("{mine: {use: Tells, file: ''}}", "'' is no name for a file in the run's folder"),
+        ("{mine: {use: Tells, file: Export/a.txt}}", "would stand where the run writes 'export'; choose another name"),
+        ("{a: Tells, mine: {use: Tells, file: TOLD.txt}}", "would stand where reporters.a writes 'told.txt'"),
+        ("{a: Tells, mine: {use: Tells, file: told.txt/b}}", "would stand where reporters.a writes 'told.txt'"),
+    ],
+)
+def test_files_that_a_reporter_may_not_write_are_refused_before_the_run(reporters: str, sentence: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        plan_with(f"reporters={reporters}")
+    assert len(caught.value.problems) == 1
+    assert "reporters.mine: " in str(caught.value)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("raises", r"ZeroDivisionError: no updates at faulty_parts\.py:\d+"),
+        ("says", "the tracker does not answer"),
+        ("nothing", "gave None; expected a mapping of 'told.txt' to contents"),
+        ("other", r"gave a file 'else.txt', which its files\(\) do not name"),
+        ("none", r"gave no 'told.txt', which its files\(\) name"),
+        ("number", "gave int 3 for 'told.txt'; expected text or bytes"),
+        ("surrogate", "gave text for 'told.txt' that UTF-8 cannot hold"),
+    ],
+)
+def test_a_reporter_that_breaks_its_contract_is_named_once_the_others_have_told(
+    how: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_with(f"reporters={{mine: {{use: Tells, how: {how}}}, good: {{use: Tells, file: b/good.txt}}}}")
+    monkeypatch.setattr("clora.runs.stages.report.gather", lambda *_: example_report())
+    with pytest.raises(ComponentError, match=rf"^reporters\.mine {OWNER}: {sentence}"):
+        report(plan, example_report().run, pytest.fail, RunDir(tmp_path), None)
+    assert (tmp_path / "b/good.txt").read_text(encoding="utf-8") == "An example with clay \u00e9"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "report.html"], (
+        "nothing of the faulty one is written"
+    )
+
+
+def test_reporters_decide_nothing_of_the_run() -> None:
+    one, other = plan_with(), plan_with("reporters={page: null, mine: Tells}")
+    assert one.digest == other.digest
+    assert one.warm == other.warm
+    assert one.reporters_digest != other.reporters_digest

@@ -52,7 +52,7 @@ PLACES = (
     ),
     (
         "clora.runs.stages.report",
-        "write_report",
+        "told_by",
         1,
         " while the report was made; everything up to the evaluation is kept",
     ),
@@ -144,7 +144,7 @@ def others(run: Path, out: Path) -> list[tuple[list[str], str, str, str]]:
         (
             ["evaluate", str(run)],
             "clora.runs.stages.report",
-            "write_report",
+            "told_by",
             " while the report was made; everything up to",
         ),
         (sample, "clora.inference.edit_sampler", "Editor.edit", "; no picture was written. The same command makes it"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clora.api import Command
+from clora.api import Command, Quantity
 from clora.errors import CloraError
 from clora.plugin_system.discovery import discover
 from clora.plugin_system.guard import ComponentError
@@ -89,9 +89,10 @@ def test_the_shipped_plugins_commands_keep_the_rules(command: Command) -> None:
 
 
 def test_a_written_run_is_read_as_any(tmp_path: Path) -> None:
-    run = RunDir(write_evaluated_run(tmp_path / "mine", {"psnr": 31.5, "lost": float("nan")}, ("lost",), seed=3))
+    values, quantities = {"psnr": 31.5, "lost": float("nan")}, {"lost": Quantity("lower")}
+    run = RunDir(write_evaluated_run(tmp_path / "mine", values, quantities, seed=3))
     assert (run.info().name, run.info().seed) == ("mine", 3)
     assert run.read_results().values["psnr"] == 31.5
-    assert run.read_results().lower_is_better == ("lost",)
+    assert run.read_results().better == {"lost": "lower"}
     with pytest.raises(CloraError, match="is not a run folder"):
         RunDir(tmp_path).info()

@@ -313,3 +313,39 @@ def test_a_module_that_brings_torch_is_told(tmp_path: Path, monkeypatch: pytest.
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="'loss' is no section of components; they are teachers, router"):
         problems_of("loss", Loss())
+
+
+@frozen
+class Tells:
+    """A reporter that breaks one rule."""
+
+    how: str = "well"
+    file: str = "told.txt"
+
+    def files(self):
+        return {"path": ["../told.txt"], "two": [self.file, "b.txt"]}.get(self.how, [self.file])
+
+    def report(self, run):
+        if self.how == "numbers":
+            return {self.file: f"{run.measured.values['distance']}"}
+        if self.how == "changes" and run.effects:
+            run.effects[0].pictures.rows["student"].zero_()
+        word = {"draws": str(torch.rand(())), "raw": run.title}.get(self.how, "well")
+        return {self.file: word}
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("path", "is no name for a file in the run's folder"),
+        ("two", "of the run example it gave no 'b.txt', which its files() name"),
+        ("numbers", "reporters: KeyError: 'distance' at test_conformance.py:"),
+        ("changes", "it changed the pictures"),
+        ("draws", "the same run gave other contents the second time"),
+        ("raw", "that UTF-8 cannot hold"),
+    ],
+)
+def test_a_reporter_that_breaks_a_rule_is_caught(how: str, sentence: str) -> None:
+    found = problems_of("reporters", Tells(how), checks_imports=False)
+    assert any(sentence in problem for problem in found), found
+    assert problems_of("reporters", Tells(), checks_imports=False) == []

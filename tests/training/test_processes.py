@@ -135,7 +135,7 @@ def check_run(runs: Path) -> RunDir:
     folder = run_folder(plan_here(), runs)
     assert json.loads((folder.path / "run.json").read_text())["ranks"] == 2
     assert len(folder.steps.read_text().splitlines()) == 2
-    assert folder.report.exists()
+    assert (folder.path / "report.html").exists()
     return folder
 
 

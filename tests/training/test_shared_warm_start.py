@@ -45,7 +45,7 @@ def test_a_run_that_differs_later_takes_it_and_ends_as_if_it_had_trained_it(firs
     ours, theirs, log = warm_folder(taken.path), warm_folder(own.path), warm_folder(first.path) / "steps.jsonl"
     assert (ours / "lora.safetensors").read_bytes() == (theirs / "lora.safetensors").read_bytes()
     assert (ours / "steps.jsonl").read_bytes() == log.read_bytes()
-    assert "warm start, by a run beside it" in taken.report.read_text()
+    assert "warm start, by a run beside it" in (taken.path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

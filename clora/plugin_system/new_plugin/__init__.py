@@ -32,6 +32,7 @@ KINDS = {
     "exporter": "exporters:\n  mine: {use: $word}",
     "command": "title: mine   # no recipe names a command; it is called as `clora $command`",
     "observer": "observers:\n  mine: {use: $word, every: 10}",
+    "reporter": "reporters:\n  mine: {use: $word, file: numbers.md}",
 }
 #: kind -> the hook that registers it
 HOOKS = {
@@ -47,6 +48,7 @@ HOOKS = {
     "exporter": "clora_exporters",
     "command": "clora_commands",
     "observer": "clora_observers",
+    "reporter": "clora_reporters",
 }
 #: kinds whose package registers no component
 OWN_INIT = {"command": "init_command.py"}

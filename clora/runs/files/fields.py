@@ -46,8 +46,8 @@ class Fields:
     def choice(self, key: str, among: Sequence[T]) -> T:
         """One of several values."""
         value = self._value(key)
-        fits = isinstance(value, str | None) and value in among
-        return value if fits else self._wrong(key, f"one of {', '.join(map(quoted, among))}", value)
+        found = [one for one in among if type(one) is type(value) and one == value]
+        return found[0] if found else self._wrong(key, f"one of {', '.join(map(quoted, among))}", value)
 
     def optional(self, key: str, read: Callable[[Fields, str], T]) -> T | None:
         """As `read` finds it; None for null."""

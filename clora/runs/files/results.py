@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import asdict, evolve, field, frozen
 
-from clora.contracts.evaluation import Direction, Matrix, Measured, Quantity, Reference
+from clora.contracts.evaluation import Direction, Matrix, Measured, PictureGrid, Quantity, Reference
 from clora.runs.files.checksums import DamagedError
 from clora.runs.files.fields import Fields, finite
 
+if TYPE_CHECKING:
+    import torch
+
 T = TypeVar("T")
+_BETTER: tuple[Direction | None, ...] = (None, "lower", "higher")
+
+
+@frozen
+class GridNames:
+    """A metric's pictures but for the pixels, which are tensors `NAME.ROW-NUMBER` of a file beside this one."""
+
+    subjects: tuple[str, ...]
+    rows: tuple[str, ...]
+    note: str
+
+    def grid(self, name: str, pictures: Mapping[str, torch.Tensor]) -> PictureGrid:
+        """The pictures with their names."""
+        rows = {row: pictures[f"{name}.{i}"] for i, row in enumerate(self.rows)}
+        return PictureGrid(self.subjects, rows, self.note)
 
 
 @frozen
@@ -27,6 +45,7 @@ class Results:
     matrices: Mapping[str, Matrix] = field(factory=dict)
     #: effect -> its test pictures
     pictures: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    grids: Mapping[str, GridNames] = field(factory=dict)
     #: what the metrics say in words, in their order
     summaries: tuple[str, ...] = ()
 
@@ -41,6 +60,7 @@ class Results:
             per_picture=fields.map("per_picture").map_of(lambda per, key: per.map(key).map_of(Fields.row)),
             matrices=fields.map("matrices").map_of(_matrix),
             pictures=fields.map("pictures").map_of(Fields.texts),
+            grids=fields.map("grids").map_of(_grid),
             summaries=fields.texts("summaries"),
         )
 
@@ -63,13 +83,16 @@ class Results:
             per_effect=both(self.per_effect, found.per_effect),
             per_picture=both(self.per_picture, rows),
             matrices={**self.matrices, **found.matrices},
+            grids={**self.grids, **{n: GridNames(g.subjects, tuple(g.rows), g.note) for n, g in found.grids.items()}},
             summaries=(*self.summaries, *([found.summary] if found.summary else ())),
         )
 
-    def measured(self) -> Measured:
-        """The same as one metric's findings, with the first metric's words."""
-        words = next(iter(self.summaries), "")
-        return Measured(self.values, self.quantities, self.per_effect, self.per_picture, self.matrices, words)
+    def measured(self, pictures: Mapping[str, torch.Tensor] | None = None) -> Measured:
+        """The same as one metric's findings, with the first metric's words; without `pictures`, without grids."""
+        grids = {} if pictures is None else {name: names.grid(name, pictures) for name, names in self.grids.items()}
+        summary = next(iter(self.summaries), "")
+        tables = (self.per_effect, self.per_picture, self.matrices)
+        return Measured(self.values, self.quantities, *tables, grids, summary)
 
     def tree(self) -> dict[str, Any]:
         """As the file holds it, and as `clora_run_finished` is told."""
@@ -78,8 +101,13 @@ class Results:
 
 def _quantity(fields: Fields, key: str) -> Quantity:
     found = fields.map(key)
-    better = found.choice("better", (None, *get_args(Direction)))
-    return Quantity(better, found.text("unit"), found.flag("headline"), found.optional("reference", _reference))
+    better, reference = found.choice("better", _BETTER), found.optional("reference", _reference)
+    return Quantity(better, found.text("unit"), found.flag("headline"), reference)
+
+
+def _grid(fields: Fields, key: str) -> GridNames:
+    found = fields.map(key)
+    return GridNames(found.texts("subjects"), found.texts("rows"), found.text("note"))
 
 
 def _reference(fields: Fields, key: str) -> Reference:

@@ -67,7 +67,10 @@ def evaluate(
     evaluation = Evaluation(effects, general)
     write_tensors(folder.pictures, to_tensors(evaluation))  # before a metric has a chance to fail
     results = Results(nfe=nfe(plan), pictures={effect.effect: effect.names for effect in effects})
-    results = measure(plan, evaluation, results, tell)
+    results, shown = measure(plan, evaluation, results, tell)
+    folder.metric_pictures.unlink(missing_ok=True)
+    if shown:
+        write_tensors(folder.metric_pictures, {name: to_uint8(pictures) for name, pictures in shown.items()})
     folder.write_results(results)
     shutil.rmtree(maker.parts, ignore_errors=True)
     return evaluation, results
@@ -239,4 +242,12 @@ def to_tensors(evaluation: Evaluation) -> dict[str, torch.Tensor]:
         tensors |= {"general.source": general.source, "general.student": general.student, "general.base": general.base}
         if general.truth is not None:
             tensors["general.truth"] = general.truth
-    return {name: ((t + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).contiguous() for name, t in tensors.items()}
+    return {name: to_uint8(pictures) for name, pictures in tensors.items()}
+
+
+def to_uint8(pictures: torch.Tensor) -> torch.Tensor:
+    """Pictures of any type in [-1, 1] as uint8; what is no number becomes black, uint8 stays as it is."""
+    if pictures.dtype == torch.uint8:
+        return pictures.contiguous()
+    finite = pictures.float().nan_to_num(nan=-1.0)
+    return ((finite + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).contiguous()

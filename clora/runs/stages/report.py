@@ -1,4 +1,4 @@
-"""Report: one page that opens offline, made from the run's folder and a few composed samples."""
+"""Report: all that there is to tell of a run, gathered once and handed to every reporter of the recipe."""
 
 from __future__ import annotations
 
@@ -6,63 +6,111 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clora.contracts.data import Truth
-from clora.contracts.evaluation import Measured
-from clora.contracts.values import StepReport
+from clora.contracts.evaluation import Measured, PictureGrid
+from clora.contracts.report import Composition, Cost, EffectReport, RunReport
 from clora.diffusion.rng import StepRng
+from clora.errors import CloraError
+from clora.files.atomic import write_atomic
 from clora.inference.composition import chain
 from clora.inference.edit_sampler import EditSampler
+from clora.planning.report_files import contents_problem
+from clora.plugin_system.guard import ComponentError
 from clora.process.stopping import during
-from clora.report.data import Chart, Composition, Cost, EffectEntry, Grid, ReportData
-from clora.report.page import write_report
 from clora.runs.files.record import RunRecord
 from clora.runs.files.results import Results
 from clora.runs.files.steps import read_steps
 from clora.runs.files.tensors import read_tensors
 from clora.runs.run_dir import RunDir
 from clora.runs.stages.alarms import alarms
-from clora.runs.stages.evaluate import general_items, load_served
+from clora.runs.stages.evaluate import general_items, load_served, to_uint8
 from clora.training.warm_start import warm_folder, was_taken
 
 if TYPE_CHECKING:
+    import torch
+
+    from clora.contracts.run import RunInfo
+    from clora.contracts.values import StepReport
     from clora.inference.conditioning import Condition
     from clora.inference.session import ModelSession
     from clora.planning.plan import Plan
 
-_SUBJECTS = 8  # pictures per effect on the page
+_SUBJECTS = 8  # pictures per effect in a report
 _INSTRUCTIONS = 12
 _COMPOSITIONS = 3
 
 
 @during("while the report was made", "everything up to the evaluation is kept")
-def report(plan: Plan, session: Callable[[], ModelSession], folder: RunDir, plus: Path | None) -> None:
-    """Write `report.html`. `session` is called only where samples must be made."""
+def report(
+    plan: Plan, run: RunInfo, session: Callable[[], ModelSession], folder: RunDir, plus: Path | None
+) -> tuple[Path, ...]:
+    """Have every reporter tell of the run; returns their files. `session` is called where samples must be made.
+
+    Raises ComponentError for every reporter that raises or gives something else, once the others are done.
+    """
+    gathered = gather(plan, run, session, folder, plus)
+    written: list[Path] = []
+    failed: list[CloraError] = []
+    for key in plan.recipe.reporters:
+        try:
+            written += told_by(plan, key, gathered, folder.path)
+        except CloraError as error:
+            failed.append(error)
+    if failed:
+        raise ComponentError("\n".join(map(str, failed))) from failed[0]
+    return tuple(written)
+
+
+def told_by(plan: Plan, key: str, run: RunReport, folder: Path) -> list[Path]:
+    """Have one reporter tell of a run, and write what it gives; returns its files.
+
+    Raises ComponentError for what it does wrong, and CloraError where a file cannot be written.
+    """
+    reporter, place = plan.recipe.reporters[key], f"reporters.{key}"
+    try:
+        with plan.owners.calling(place):
+            names, given = tuple(reporter.files()), reporter.report(run)
+    except ComponentError:
+        raise
+    except CloraError as error:  # a sentence of the reporter's own, which says neither whose it is nor where
+        raise plan.owners.error(place, str(error)) from error
+    problem = contents_problem(given, names)
+    if problem is not None:
+        raise plan.owners.error(place, problem)
+    for name in names:
+        write_atomic(folder / name, given[name])
+    return [folder / name for name in names]
+
+
+def gather(
+    plan: Plan, run: RunInfo, session: Callable[[], ModelSession], folder: RunDir, plus: Path | None
+) -> RunReport:
+    """All that the run's folder says, and a few composed samples."""
     results = folder.read_results()
     pictures = read_tensors(folder.pictures)
-    log = read_steps(folder.steps)
-    steps = log.reports
+    shown = read_tensors(folder.metric_pictures) if results.grids else {}
+    steps = read_steps(folder.steps).reports
     warm = read_steps(warm_folder(folder.path) / folder.steps.name).reports
     info = folder.info()
-    measured = results.measured()
-    write_report(
-        folder.report,
-        ReportData(
-            title=plan.recipe.title or plan.recipe.name,
-            verdict=_verdict(plan, measured),
-            facts=_facts(plan, results),
-            recipe=plan.text,
-            effects=tuple(_entry(plan, name) for name in plan.prompts),
-            effect_grids={card.name: _grid(plan, card.name, pictures) for card in plan.cards},
-            general=_general(plan, pictures),
-            compositions=_compositions(plan, session, folder, plus),
-            charts=(*_warm_chart(warm), *_charts(steps)),
-            measured=measured,
-            cost=_cost(info, steps, warm, not was_taken(folder.path)),
-            versions=info.versions,
-            warnings=(*_warnings(plan, steps), *alarms(plan, steps)),
-        ),
+    measured = results.measured(shown)
+    return RunReport(
+        run=run,
+        title=plan.recipe.title or plan.recipe.name,
+        verdict=_verdict(plan, measured),
+        facts=_facts(plan, results),
+        recipe=plan.text,
+        effects=tuple(_effect(plan, name, pictures) for name in plan.prompts),
+        general=_general(plan, pictures),
+        compositions=_compositions(plan, session, folder, plus),
+        measured=measured,
+        steps=tuple(steps),
+        warm_steps=tuple(warm),
+        cost=_cost(info, steps, warm, not was_taken(folder.path)),
+        machine=info.machine,
+        versions=info.versions,
+        warnings=(*_warnings(plan, steps), *alarms(plan, steps)),
     )
 
 
@@ -97,25 +145,23 @@ def _facts(plan: Plan, results: Results) -> dict[str, str]:
     return facts | {"recipe hash": plan.digest}
 
 
-def _entry(plan: Plan, name: str) -> EffectEntry:
+def _effect(plan: Plan, name: str, pictures: Mapping[str, torch.Tensor]) -> EffectReport:
     card = next(card for card in plan.cards if card.name == name)
-    return EffectEntry(name, plan.prompts[name].student, card.teacher_prompt)
+    names = tuple(plan.recipe.dataset.sources(name, "test")[:_SUBJECTS])
+    rows = _rows(pictures, name, ("source", "truth", "teacher", "student"), _SUBJECTS)
+    grid = PictureGrid(names[: len(rows["source"])], rows)
+    return EffectReport(name, plan.prompts[name].student, card.teacher_prompt, grid)
 
 
-def _grid(plan: Plan, effect: str, pictures: Mapping[str, Any]) -> Grid:
-    names = tuple(plan.recipe.dataset.sources(effect, "test")[:_SUBJECTS])
-    roles = ("source", "truth", "teacher", "student")
-    found = {role: pictures[f"{effect}.{role}"][:_SUBJECTS] for role in roles if f"{effect}.{role}" in pictures}
-    return Grid(names[: len(found["source"])], found)
-
-
-def _general(plan: Plan, pictures: Mapping[str, Any]) -> Grid | None:
+def _general(plan: Plan, pictures: Mapping[str, torch.Tensor]) -> PictureGrid | None:
     if "general.source" not in pictures:
         return None
     instructions = tuple(item.instruction for item in general_items(plan)[:_INSTRUCTIONS])
-    roles = ("source", "truth", "base", "student")
-    found = {role: pictures[f"general.{role}"][:_INSTRUCTIONS] for role in roles if f"general.{role}" in pictures}
-    return Grid(instructions, found)
+    return PictureGrid(instructions, _rows(pictures, "general", ("source", "truth", "base", "student"), _INSTRUCTIONS))
+
+
+def _rows(pictures: Mapping[str, torch.Tensor], whose: str, roles: Sequence[str], most: int) -> dict[str, torch.Tensor]:
+    return {role: pictures[f"{whose}.{role}"][:most] for role in roles if f"{whose}.{role}" in pictures}
 
 
 def _compositions(
@@ -131,8 +177,8 @@ def _compositions(
 
 
 def _composed(plan: Plan) -> list[tuple[str, str]]:
-    """The pairs of effects whose compositions are shown."""
-    if plan.recipe.serve.adapter == "teachers" or plan.recipe.serve.sampler != "few_step":
+    """The pairs of effects whose compositions are shown; none where nobody is told of them."""
+    if not plan.recipe.reporters or plan.recipe.serve.adapter == "teachers" or plan.recipe.serve.sampler != "few_step":
         return []
     return [(a.name, b.name) for a, b in pairwise(plan.cards)][::2][:_COMPOSITIONS]
 
@@ -155,53 +201,16 @@ def _composition(plan: Plan, session: ModelSession, adapter: str, effects: Seque
     names = _composition_sources(plan, first)
     each = [plan.prompts[name].student for name in effects]
     instruction = chain(each)
-    roles: dict[str, Any] = {"source": dataset.images(names)}
+    rows = {"source": dataset.images(names)}
     if isinstance(dataset, Truth):
-        roles["truth"] = dataset.truth(second, names, dataset.truth(first, names))
+        rows["truth"] = dataset.truth(second, names, dataset.truth(first, names))
     server = EditSampler(plan, session)
     rng = StepRng(0).named("composition").named("+".join(effects))
     for label, prompt in zip((first, second, "both at once"), (*each, instruction), strict=True):
-        roles[label] = server.few_step(adapter, [prompt] * len(names), names, rng)
-    roles["in two passes"] = server.in_passes(adapter, each, names, rng)
-    return Composition(tuple(effects), instruction, Grid(names, roles))
-
-
-def _warm_chart(steps: Sequence[StepReport]) -> tuple[Chart, ...]:
-    """The warm start's losses against its own updates; none without one."""
-    return (Chart("warm start", _series(steps, lambda step: step.losses), log=True),) if steps else ()
-
-
-def _charts(steps: Sequence[StepReport]) -> tuple[Chart, ...]:
-    """The losses, the gradient norms, and what the losses say of themselves, against student updates."""
-    if not steps:
-        return ()
-    charts = [Chart("losses", _series(steps, lambda step: step.losses), log=True)]
-    groups: dict[str, list[str]] = {}
-    for name in sorted({name for step in steps for name in step.logs}):
-        groups.setdefault(_quantity(name)[1], []).append(name)
-    for quantity, names in groups.items():
-        series = _series(steps, lambda step, names=names: {n: step.logs[n] for n in names if n in step.logs})
-        series = {_quantity(name)[0]: points for name, points in series.items()}
-        positive = all(value > 0 for points in series.values() for _, value in points)
-        charts.append(Chart(quantity.replace("_", " "), series, log=positive))
-    return tuple(charts)
-
-
-def _quantity(name: str) -> tuple[str, str]:
-    """A log's series and quantity: `critic.on_target.grad.high` is `critic.on_target high` of `grad`."""
-    *owner, quantity = name.split(".")[: 3 if name.startswith("critic.") and name.count(".") > 1 else 2]
-    part = name.split(".")[len(owner) + 1 :]
-    return " ".join([".".join(owner), *part]), quantity
-
-
-def _series(
-    steps: Sequence[StepReport], pick: Callable[[StepReport], Mapping[str, float]]
-) -> dict[str, list[tuple[float, float]]]:
-    series: dict[str, list[tuple[float, float]]] = {}
-    for step in steps:
-        for name, value in pick(step).items():
-            series.setdefault(name, []).append((step.step, value))
-    return series
+        rows[label] = server.few_step(adapter, [prompt] * len(names), names, rng)
+    rows["in two passes"] = server.in_passes(adapter, each, names, rng)
+    grid = PictureGrid(names, {row: to_uint8(pictures) for row, pictures in rows.items()})
+    return Composition(tuple(effects), instruction, grid)
 
 
 def _cost(info: RunRecord, steps: Sequence[StepReport], warm: Sequence[StepReport], own: bool) -> Cost:

@@ -107,6 +107,20 @@ def test_doing_nothing_bleeds_into_the_source():
     assert found.matrices["bleed"].values == ((0, 0, 0, 1),) * 3
 
 
+def test_the_worst_picture_of_every_effect_is_shown():
+    s = sources(0)
+    t = truths_of(s)
+    dim, flip = t["dim"].clone(), t["flip"].clone()
+    dim[3] += 0.5
+    flip[1] -= 0.5
+    worst = measure(effect("dim", s, dim), effect("flip", s, flip)).grids["worst"]
+    names = effect("dim", s, dim).names
+    assert worst.subjects == (f"dim on {names[3]}", f"flip on {names[1]}")
+    assert worst.rows["student"].equal(torch.stack([dim[3], flip[1]]))
+    assert worst.rows["truth"].equal(torch.stack([t["dim"][3], t["flip"][1]]))
+    assert worst.rows["source"].equal(s[[3, 1]])
+
+
 def test_swapped_effects_lie_off_the_diagonal():
     s = sources(0)
     t = truths_of(s)

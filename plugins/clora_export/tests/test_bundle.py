@@ -25,6 +25,7 @@ from clora.api import (
     LoraDelta,
     Measured,
     Publication,
+    Quantity,
     Schedule,
     write_lora,
 )
@@ -134,7 +135,7 @@ def samples(count: int = 6) -> Evaluated:
 
     names = tuple(map(str, range(count)))
     effects = {name: EffectSamples(names, pictures(), pictures()) for name in ("duotone_ocean", "thermal")}
-    return Evaluated(Measured({"distance": 0.125}, frozenset({"distance"})), effects)
+    return Evaluated(Measured({"distance": 0.125}, {"distance": Quantity("lower")}), effects)
 
 
 def test_pictures_and_numbers_come_with_the_evaluation(lora: ExportedLora, tmp_path: Path) -> None:

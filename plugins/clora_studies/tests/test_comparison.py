@@ -30,8 +30,9 @@ def make_run(folder: Path, values: dict[str, Any] | None, **info: Any) -> Path:
     say = {"name": folder.name, "title": "", "seed": 0, "digest": "d", "steps": 150, "seconds": 12.5, **info}
     write_sealed(folder / "run.json", {"ranks": 1, "recipe": "r", "machine": {}, "versions": {}, **say})
     if values is not None:
-        found = {"values": values, "quantities": BETTER, "per_effect": {}, "matrices": {}, "nfe": nfe}
-        write_sealed(folder / "evaluate" / "results.json", {"per_picture": {}, "pictures": {}, "summaries": [], **found})
+        nothing = {name: {} for name in ("per_effect", "per_picture", "matrices", "pictures", "grids")}
+        found = {"values": values, "quantities": BETTER, "nfe": nfe, "summaries": [], **nothing}
+        write_sealed(folder / "evaluate" / "results.json", found)
     return folder
 
 

@@ -54,7 +54,7 @@ def test_the_end_of_a_run_warns(contrast, count, monkeypatch, capsys):
     monkeypatch.setattr("clora.runs.pipeline.make_job", lambda *_: None)
     monkeypatch.setattr("clora.runs.pipeline.Pipeline", lambda *_: SimpleNamespace(run=lambda: None))
     monkeypatch.setattr("clora.runs.files.steps.read_steps", lambda path: SimpleNamespace(reports=steps))
-    monkeypatch.setattr(command, "headline", lambda folder: "numbers")
+    monkeypatch.setattr(command, "headline", lambda folder, reports: "numbers")
     assert command.carry_out(made, None, SimpleNamespace(steps=None), quiet=True) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "numbers"

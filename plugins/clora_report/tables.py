@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from clora.report.html import Markup, element, join
-from clora.report.numbers import SHARE, label, shown, split_references
+from clora_report.html import Markup, element, join
+from clora_report.numbers import SHARE, label, shown, split_references
 
 if TYPE_CHECKING:
-    from clora.contracts.evaluation import Matrix, Measured
+    from clora.api import Matrix, Measured
 
 _HEADLINES = 4
 _WIDE = 24  # columns from which on a heat table's cells are small, so that fifty effects fit a screen

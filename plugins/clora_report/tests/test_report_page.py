@@ -5,14 +5,26 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 import torch
+from clora_report.page import page
 
-from clora.contracts.evaluation import EffectPictures, GeneralPictures, Matrix, Measured, Quantity, Reference
-from clora.report.data import Chart, Composition, Cost, EffectEntry, Grid, ReportData
-from clora.report.page import page, write_report
+from clora.api import (
+    Composition,
+    Cost,
+    EffectReport,
+    Matrix,
+    Measured,
+    PictureGrid,
+    Quantity,
+    Reference,
+    RunInfo,
+    RunReport,
+    StepReport,
+)
 
 EVIL = "<script>alert('x')</script>\" onload=\"x"
 VOID = {"img", "meta", "br", "line", "path", "rect", "circle"}
@@ -47,15 +59,18 @@ class Reader(HTMLParser):
 
 
 def some(count: int, seed: int = 0, size: int = 8) -> torch.Tensor:
-    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=draw)
 
 
-def example(name: str = "duotone", other: str = "mirror") -> ReportData:
-    effects = [
-        EffectPictures(n, ("cat", "dog", "fox"), some(3), some(3, 1), some(3, 2), {n: some(3, 3)})
-        for n in (name, other)
-    ]
-    general = GeneralPictures(("invert it", name), some(2), some(2, 1), some(2, 2), some(2, 3))
+def report(title: str = "t", **parts: Any) -> RunReport:
+    return RunReport(RunInfo("mine", Path("runs/mine"), "d1", 49), title, **parts)
+
+
+def example(name: str = "duotone", other: str = "mirror") -> RunReport:
+    roles = {role: some(3, seed) for seed, role in enumerate(("source", "truth", "teacher", "student"))}
+    pictures = PictureGrid(("cat", "dog", "fox"), roles)
+    general = {role: some(2, seed) for seed, role in enumerate(("source", "truth", "base", "student"))}
     row = {"bad_case_rate": 0.25, "distance": 0.01, "teacher_bad_case_rate": 0.125}
     measured = Measured(
         values={**row, "general_distance": 0.02, "general_distance_base": 0.01},
@@ -73,18 +88,18 @@ def example(name: str = "duotone", other: str = "mirror") -> ReportData:
             )
         },
     )
-    return ReportData(
-        title=f"Two effects: {name}",
+    return report(
+        f"Two effects: {name}",
         verdict=f"It worked for {name}.",
         facts={"effects": "2", "note": name},
         recipe=f"name: {name}\n",
-        effects=tuple(EffectEntry(n, f"<{n}_X> caption of {n}", "a vague prompt") for n in (name, other)),
-        effect_grids={e.effect: Grid.of_effect(e) for e in effects},
-        general=Grid.of_general(general),
-        compositions=(Composition((name, other), f"{name}, then {other}", Grid(("cat",), {"student": some(1)})),),
-        charts=(Chart(f"Losses {name}", {name: [(i, 1.0 / i) for i in range(1, 50)], "b": [(1, 2.0)]}, log=True),),
+        effects=tuple(EffectReport(n, f"<{n}_X> caption of {n}", "a vague prompt", pictures) for n in (name, other)),
+        general=PictureGrid(("invert it", name), general),
+        compositions=(Composition((name, other), f"{name}, then {other}", PictureGrid(("cat",), {"both": some(1)})),),
+        steps=tuple(StepReport(i, {name: 1.0 / i}, 1.0, 3.0, 1e-3, {f"{name}.gap": 0.5}) for i in range(1, 50)),
         measured=measured,
         cost=Cost(213.4, 400, 33.7, 1_500_000_000, {"prepare": 20.0}),
+        machine={"processor": "abacus"},
         versions={"clora": "0.1.0"},
         warnings=(f"plugin {name} is broken",),
     )
@@ -101,7 +116,7 @@ def test_every_part_is_there():
         "Two effects: duotone", "It worked for duotone.", "25.0 %", "teacher 12.5 %", "teacher (reference)",
         "base (reference)", "<duotone_X> caption of duotone",
         "caption of mirror", "a vague prompt", "invert it", "duotone, then mirror",
-        "Losses duotone", "student update", "3 min 33 s", "33.7", "1.40 GiB", "name: duotone", "0.1.0",
+        "losses", "gap", "student update", "3 min 33 s", "33.7", "1.40 GiB", "name: duotone", "0.1.0", "abacus",
         "plugin duotone is broken",
     ):  # fmt: skip
         assert words in text, words
@@ -129,9 +144,9 @@ def test_what_a_recipe_or_bank_says_stays_text():
     assert any(EVIL in text for text in reader.text)
 
 
-def test_text_that_no_file_can_hold_is_replaced(tmp_path: Path):
-    write_report(tmp_path / "report.html", example("lone \ud800 surrogate and \0"))
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+def test_text_that_no_file_can_hold_is_replaced():
+    text = page(example("lone \ud800 surrogate and \0"))
+    assert text.encode("utf-8")
     assert "\0" not in text
     assert "lone ? surrogate and \ufffd" in text
 
@@ -145,22 +160,22 @@ def test_it_can_be_read_without_seeing_it():
             assert attributes.get("scope") in ("row", "col")
         if tag == "svg" and "x" not in attributes:
             assert attributes["role"] == "img"
-            assert "from 1.00 at step 1" in (attributes["aria-label"] or "")
+            assert " at step 1 to " in (attributes["aria-label"] or "")
     assert "lower is better" in {a.get("aria-label") for _, a in reader.tags}
     assert ("html", {"lang": "en"}) in reader.tags
 
 
 def test_empty_parts_are_left_out():
-    reader = Reader(page(ReportData(title="Nothing yet")))
+    reader = Reader(page(report("Nothing yet")))
     assert "section" not in {tag for tag, _ in reader.tags}
-    bare = attrs.evolve(example(), measured=None, general=None, charts=(), compositions=())
+    bare = attrs.evolve(example(), measured=Measured({}), general=None, steps=(), compositions=())
     ids = {a.get("id") for _, a in Reader(page(bare)).tags}
     assert "effects" in ids
     assert not ids & {"numbers", "tables", "general", "training", "compositions"}
 
 
-def measuring(values: dict[str, float], **quantities: Quantity) -> ReportData:
-    return ReportData(title="t", measured=Measured(values, quantities))
+def measuring(values: dict[str, float], **quantities: Quantity) -> RunReport:
+    return report(measured=Measured(values, quantities))
 
 
 def test_the_headlines_are_those_that_the_metrics_name_in_their_order():
@@ -195,21 +210,39 @@ def test_a_unit_stands_behind_its_number():
 
 def test_a_table_of_a_metric_is_shown_with_its_unit_and_sentence():
     table = Matrix(("clay",), ("red", "blue"), ((12.5, 0.25),), note="What colours came.", unit="dB")
-    text = page(ReportData(title="t", measured=Measured({}, matrices={"colour_noise": table})))
+    text = page(report(measured=Measured({}, matrices={"colour_noise": table})))
     assert "What colours came." in text
     assert "Colour noise" in text
     assert "<td>12.5 dB</td><td>0.250 dB</td>" in text
 
 
+def test_pictures_of_a_metric_are_shown_with_their_sentence():
+    grid = PictureGrid(("clay", "ink"), {"truth": some(2), "student": some(2, 1)}, "The worst of each effect.")
+    text = page(report(measured=Measured({}, grids={"worst_cases": grid})))
+    assert "The worst of each effect." in text
+    assert 'alt="worst cases. Rows: truth, student. Columns: clay, ink."' in text
+
+
+def test_the_first_screen_shows_the_teacher_where_no_truth_is_known():
+    rows = {role: some(1, seed) for seed, role in enumerate(("source", "teacher", "student"))}
+
+    def seen(**more: torch.Tensor) -> str:
+        return page(report(effects=(EffectReport("thermal", "", "", PictureGrid(("cat",), {**rows, **more})),)))
+
+    assert "thermal on cat: source, teacher, student" in seen()
+    known = seen(truth=some(1))
+    assert "teacher" not in known[known.index("thermal on cat") :].split('"')[0]
+
+
 def test_values_that_are_not_finite_are_dashes():
     measured = Measured({"distance": float("nan")}, {"distance": Quantity(unit="%")}, {"a": {"distance": float("nan")}})
-    assert "–" in page(ReportData(title="t", measured=measured))
+    assert "–" in page(report(measured=measured))
 
 
 @pytest.mark.parametrize("effects", [2, 50])
 def test_size_stays_small(effects: int):
     names = [f"effect-{i}" for i in range(effects)]
-    grids = {n: Grid(("a",) * 8, {r: some(8, i, 32) for i, r in enumerate(("source", "student"))}) for n in names}
-    text = page(ReportData(title="t", effect_grids=grids, effects=tuple(EffectEntry(n, "", "") for n in names)))
+    grid = PictureGrid(("a",) * 8, {role: some(8, i, 32) for i, role in enumerate(("source", "student"))})
+    text = page(report(effects=tuple(EffectReport(name, "", "", grid) for name in names)))
     # Noise cannot be compressed: 16 pictures of 3 kB an effect, two more in the first screen, times 4/3, and words.
     assert len(text) < 20_000 + effects * 18 * 3072 * 1.7

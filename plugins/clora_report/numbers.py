@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from clora.contracts.evaluation import Measured
+    from clora.api import Measured
 
 #: the unit of shares from 0 to 1, which are written in per cent
 SHARE = "%"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy
 from PIL import Image
 
-from clora.report.html import Markup, element
+from clora_report.html import Markup, element
 
 if TYPE_CHECKING:
     import torch
 
-    from clora.report.data import Grid, Pictures
+    from clora.api import PictureGrid
 
 #: larger pictures are scaled down: the report shows, the run folder keeps
 _LARGEST = 192
@@ -23,25 +23,12 @@ _LARGEST = 192
 _CRISP = 96
 
 
-def as_bytes(pictures: Pictures) -> numpy.ndarray:
-    """Tensor [N, 3, H, W] (float in [-1, 1] or uint8) or array uint8 [N, H, W, 3] -> array uint8 [N, H, W, 3].
-
-    Raises ValueError for any other shape; numbers that are not finite become black.
-    """
-    found = pictures if isinstance(pictures, numpy.ndarray) else _to_numpy(pictures)
-    channels = 3 if found is pictures else 1
-    if found.ndim != 4 or found.shape[channels] != 3:
-        raise ValueError(f"pictures must be [N, 3, H, W] or uint8 [N, H, W, 3], not {list(found.shape)}")
-    found = numpy.moveaxis(found, channels, 3)
-    if found.dtype == numpy.uint8:
-        return found
-    finite = numpy.nan_to_num(found, nan=-1.0, posinf=1.0, neginf=-1.0)
-    return ((finite.clip(-1, 1) + 1) * 127.5).round().astype(numpy.uint8)
-
-
-def _to_numpy(pictures: torch.Tensor) -> numpy.ndarray:
-    # numpy has no bfloat16, in which a model may hand out its pictures.
-    return (pictures.float() if pictures.is_floating_point() else pictures).detach().cpu().numpy()
+def as_bytes(pictures: torch.Tensor) -> numpy.ndarray:
+    """Pictures uint8 [N, 3, H, W] -> array uint8 [N, H, W, 3]. Raises ValueError for any other shape or type."""
+    found = pictures.numpy(force=True)
+    if found.ndim != 4 or found.shape[1] != 3 or found.dtype != numpy.uint8:
+        raise ValueError(f"pictures must be uint8 [N, 3, H, W], not {found.dtype} {list(found.shape)}")
+    return numpy.moveaxis(found, 1, 3)
 
 
 def _fitted(pictures: numpy.ndarray) -> numpy.ndarray:
@@ -78,10 +65,10 @@ def _img(rows: Sequence[numpy.ndarray], alt: str) -> Markup:
     return element("img", src=address, alt=alt, width=sheet.width, height=sheet.height, class_=crisp)
 
 
-def _rows(grid: Grid) -> list[numpy.ndarray]:
+def _rows(grid: PictureGrid) -> list[numpy.ndarray]:
     """The grid's pictures by role; ValueError where a role has other subjects or sizes than the first."""
-    rows = [as_bytes(pictures) for pictures in grid.roles.values()]
-    for role, row in zip(grid.roles, rows, strict=True):
+    rows = [as_bytes(pictures) for pictures in grid.rows.values()]
+    for role, row in zip(grid.rows, rows, strict=True):
         if len(row) != len(grid.subjects) or row.shape != rows[0].shape:
             raise ValueError(
                 f"{role}: {list(row.shape)} does not fit {len(grid.subjects)} subjects of {list(rows[0].shape)}"
@@ -89,23 +76,23 @@ def _rows(grid: Grid) -> list[numpy.ndarray]:
     return rows
 
 
-def sheet(grid: Grid, what: str) -> Markup:
+def sheet(grid: PictureGrid, what: str) -> Markup:
     """A grid as one picture: a role a row with its name at the left, a subject a column."""
     rows = _rows(grid)
     if not rows or not grid.subjects:
         return Markup("")
-    alt = f"{what}. Rows: {', '.join(grid.roles)}. Columns: {', '.join(grid.subjects)}."
-    names = element("div", *(element("span", role) for role in grid.roles), class_="roles", aria_hidden="true")
+    alt = f"{what}. Rows: {', '.join(grid.rows)}. Columns: {', '.join(grid.subjects)}."
+    names = element("div", *(element("span", role) for role in grid.rows), class_="roles", aria_hidden="true")
     image = element(
         "div", _img(rows, alt), class_="sheet-picture", style=f"max-width:{len(grid.subjects) * 4.6:.1f}rem"
     )
     return element("div", names, image, class_="sheet")
 
 
-def strip(grid: Grid, subject: int, what: str) -> Markup:
+def strip(grid: PictureGrid, subject: int, what: str) -> Markup:
     """One subject of a grid as a row of pictures with the role's name under each."""
     rows = _rows(grid)
     one = numpy.stack([row[subject] for row in rows])
-    image = _img([one], f"{what}: {', '.join(grid.roles)}")
-    names = element("div", *(element("span", role) for role in grid.roles), class_="under", aria_hidden="true")
+    image = _img([one], f"{what}: {', '.join(grid.rows)}")
+    names = element("div", *(element("span", role) for role in grid.rows), class_="under", aria_hidden="true")
     return element("div", image, names, class_="strip")

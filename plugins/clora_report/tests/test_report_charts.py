@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from clora.contracts.values import StepReport
-from clora.runs.stages.report import _charts, _quantity
+import pytest
+from clora_report.charts import charts_of, quantity_of
+
+from clora.api import RunInfo, RunReport, StepReport
 
 
 @pytest.mark.parametrize(
@@ -21,14 +23,20 @@ from clora.runs.stages.report import _charts, _quantity
     ],
 )
 def test_a_log_is_a_series_of_its_quantitys_chart(name, series, quantity):
-    assert _quantity(name) == (series, quantity)
+    assert quantity_of(name) == (series, quantity)
 
 
 def test_a_quantity_is_one_chart_with_all_its_parts():
     logs = {"a.contrast": 1.0, "a.contrast.high": 1.2, "b.contrast": 0.9, "student.grad_norm": 3.0}
     steps = [StepReport(step, {"a": 2.0}, 1.0, 3.0, 1e-3, logs) for step in (1, 2)]
-    losses, contrast, norm = _charts(steps)
+    run = RunReport(RunInfo("mine", Path("mine"), "d", 2), "title", steps=tuple(steps), warm_steps=tuple(steps[:1]))
+    warm, losses, contrast, norm = charts_of(run)
+    assert (warm.title, warm.series) == ("warm start", {"a": [(1, 2.0)]})
     assert losses.title == "losses"
     assert (contrast.title, set(contrast.series)) == ("contrast", {"a", "a high", "b"})
     assert contrast.series["a high"] == [(1, 1.2), (2, 1.2)]
     assert set(norm.series) == {"student"}
+
+
+def test_a_run_without_updates_has_no_chart():
+    assert charts_of(RunReport(RunInfo("mine", Path("mine"), "d", 0), "title")) == ()

@@ -6,14 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
-from typing import TYPE_CHECKING
 
-from clora.report.html import Markup, element, join
-from clora.report.numbers import label, plain
-from clora.report.scales import Scale, tick_text
+from attrs import frozen
 
-if TYPE_CHECKING:
-    from clora.report.data import Chart
+from clora_report.html import Markup, element, join
+from clora_report.numbers import label, plain
+from clora_report.scales import Scale, tick_text
 
 Points = Sequence[tuple[float, float]]
 
@@ -22,6 +20,15 @@ _LEFT, _TOP, _BOTTOM = 52, 12, 40
 _MOST = 240  # points drawn of one series; more would not be seen and make the page large
 _COLOURS = 6
 _LABEL_GAP = 16
+
+
+@frozen
+class Chart:
+    """Curves that share their axes: series name -> (step, value) in the order of the steps."""
+
+    title: str
+    series: Mapping[str, Points]
+    log: bool = False  # values on a logarithmic axis; those that are not positive are left out
 
 
 def smooth(points: Points) -> list[tuple[float, float]]:
@@ -48,7 +55,7 @@ def line_chart(chart: Chart) -> Markup:
     """The chart with its title and, for those who do not see it, first and last values in words."""
     series = {name: _usable(points, chart.log) for name, points in chart.series.items()}
     drawn = {name: points for name, points in series.items() if points}
-    title = element("figcaption", chart.title + (f" ({chart.unit})" if chart.unit else ""))
+    title = element("figcaption", chart.title)
     if not drawn:
         return element("figure", title, element("p", "No values.", class_="muted"), class_="chart")
     smoothed = {name: smooth(points) for name, points in drawn.items()}

@@ -7,12 +7,11 @@ import re
 from itertools import pairwise
 
 import pytest
+from clora_report.curves import Chart, line_chart, smooth, thin
+from clora_report.numbers import duration, plain, shown, size, split_references
+from clora_report.scales import Scale, tick_text
 
-from clora.contracts.evaluation import Measured, Quantity, Reference
-from clora.report.curves import line_chart, smooth, thin
-from clora.report.data import Chart
-from clora.report.numbers import duration, plain, shown, size, split_references
-from clora.report.scales import Scale, tick_text
+from clora.api import Measured, Quantity, Reference
 
 
 def test_scales_map_ends_to_ends():

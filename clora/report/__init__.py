@@ -1,1 +1,0 @@
-"""One self-contained HTML page about a run: what was asked, whether it worked, what it cost."""
