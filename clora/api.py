@@ -1,6 +1,6 @@
 """All that a plugin may import from clora; nothing else is public."""
 
-from typing import TYPE_CHECKING
+import typing as _typing
 
 from clora.cli.recipe_commands import (
     cards_of as cards_of,
@@ -220,5 +220,5 @@ from clora.toolkit.picture_doubts import doubts as doubts, same_bytes as same_by
 from clora.toolkit.weight_files import weights_misfits as weights_misfits, weights_problems as weights_problems
 from clora.training.weight_course import course as course
 
-if TYPE_CHECKING:  # what a signature names and importing it takes a while
+if _typing.TYPE_CHECKING:  # what a signature names and importing it takes a while
     from clora.config.load import LoadedRecipe as LoadedRecipe
