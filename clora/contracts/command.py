@@ -36,7 +36,7 @@ class CommandModule(Protocol):
 class Command:
     """`clora NAME`: its line in `clora --help`, and the module that carries it out (see CommandModule)."""
 
-    name: str
+    name: str  # what is typed after `clora`: small letters, digits and single hyphens
     help: str  # what it does, as a clause that begins with a small letter and has no full stop
     module: str  # such as "clora_mine.command"; imported when the command is called
     computes: bool = False  # it imports torch: `--threads` is among its arguments and takes effect before that

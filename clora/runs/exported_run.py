@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class ExportedRun:
     """A finished run whose LoRA is as the run wrote it."""
 
-    folder: RunDir
-    plan: Plan
+    folder: RunDir  # of the run
+    plan: Plan  # of its resolved recipe
 
     @classmethod
     def open(cls, path: Path) -> ExportedRun:

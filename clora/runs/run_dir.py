@@ -66,7 +66,7 @@ def digest_tensor(tensor: torch.Tensor) -> str:
 class RunDir:
     """One run on disk."""
 
-    path: Path
+    path: Path  # the run's folder, RUNS/NAME-HASH
 
     @property
     def recipe(self) -> Path:

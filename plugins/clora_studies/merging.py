@@ -22,7 +22,7 @@ Shapes = Mapping[str, tuple[int, int]]
 class PeftMerger:
     """PEFT's merging methods, every teacher weighted alike."""
 
-    method: Literal["svd", "ties_svd", "dare_ties_svd", "linear", "cat"] = "svd"
+    method: Literal["svd", "ties_svd", "dare_ties_svd", "linear", "cat"] = "svd"  # PEFT's name of the method
     rank: int = field(default=128, validator=between(1, 16_384))  # of the result, by the svd methods
     #: the share of numbers that ties and dare keep; of 0 none is
     density: float = field(default=0.2, validator=between(0.001, 1.0))

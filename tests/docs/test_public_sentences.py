@@ -6,13 +6,17 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator
+from typing import get_args
 
 import attrs
 import pytest
 
 import clora.contracts
 from clora import api
+from clora.config.fields import keys_of
 from clora.config.key_docs import key_docs
+from clora.config.schema import Recipe
+from clora.config.sections import component_kind, names_components
 from clora.plugin_system.described_keys import described_keys
 from clora.plugin_system.discovery import discover
 
@@ -72,3 +76,20 @@ def test_every_public_docstring_of_the_contracts_begins_with_a_sentence() -> Non
         if not text or not inspect.cleandoc(text).split("\n\n")[0].rstrip().endswith((".", "`."))
     ]
     assert wrong == []
+
+
+def silent_keys(cls: type, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """The keys of a recipe's sections that say nothing of themselves and hold neither components nor a section."""
+    docs = key_docs(cls)
+    for key in keys_of(cls):
+        inner = (*path, key.name)
+        below = [each for each in (key.type, *get_args(key.type)) if isinstance(each, type) and attrs.has(each)]
+        components = component_kind(inner) is not None or names_components(inner)
+        if not below and not components and key.attribute.name not in docs:
+            yield ".".join(inner)
+        for each in below:
+            yield from silent_keys(each, inner)
+
+
+def test_every_key_of_a_recipe_says_what_it_means() -> None:
+    assert list(silent_keys(Recipe)) == []

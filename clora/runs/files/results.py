@@ -37,15 +37,15 @@ class Results:
     """What the metrics of a run found. A number that a metric could not give is NaN, in the file null."""
 
     nfe: str = ""  # network evaluations per picture, such as "4" or "40x2"
-    values: Mapping[str, float] = field(factory=dict)
-    quantities: Mapping[str, Quantity] = field(factory=dict)
-    per_effect: Mapping[str, Mapping[str, float]] = field(factory=dict)
+    values: Mapping[str, float] = field(factory=dict)  # metric -> its number over all pictures
+    quantities: Mapping[str, Quantity] = field(factory=dict)  # what is said of the numbers by name
+    per_effect: Mapping[str, Mapping[str, float]] = field(factory=dict)  # effect -> metric -> number
     #: effect -> metric -> one number for each test picture
     per_picture: Mapping[str, Mapping[str, tuple[float, ...]]] = field(factory=dict)
-    matrices: Mapping[str, Matrix] = field(factory=dict)
+    matrices: Mapping[str, Matrix] = field(factory=dict)  # title -> table
     #: effect -> its test pictures
     pictures: Mapping[str, tuple[str, ...]] = field(factory=dict)
-    grids: Mapping[str, GridNames] = field(factory=dict)
+    grids: Mapping[str, GridNames] = field(factory=dict)  # title -> pictures
     #: what the metrics say in words, in their order
     summaries: tuple[str, ...] = ()
 
