@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Iterator
 
 from clora.cli.calling import carried_out, equip
@@ -12,9 +10,7 @@ from clora.contracts.command import Command
 from clora.errors import CloraError, reason
 from clora.plugin_system.commands import RegisteredCommand
 from clora.plugin_system.core_commands import clora_commands
-
-#: packages that only computing needs
-HEAVY = ("torch", "diffusers", "peft", "transformers", "accelerate", "numpy")
+from clora.testing.heavy_imports import heavy_imports
 
 
 def call(command: Command, *words: str) -> int:
@@ -57,8 +53,6 @@ def _unusable(command: Command) -> Iterator[str]:
 
 def _imports(command: Command) -> Iterator[str]:
     """What its module brings into memory before its words are read."""
-    program = f"import sys, {command.module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    if done.returncode == 0 and done.stdout.strip():
-        heavy = ", ".join(done.stdout.split())
+    heavy = heavy_imports(command.module)
+    if heavy:
         yield f"importing {command.module} imports {heavy}; import them in its run: wrong words are told at once then"

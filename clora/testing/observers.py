@@ -12,8 +12,7 @@ from clora.contracts.values import Prompts, StepReport
 from clora.errors import shown
 from clora.planning.observers import request_of
 from clora.plugin_system.guard import Owners
-
-EFFECTS = ("clay", "ink", "wool")
+from clora.testing.fake_network import EFFECTS
 
 
 def observer_problems(observer: Any) -> Iterator[str]:

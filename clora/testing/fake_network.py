@@ -1,0 +1,41 @@
+"""What the checks of losses and simulations share: rows, a step of them, and a network that tells who asked it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from clora.contracts.values import Forward, Phase, Row, StepContext
+from clora.testing import example_step
+
+if TYPE_CHECKING:
+    import torch
+
+EFFECTS = ("clay", "ink", "wool")
+ROLES = ("student", "critic", "teacher", "teacher_unconditional")
+
+
+class FakeNetwork:
+    """An answer of every role with a parameter of its own, so that a gradient shows whom it reaches."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self.factors = {role: torch.full((), 0.5 + 0.1 * i, requires_grad=True) for i, role in enumerate(ROLES)}
+        self.asked = 0
+
+    def __call__(self, forward: Forward) -> torch.Tensor:
+        self.asked += 1
+        return self.factors[forward.role] * forward.x_sigma + 0.1 * forward.sigma.view(-1, 1, 1, 1)
+
+    def reached(self) -> list[str]:
+        """The roles whose parameter has a gradient other than 0."""
+        return [role for role, factor in self.factors.items() if factor.grad is not None and factor.grad.abs() > 0]
+
+
+def step_of(rows: Sequence[Row], phase: Phase = "student") -> StepContext:
+    """A step of four noise levels over latents [R, 3, 4, 4] of random numbers, the same for as many rows."""
+    import torch
+
+    targets = torch.randn(len(rows), 3, 4, 4, generator=torch.Generator().manual_seed(len(rows)))
+    return example_step(rows, targets, phase=phase, steps=4)
