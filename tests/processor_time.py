@@ -60,7 +60,7 @@ class _Meter:
         return report
 
 
-@frozen
+@frozen(eq=False)  # pluggy keeps plugins in sets
 class _Collector:
     """Sums the phases of every test, writes them, and tells markers that are not true."""
 

@@ -46,13 +46,16 @@ def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest
     monkeypatch.setattr(processor_time, "SLOW", 0.2)
     monkeypatch.setattr(processor_time, "BETWEEN", 0.05)
     pytester.makepyfile(test_a_quick=QUICK, test_b_busy=BUSY)
+    for name in ("c", "d"):  # folders with a conftest of their own, as ours
+        pytester.mkpydir(name).joinpath("conftest.py").touch()
+        (pytester.path / name / f"test_{name}.py").write_text("def test_nothing(): pass")
     pytester.makeini("[pytest]\nmarkers = slow")
     return pytester
 
 
 def test_processor_seconds_include_children_and_fixtures(folder: pytest.Pytester) -> None:
     done = folder.runpytest_inprocess("-p", "processor_time", "--processor-time", "out/times.json")
-    done.assert_outcomes(passed=5)
+    done.assert_outcomes(passed=7)
     times = json.loads((folder.path / "out/times.json").read_text())
     assert list(times.values()) == sorted(times.values(), reverse=True)
     seconds = {name.split("::")[1]: value for name, value in times.items()}
@@ -73,4 +76,4 @@ def test_untrue_slow_markers_are_told(folder: pytest.Pytester) -> None:
 def test_the_file_with_most_slow_tests_comes_first(folder: pytest.Pytester) -> None:
     done = folder.runpytest_inprocess("-p", "processor_time", "-v")
     files = [line.split("::")[0] for line in done.outlines if "::" in line]
-    assert files == ["test_b_busy.py"] * 3 + ["test_a_quick.py"] * 2
+    assert files == ["test_b_busy.py"] * 3 + ["test_a_quick.py"] * 2 + ["c/test_c.py", "d/test_d.py"]

@@ -117,11 +117,7 @@ def test_one_that_is_damaged_is_told_and_made_again(first, beside, capsys):
     assert flat.equal(state["student.flat"])
 
 
-def test_a_run_with_other_threads_trains_its_own(first, beside):
-    before = torch.get_num_threads()
-    torch.set_num_threads(before + 1)
-    try:
-        other = carried_out(beside / "other", "critic.lr=1e-4")
-    finally:
-        torch.set_num_threads(before)
-    assert not was_taken(other.path)
+def test_a_run_with_other_threads_trains_its_own(first, beside, monkeypatch):
+    others = torch.get_num_threads() + 1
+    monkeypatch.setattr(torch, "get_num_threads", lambda: others)
+    assert not was_taken(carried_out(beside / "other", "critic.lr=1e-4").path)

@@ -70,6 +70,7 @@ def recipe(backbone: QwenImageEdit, tmp_path: Path, drawn: Callable[..., Image.I
         teacher: {{steps: 2, guidance_scale: 4.0, shift: null}}
         student: {{rank: 2, alpha: 2, steps: 4, ema: null}}
         train: {{steps: 2, batch_size: 2, lr: 0.1, warmup_steps: 0}}
+        warm_start: {{updates: 2}}
         evaluate: {{images: 1, general_images: 1}}
         """)
     )

@@ -64,6 +64,7 @@ def _work(rank: int, kind: str, folder: str) -> None:
     os._exit(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_processes_have_the_gradients_of_one(kind: str, tmp_path: Path) -> None:
     multiprocessing.spawn(_work, (kind, str(tmp_path)), nprocs=2)

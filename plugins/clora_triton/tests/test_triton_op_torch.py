@@ -18,7 +18,7 @@ LAYOUTS = {
 }
 #: inductor compiles C++ for a CPU
 NO_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs g++")
-BACKENDS = ["aot_eager", pytest.param("inductor", marks=NO_COMPILER)]
+BACKENDS = ["aot_eager", pytest.param("inductor", marks=[pytest.mark.slow, NO_COMPILER])]
 
 
 @pytest.fixture(autouse=True)
