@@ -111,7 +111,7 @@ class DiffusersFolder:
         if folder is not None and not _is_folder(folder):
             kind = "a file, not a folder" if os.path.lexists(folder) else "no folder and no Hub id"
             raise CloraError(
-                f"model: {quoted(self.model, 400)} is {kind}; a Hub id looks like Qwen/Qwen-Image-Edit-2511"
+                f"model: {quoted(self.model, 400)} is {kind}; a Hub id looks like owner/name"
             )
         index, where = self._json("model_index.json"), self.where("model_index.json")
         check_fields(index, {"_class_name": Name()}, where)
