@@ -110,9 +110,7 @@ class DiffusersFolder:
         folder = self.folder
         if folder is not None and not _is_folder(folder):
             kind = "a file, not a folder" if os.path.lexists(folder) else "no folder and no Hub id"
-            raise CloraError(
-                f"model: {quoted(self.model, 400)} is {kind}; a Hub id looks like owner/name"
-            )
+            raise CloraError(f"model: {quoted(self.model, 400)} is {kind}; a Hub id looks like owner/name")
         index, where = self._json("model_index.json"), self.where("model_index.json")
         check_fields(index, {"_class_name": Name()}, where)
         parts = {name: value for name, value in index.items() if isinstance(value, list)}
