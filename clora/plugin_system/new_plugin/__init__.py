@@ -33,6 +33,7 @@ KINDS = {
     "command": "title: mine   # no recipe names a command; it is called as `clora $command`",
     "observer": "observers:\n  mine: {use: $word, every: 10}",
     "reporter": "reporters:\n  mine: {use: $word, file: numbers.md}",
+    "backbone": "backbone: {use: $word, width: 64}",
 }
 #: kind -> the hook that registers it
 HOOKS = {
@@ -49,9 +50,12 @@ HOOKS = {
     "command": "clora_commands",
     "observer": "clora_observers",
     "reporter": "clora_reporters",
+    "backbone": "clora_backbones",
 }
 #: kinds whose package registers no component
 OWN_INIT = {"command": "init_command.py"}
+#: kind -> the modules of its package beside its own
+MORE_MODULES = {"backbone": ("loaded.py",)}
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 MOST_NAME = 60
 
@@ -130,6 +134,7 @@ def _fill(folder: Path, names: Names, kind: str) -> None:
         f"src/{names.package}/{kind}.py": f"{kind}.py",
         f"src/{names.package}/__init__.py": OWN_INIT.get(kind, "init.py"),
         f"src/{names.package}/py.typed": None,
+        **{f"src/{names.package}/{module}": module for module in MORE_MODULES.get(kind, ())},
     }
     for path, source in files.items():
         file = folder / path
