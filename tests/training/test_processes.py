@@ -98,7 +98,7 @@ class Beside(Distributed):
     def average(self, flat: torch.Tensor) -> None:
         self.given[self.rank] = flat.clone()
         self.turn.wait(60)
-        mean = torch.stack(self.given).sum(0) / self.session
+        mean = torch.stack(self.given).sum(0) / self.world_size
         self.turn.wait(60)
         flat.copy_(mean)
 
@@ -114,20 +114,20 @@ class Beside(Distributed):
         return float(flat)
 
 
-def trained_beside(plan: Plan, folder: RunDir, session: int) -> list[torch.Tensor]:
-    """The students of `session` ranks that are threads of this process."""
-    given, turn = [torch.zeros(())] * session, threading.Barrier(session)
+def trained_beside(plan: Plan, folder: RunDir, count: int) -> list[torch.Tensor]:
+    """The students of `count` ranks that are threads of this process."""
+    given, turn = [torch.zeros(())] * count, threading.Barrier(count)
 
     # one after the other: loading patches torch's classes for a moment, which threads would leave patched for good
-    worlds = [ModelSession(plan) for _ in range(session)]
+    worlds = [ModelSession(plan) for _ in range(count)]
     batches = [Batches(plan, mine, prepare(plan, mine, folder)) for mine in worlds]
 
     def one(rank: int) -> torch.Tensor:
-        ranks = Beside(rank, session, given, turn)
+        ranks = Beside(rank, count, given, turn)
         return train(plan, worlds[rank], batches[rank], folder.path, ranks, Watchers()).flat.clone()
 
-    with ThreadPoolExecutor(session) as pool:
-        return list(pool.map(one, range(session)))
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
 
 
 def check_run(runs: Path) -> RunDir:
@@ -194,12 +194,12 @@ def test_two_processes_train_what_two_ranks_with_a_plain_mean_train(two_processe
 def test_a_checkpoint_of_two_processes_goes_on_with_one_two_or_three(two_processes: RunDir, tmp_path: Path) -> None:
     before, after = checkpoint(two_processes, 1), checkpoint(two_processes, 2)
     made: dict[int, torch.Tensor] = {}
-    for session in (1, 2, 3):
-        folder = RunDir(tmp_path / f"ranks/{session}")
+    for count in (1, 2, 3):
+        folder = RunDir(tmp_path / f"ranks/{count}")
         shutil.copytree(two_processes.path, folder.path)
         shutil.rmtree(folder.path / "checkpoints/000002")
-        students = trained_beside(plan_here(), folder, session)
-        made[session] = students[0]
+        students = trained_beside(plan_here(), folder, count)
+        made[count] = students[0]
         assert all(students[0].equal(student) for student in students)
         state = checkpoint(folder, 2)
         assert state["student.flat"].equal(students[0])
