@@ -86,7 +86,7 @@ class Timed:
     device: torch.device
 
     def run(self, update: int, schedule: str, pack: bool, kernel: str) -> Spent:
-        """Trainer number `update`, which draws the same whichever way it is run."""
+        """Cycle number `update`, which draws the same whichever way it is run."""
         trainer = self.cycles[schedule]
         evaluator = trainer.evaluator
         evaluator.pack = pack
