@@ -93,7 +93,7 @@ def catalogue() -> Catalogue:
 
 def short_lines_with_places(error: CloraError) -> None:
     for line in str(error).split("\n"):
-        assert len(line) <= 600, line
+        assert len(line) <= 700, line
         assert line.isprintable(), line
         assert re.match(r"(--set [\w.]+|([^:]+:\d+:\d+ -> )*[^:]+(:\d+:\d+)?): \S", line), line
 

@@ -99,7 +99,8 @@ def test_pictures_outlive_an_evaluation_that_is_cut_short(sampled, tmp_path):
     made = len(sampled)
     again = evaluate(plan, session, folder, None, lambda text: None)[0]
     assert len(sampled) == made  # nothing was sampled twice
-    assert {path.name for path in folder.pictures.parent.iterdir()} == {"pictures.safetensors", "results.json"}
+    files = {path.name for path in folder.pictures.parent.iterdir()}
+    assert files == {"pictures.safetensors", "metric_pictures.safetensors", "results.json"}
     other = RunDir(tmp_path / "others/one")
     fresh = evaluate(plan, session, other, None, lambda text: None)[0]
     for one, two in zip(again.effects, fresh.effects, strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from clora.contracts.evaluation import Matrix
+from clora.contracts.evaluation import Matrix, Quantity
 from clora.errors import CloraError
 from clora.runs.files.checksums import checksum_of_file
 from clora.runs.files.record import RunRecord
@@ -50,7 +50,14 @@ def test_what_is_written_of_a_run_is_read_again(folder):
     folder.write_info(RECORD)
     folder.write_info(evolve(RECORD, steps=4))
     assert folder.info() == evolve(RECORD, steps=4)
-    results = Results("8", {"a": 0.5}, ("a",), {"x": {"a": 0.25}}, {"x": {"a": (0.5, 0.25)}}, {}, {"x": ("cat", "dog")})
+    results = Results(
+        nfe="8",
+        values={"a": 0.5},
+        quantities={"a": Quantity(better="lower", headline=True)},
+        per_effect={"x": {"a": 0.25}},
+        per_picture={"x": {"a": (0.5, 0.25)}},
+        pictures={"x": ("cat", "dog")},
+    )
     matrix = Matrix(("x",), ("x", "source"), ((0.5, 0.25),))
     folder.write_results(evolve(results, matrices={"bleed": matrix}))
     assert folder.read_results() == evolve(results, matrices={"bleed": matrix})

@@ -151,7 +151,7 @@ def test_what_a_component_raises_is_told_by_its_place_owner_and_line():
     guard = Guard(Owners({"critic.losses.a": "opd of clora-opd 0.2.0, r.yaml:9:3"}), section="critic.losses")
     sentence = (
         r"^critic\.losses\.a \(opd of clora-opd 0\.2\.0, r\.yaml:9:3\): ZeroDivisionError: no rows "
-        r"at test_lockstep\.py:\d+$"
+        r"at test_forward_scheduler\.py:\d+$"
     )
     with pytest.raises(ComponentError, match=sentence) as told:
         run_together({}, {"a": broken()}, Recorder(), guard=guard)

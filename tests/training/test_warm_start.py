@@ -166,7 +166,7 @@ def test_its_cost_is_counted():
     ("words", "sentence"),
     [
         (["warm_start={updates: 2}"], "warm_start: it has no losses; add some under warm_start.losses"),
-        (["warm_start={losses: {f: ta_fm}, updates: 0}"], "warm_start.updates must be"),
+        (["warm_start={losses: {f: ta_fm}, updates: -1}"], "warm_start.updates must be"),
         (["warm_start={losses: {f: ta_fm}, update: 2}"], "did you mean 'updates'?"),
         (["warm_start={losses: {f: ta_fm}, rank: 2}"], "unknown key 'rank' in warm_start"),
         (["warm_start={losses: {f: tafm}}"], "losses has no component 'tafm'; did you mean 'ta_fm'?"),

@@ -8,6 +8,7 @@ import torch
 from clora_dmd import clora_losses
 from clora_dmd.critic import CriticFlowMatching
 from clora_dmd.dmd import Dmd
+from clora_dmd.gan import Gan
 
 from clora.api import Forward, LossTerm, Row, Simulated, StepContext, StepRng, UsesCritic, UsesSimulation
 from clora.testing import drive, example_step
@@ -67,7 +68,8 @@ def run(loss: Dmd, step: StepContext, x0: torch.Tensor) -> tuple[LossTerm, Roles
 
 
 def test_dmd_registers_its_losses():
-    assert [(c.name, c.load()) for c in clora_losses()] == [("dmd", Dmd), ("critic_flow_matching", CriticFlowMatching)]
+    losses = {component.name: component.load() for component in clora_losses()}
+    assert losses == {"dmd": Dmd, "gan": Gan, "critic_flow_matching": CriticFlowMatching}
     for loss in (Dmd("backward"), CriticFlowMatching("backward")):
         assert isinstance(loss, UsesSimulation)
         assert isinstance(loss, UsesCritic)
