@@ -7,7 +7,7 @@ a terminal.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar
@@ -16,8 +16,8 @@ from typing import ClassVar
 QUOTED, REASON, PATH = 60, 160, 400
 #: characters of a message's line that are printed
 LINE = 2000
-#: how many known words a message lists
-MOST_LISTED = 40
+#: characters of the known words that a message lists
+LISTED = 240
 #: words longer than this are like no other: comparing them takes time that grows with the square of their length
 MOST_COMPARED = 100
 #: Unicode categories that are never shown as they are: control, format (direction marks), surrogates, private use,
@@ -102,5 +102,15 @@ def hint(word: str, words: Iterable[str]) -> str:
     close = nearest(word, known)
     if close is not None:
         return f"; did you mean {quoted(close)}?"
-    more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
-    return f"; known: {', '.join(escaped(name[:QUOTED]) for name in known[:MOST_LISTED])}{more}" if known else ""
+    return f"; known: {_listed(known)}" if known else ""
+
+
+def _listed(words: Sequence[str]) -> str:
+    """As many words as fit, and how many do not."""
+    told = ""
+    for count, word in enumerate(words):
+        longer = f"{told}, {escaped(word[:QUOTED])}" if told else escaped(word[:QUOTED])
+        if told and len(longer) > LISTED:
+            return f"{told} and {len(words) - count} more"
+        told = longer
+    return told

@@ -47,7 +47,7 @@ def test_little_is_repeated_of_a_file_that_is_no_recipe(load, write, tmp_path, c
     assert lines[0].startswith(f"{way}link.yaml:")
     for line in lines:
         assert line.isprintable()
-        assert len(line) <= 480
+        assert len(line) <= 400
         assert line.count("s3cret") <= 10  # 60 characters
         assert line.count("root") <= 4
     assert len(lines) <= 41
