@@ -60,13 +60,12 @@ CASES = [
 
 
 def each(**configs: object) -> pytest.MarkDecorator:
-    """Every case in every type, with every configuration by name; Triton's slow interpreter takes these in turn."""
+    """Every case in every type, with every configuration by name."""
     chosen = [
         pytest.param(case, dtype, config, id=f"{case}-{dtype}-{name}")
-        for i, case in enumerate(CASES)
-        for j, dtype in enumerate(DTYPES)
-        for k, (name, config) in enumerate(configs.items())
-        if not INTERPRETED or k == (i + j) % len(configs)
+        for case in CASES
+        for dtype in DTYPES
+        for name, config in configs.items()
     ]
     return pytest.mark.parametrize(("case", "dtype", "config"), chosen)
 

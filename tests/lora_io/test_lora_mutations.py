@@ -20,7 +20,7 @@ from clora.lora_io.survey import survey
 from clora.lora_io.teacher import judge
 
 LONGEST = 1_200
-ROUNDS = 2  # of every mutation, for every layout
+ROUNDS = 4  # of every mutation, for every layout
 ODD = (None, True, -1, 0, 1, 3, 1.5, 1 << 62, 1 << 64, "x" * 9000, "\x1b[2J", [], [9] * 9, {}, {"a": [1]})
 TYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "I64", "U8", "BOOL", "Q4", "F4", "C64")
 
