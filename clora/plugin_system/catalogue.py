@@ -11,6 +11,7 @@ from attrs import frozen
 from clora.errors import CloraError, hint, nearest, quoted, reason
 from clora.plugin_system.commands import RegisteredCommand
 from clora.plugin_system.lifecycle import LifecycleHook, LifecycleHooks
+from clora.plugin_system.origin import Origin
 from clora.plugin_system.source_hash import source_digest
 
 if TYPE_CHECKING:
@@ -41,24 +42,16 @@ class Plugin:
 
 
 @frozen
-class Registered:
+class Registered(Origin):
     """A component with its origin."""
 
     kind: str
     component: Component
-    plugin: str
-    distribution: str
-    version: str
 
     @property
     def name(self) -> str:
         """What recipes write after `use:`."""
         return self.component.name
-
-    @property
-    def owner(self) -> str:
-        """What messages call it: `opd of clora-opd 0.2.0`."""
-        return f"{self.name} of {self.distribution} {self.version}"
 
     @property
     def code(self) -> str:
@@ -71,8 +64,7 @@ class Registered:
         try:
             return self.component.load()
         except CloraError as error:
-            owner = f"plugin {quoted(self.plugin)} of {self.distribution} {self.version}"
-            raise CloraError(f"{self.kind}: {quoted(self.name)} of {owner} is broken: {error}") from error
+            raise CloraError(f"{self.kind}: {quoted(self.name)} of plugin {self.giver} is broken: {error}") from error
 
 
 @frozen

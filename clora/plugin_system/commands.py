@@ -11,28 +11,21 @@ from attrs import frozen
 from clora.contracts.command import Command, CommandModule
 from clora.errors import CloraError, quoted
 from clora.plugin_system.guard import Owners, came
+from clora.plugin_system.origin import Origin
 
 T = TypeVar("T")
 
 
 @frozen
-class RegisteredCommand:
+class RegisteredCommand(Origin):
     """A command with its origin."""
 
     command: Command
-    plugin: str
-    distribution: str
-    version: str
 
     @property
     def name(self) -> str:
         """What follows `clora` on the command line."""
         return self.command.name
-
-    @property
-    def owner(self) -> str:
-        """What messages call it: `shout of clora-shout 0.2.0`."""
-        return f"{self.name} of {self.distribution} {self.version}"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Import its module and let it declare its arguments. Raises CloraError, naming the plugin, where it cannot."""
@@ -54,8 +47,7 @@ class RegisteredCommand:
         try:
             return self.command.load()
         except CloraError as error:
-            owner = f"plugin {quoted(self.plugin)} of {self.distribution} {self.version}"
-            raise CloraError(f"the command {quoted(self.name)} of {owner} is broken: {error}") from error
+            raise CloraError(f"the command {quoted(self.name)} of plugin {self.giver} is broken: {error}") from error
 
     @property
     def _place(self) -> str:
@@ -89,7 +81,7 @@ def find_command(commands: Sequence[RegisteredCommand], word: str) -> Registered
 def ambiguous(matches: Sequence[RegisteredCommand]) -> str:
     """The sentence about several commands of one name, and how to choose."""
     name = quoted(matches[0].name)
-    owners = " and ".join(f"{quoted(match.plugin)} of {match.distribution} {match.version}" for match in matches)
+    owners = " and ".join(match.giver for match in matches)
     distributions = sorted({match.distribution for match in matches})
     if len(distributions) < len(matches):
         return f"the command {name} is given by the plugins {owners}; one of them must be blocked"

@@ -95,6 +95,7 @@ class _Hooks:
 
     def __init__(self, plugin: Plugin, source: Any) -> None:
         self.plugin = plugin
+        self.origin = plugin.name, plugin.distribution, plugin.version
         self.manager = pluggy.PluginManager("clora")
         self.manager.add_hookspecs(hookspecs)
         self.refuse_unknown(source)
@@ -133,8 +134,7 @@ class _Hooks:
                     if component.name in names:
                         raise _PluginError(f"{hook} registers {quoted(component.name)} twice")
                     names.add(component.name)
-                    owner = self.plugin
-                    yield Registered(kind, component, owner.name, owner.distribution, owner.version)
+                    yield Registered(*self.origin, kind, component)
 
     def commands(self) -> Iterator[RegisteredCommand]:
         """All commands that the plugin registers; raises where one has the name of another, or of the core's."""
@@ -149,7 +149,7 @@ class _Hooks:
                 if command.name in names:
                     raise _PluginError(f"{COMMANDS} registers {quoted(command.name)} twice")
                 names.add(command.name)
-                yield RegisteredCommand(command, self.plugin.name, self.plugin.distribution, self.plugin.version)
+                yield RegisteredCommand(*self.origin, command)
 
     def lifecycle(self) -> Iterator[LifecycleHook]:
         """The plugin's lifecycle hooks."""

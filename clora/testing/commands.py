@@ -18,7 +18,7 @@ def call(command: Command, *words: str) -> int:
 
     Raises CloraError where `clora` would print one, and SystemExit with 2 for words that the command does not take.
     """
-    registered = RegisteredCommand(command, "tested", "tested", "0")
+    registered = RegisteredCommand("tested", "tested", "0", command)
     parser = argparse.ArgumentParser(f"clora {command.name}")
     equip(parser, command, registered)
     return carried_out(parser.parse_args(words))
@@ -43,7 +43,7 @@ def _unusable(command: Command) -> Iterator[str]:
     """A module that is none, or arguments that argparse or the core refuse."""
     parser = argparse.ArgumentParser(f"clora {command.name}")
     try:
-        equip(parser, command, RegisteredCommand(command, "tested", "tested", "0"))
+        equip(parser, command, RegisteredCommand("tested", "tested", "0", command))
         parser.format_help()
     except CloraError as error:
         yield str(error)

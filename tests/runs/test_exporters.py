@@ -73,7 +73,7 @@ class Faulty:
             "list": ["a.txt"],
             "number": {7: "x"},
             "outside": {"../x.txt": "x"},
-            "absolute": {"/tmp/x.txt": "x"},
+            "absolute": {"/elsewhere/x.txt": "x"},
             "windows": {"..\\x.txt": "x"},
             "hidden": {".x.txt": "x"},
             "empty": {"a//b": "x"},
@@ -107,7 +107,7 @@ def catalogue() -> Catalogue:
     found = discovery.discover()
     parts = {"notes": Notes, "faulty": Faulty, "without": Without}
     offered = tuple(
-        Registered("exporters", Component(name, cls), "mine", "clora-mine", "0.2.0") for name, cls in parts.items()
+        Registered("mine", "clora-mine", "0.2.0", "exporters", Component(name, cls)) for name, cls in parts.items()
     )
     return evolve(found, plugins=(*found.plugins, Plugin("mine", "clora-mine", "0.2.0", "loaded", components=offered)))
 
