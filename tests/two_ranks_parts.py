@@ -5,6 +5,7 @@ torchrun --nproc_per_node 2 tests/two_ranks_parts.py FOLDER QWEN_FOLDER
 
 from __future__ import annotations
 
+import copy
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,12 +22,14 @@ from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
 from clora.api import Conditions, NetworkMemory, StepRng
 from clora.config.load import load_recipe
-from clora.contracts.values import Forward
+from clora.contracts.values import Forward, LossTerm
 from clora.errors import CloraError
 from clora.inference.session import ModelSession
 from clora.planning.plan import Plan, make_plan
 from clora.plugin_system.discovery import discover
+from clora.plugin_system.guard import Owners
 from clora.training.distributed import Distributed
+from clora.training.owned import OwnedParts
 from clora.training.shard_sync import CollectiveShardSync, ShardSync
 from clora.training.start import make_state
 
@@ -147,7 +150,25 @@ def rows_of_both(ranks: Distributed, folder: Path, model: Path) -> None:
     ranks_as_one.cycles_of_ranks(ranks, folder / "rows", folder / "rows.safetensors")
 
 
-PARTS = (whole_and_shared_runs, uneven_evaluations, checkpointed_large_model, rows_of_both)
+def owned_modules(ranks: Distributed, folder: Path, model: Path) -> None:
+    """A component's modules take the step of the ranks' mean gradient, though one rank has no rows of its loss."""
+    recipe = plan_with("losses.gan={use: gan, simulation: backward}").recipe
+    owned = OwnedParts.of(recipe, (2, 4, 4), torch.device("cpu"), ranks, Owners())
+    judge = owned.modules("losses.gan")["discriminator"]
+    x, sigma = StepRng(0).normal("x", torch.empty(2, 2, 4, 4)), torch.full((2,), 0.5)
+    ours = copy.deepcopy(judge)
+    optimizer = torch.optim.AdamW(ours.parameters(), 1e-3, (0.0, 0.99), weight_decay=0.0)
+    (0.5 * ours(x, sigma).mean() / 2).backward()  # half of its batch's rows, on one of two ranks
+    optimizer.step()
+    terms = {} if ranks.first else {"losses.gan": (LossTerm(torch.zeros(()), own=judge(x, sigma).mean()), 0.5)}
+    assert owned.update("losses", terms)["gan.modules"] > 0
+    for mine, theirs in zip(ours.parameters(), judge.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    there = ranks.averaged({"all": 1.0 + ranks.rank, f"rank {ranks.rank}": 3.0})
+    assert there == {"all": 1.5, "rank 0": 3.0, "rank 1": 3.0}
+
+
+PARTS = (whole_and_shared_runs, uneven_evaluations, checkpointed_large_model, rows_of_both, owned_modules)
 
 
 def main(folder: Path, model: Path) -> None:

@@ -161,7 +161,7 @@ class Learns(Protocol):
     """A component that adapts to what training reports."""
 
     def learn(self, report: StepReport) -> None:
-        """Take note of a finished cycle, on every rank, with losses and logs averaged over the ranks that have them.
+        """Take note of a finished cycle, on every rank, every number of it averaged over the ranks that have it.
 
         It is told before the next cycle begins. A router that learns is not asked ahead: its teachers are loaded when
         their cycle begins. What it has learnt must be in its `state`, or a resumed run differs.

@@ -144,7 +144,14 @@ class OwnedParts:
         """Hand a finished cycle's report, averaged over the ranks, to every component that learns."""
         if not self.learning:
             return
-        told = evolve(report, losses=self.ranks.averaged(report.losses), logs=self.ranks.averaged(report.logs))
+        cost = self.ranks.averaged({"seconds": report.seconds, "forwards": report.forward_equivalents})
+        told = evolve(
+            report,
+            losses=self.ranks.averaged(report.losses),
+            logs=self.ranks.averaged(report.logs),
+            seconds=cost["seconds"],  # by the clock no two ranks learn the same
+            forward_equivalents=cost["forwards"],
+        )
         for place, part in self.learning.items():
             with self.owners.calling(place):
                 part.learn(told)

@@ -58,7 +58,7 @@ class Judged:
         self.counted.copy_(state["counted"])
 
     def learn(self, report):
-        self.heard.append((report.step, dict(report.losses)))
+        self.heard.append((report.step, dict(report.losses), report.seconds, report.forward_equivalents))
 
 
 class OneLinear:
@@ -177,7 +177,7 @@ def test_a_component_learns_from_every_report_averaged_over_the_ranks_that_have_
 
     setting.owned.learn(StepReport(1, {"gan": 2.0}, 0.1, 3.0, 1e-3))
     evolve(setting.owned, ranks=Two()).learn(StepReport(2, {"gan": 2.0}, 0.1, 3.0, 1e-3))
-    assert loss.heard == [(1, {"gan": 2.0}), (2, {"gan": 3.0})]
+    assert loss.heard == [(1, {"gan": 2.0}, 0.1, 3.0), (2, {"gan": 3.0}, 1.1, 4.0)]
 
 
 def test_a_router_that_learns_is_not_asked_for_the_next_cycle():

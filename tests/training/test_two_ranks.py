@@ -93,6 +93,11 @@ def test_two_processes_have_the_losses_and_gradients_of_one_with_the_rows_of_bot
         assert value.any(), name
 
 
+@pytest.mark.slow
+def test_modules_of_components_take_the_step_of_the_ranks_mean_gradient(two_ranks: Path) -> None:
+    check_passed(two_ranks, two_ranks_parts.owned_modules)
+
+
 def test_a_rank_that_works_on_its_own_does_not_send_the_others_away() -> None:
     """The first rank evaluates while the others follow; what it calls must not tell them that all is done."""
 
