@@ -161,7 +161,7 @@ class Editor:
         if not self.served:
             session.adapted.add("served", read_adapter(session, self.folder.check_lora()))
             self.served = True
-        server = EditSampler(self.plan, session)
+        sampler = EditSampler(self.plan, session)
         if passes:
-            return server.in_passes("served", words, [name], rng)[0]
-        return server.few_step("served", words, [name], rng)[0]
+            return sampler.in_passes("served", words, [name], rng)[0]
+        return sampler.few_step("served", words, [name], rng)[0]

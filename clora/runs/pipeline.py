@@ -93,18 +93,18 @@ class Pipeline:
         self.ranks = ranks
         self.progress = progress
         self.info = RunInfo(self.plan.recipe.name, self.folder.path, self.plan.digest, self.plan.recipe.train.steps)
-        self._world: ModelSession | None = None
+        self._loaded: ModelSession | None = None
         self._lock: FolderLock | None = None
 
     @property
     def session(self) -> ModelSession:
         """The model, loaded when the first stage needs it."""
-        if self._world is None:
-            self._world = ModelSession(self.plan, self.ranks, self.folder.cache)
+        if self._loaded is None:
+            self._loaded = ModelSession(self.plan, self.ranks, self.folder.cache)
             kernel = self.plan.recipe.kernels
             if isinstance(kernel, Explains):
-                self.progress.say(f"kernels: {kernel.explain(self._world.device)}")
-        return self._world
+                self.progress.say(f"kernels: {kernel.explain(self._loaded.device)}")
+        return self._loaded
 
     def run(self, *, until_export: bool = False) -> RunDir:
         """All stages; with `until_export` only what another run needs of this one.
@@ -152,10 +152,10 @@ class Pipeline:
 
     def _meet(self) -> None:
         """Return once every rank has come here."""
-        if self._world is None:
+        if self._loaded is None:
             self.ranks.wait()
         else:
-            self._world.meet(self.ranks)
+            self._loaded.meet(self.ranks)
 
     def prepare(self) -> Targets | None:
         """Prepare alone, of this run and of the one it adds at serving; None where nothing is trained."""

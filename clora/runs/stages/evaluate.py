@@ -113,7 +113,7 @@ class Maker:
         self.session = session
         self.served = served
         self.folder = folder
-        self.server = EditSampler(plan, session)
+        self.sampler = EditSampler(plan, session)
         self.rng = StepRng(0).named("evaluate")  # the same noise for every run: differences come from the model
 
     @property
@@ -196,11 +196,11 @@ class Maker:
         self, label: str, adapter: str | None, prompts: Sequence[str], names: Sequence[str], rng: StepRng
     ) -> torch.Tensor:
         """What is served, from this run's own parts where an interrupted evaluation has left it."""
-        sampler = self.server.teacher if self._samples_as_teachers else self.server.few_step
+        sample = self.sampler.teacher if self._samples_as_teachers else self.sampler.few_step
         recipe = self.plan.recipe
         pictures = digest_tensor(recipe.dataset.images(names))
         key = digest_of([self.plan.digest, self.weights, adapter, list(prompts), pictures])
-        return _kept(self.parts / f"{label}-{key}.safetensors", lambda: sampler(adapter, prompts, names, rng))
+        return _kept(self.parts / f"{label}-{key}.safetensors", lambda: sample(adapter, prompts, names, rng))
 
     def _reference(
         self, label: str, adapter: str | None, prompts: Sequence[str], names: Sequence[str], rng: StepRng, weights: str
@@ -210,7 +210,7 @@ class Maker:
         pictures = digest_tensor(recipe.dataset.images(names))
         key = digest_of([recipe.backbone.digest(), weights, list(prompts), pictures, recipe.teacher.sampling()])
         path = self.folder.cache / "references" / f"{label}-{key}.safetensors"
-        return _kept(path, lambda: self.server.teacher(adapter, prompts, names, rng))
+        return _kept(path, lambda: self.sampler.teacher(adapter, prompts, names, rng))
 
 
 def _kept(path: Path, make: Callable[[], torch.Tensor]) -> torch.Tensor:

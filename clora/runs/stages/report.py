@@ -204,11 +204,11 @@ def _composition(plan: Plan, session: ModelSession, adapter: str, effects: Seque
     rows = {"source": dataset.images(names)}
     if isinstance(dataset, Truth):
         rows["truth"] = dataset.truth(second, names, dataset.truth(first, names))
-    server = EditSampler(plan, session)
+    sampler = EditSampler(plan, session)
     rng = StepRng(0).named("composition").named("+".join(effects))
     for label, prompt in zip((first, second, "both at once"), (*each, instruction), strict=True):
-        rows[label] = server.few_step(adapter, [prompt] * len(names), names, rng)
-    rows["in two passes"] = server.in_passes(adapter, each, names, rng)
+        rows[label] = sampler.few_step(adapter, [prompt] * len(names), names, rng)
+    rows["in two passes"] = sampler.in_passes(adapter, each, names, rng)
     grid = PictureGrid(names, {row: to_uint8(pictures) for row, pictures in rows.items()})
     return Composition(tuple(effects), instruction, grid)
 
