@@ -25,8 +25,8 @@ from clora.testing.losses import loss_problems
 from clora.testing.mergers import merger_problems
 from clora.testing.metrics import metric_problems
 from clora.testing.observers import observer_problems
-from clora.testing.prompts import prompt_problems
 from clora.testing.optimizers import optimizer_problems
+from clora.testing.prompts import prompt_problems
 from clora.testing.reports import reporter_problems
 from clora.testing.routers import router_problems
 from clora.testing.simulations import simulation_problems

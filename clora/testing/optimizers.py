@@ -33,7 +33,7 @@ def optimizer_problems(optimizer: Any) -> Iterator[str]:
         yield f"it keeps {kept / whole.adapter.flat.numel():.2g} numbers for a weight, and says {told:g}"
     end = _updated(whole, range(UPDATES // 2, UPDATES))
     if not end < start:
-        yield f"a quadratic loss did not fall in {UPDATES // 2} updates at the rate {RATE:g}: {start:.4g} became {end:.4g}"
+        yield f"a quadratic loss did not fall in {UPDATES // 2} updates at {RATE:g}: {start:.4g} became {end:.4g}"
     _updated(first, range(UPDATES // 2))
     second.restore({key: value.clone() for key, value in first.state().items()})
     _updated(second, range(UPDATES // 2, UPDATES))
