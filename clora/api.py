@@ -92,6 +92,7 @@ from clora.contracts.method import (
     UsesSimulation as UsesSimulation,
     WeighsOverTime as WeighsOverTime,
 )
+from clora.contracts.optimizer import Optimizer as Optimizer, WorksOn as WorksOn
 from clora.contracts.report import (
     Composition as Composition,
     Cost as Cost,

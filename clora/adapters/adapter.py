@@ -73,6 +73,11 @@ class Adapter:
         """True where it has gradients."""
         return self.flat_grad is not None
 
+    @property
+    def matrices(self) -> list[torch.Tensor]:
+        """A [r, in] and B [out, r] of every linear, in order."""
+        return [part for a, b, _ in self.factors.values() for part in (a, b)]
+
     @classmethod
     def fresh(
         cls, shapes: Mapping[str, tuple[int, int]], rank: int, alpha: float, rng: StepRng, *, trainable: bool = True

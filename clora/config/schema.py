@@ -118,8 +118,9 @@ class Train:
     steps: int = field(default=5000, validator=between(0, UPDATES))  # up to a million; 0 exports what it starts from
     batch_size: int = field(default=1, validator=ROWS)  # 1 to 4096 rows of a process
     lr: float = field(default=1e-4, validator=RATE)  # 1e-10 to 1
-    betas: tuple[float, float] = field(default=(0.9, 0.999), validator=BETAS)  # each at least 0, less than 1
-    #: the share that an update takes off a weight is lr times this, so neither may be more than 1
+    #: AdamW's, each at least 0, less than 1; an `optimizer` of the recipe has its own
+    betas: tuple[float, float] = field(default=(0.9, 0.999), validator=BETAS)
+    #: AdamW's too: the share that an update takes off a weight is lr times this, so neither may be more than 1
     weight_decay: float = field(default=0.01, validator=between(0.0, 1.0))
     #: the largest norm that a gradient keeps; a million is as good as no clipping
     grad_clip: float = field(default=10.0, validator=between(1e-6, 1e6))
@@ -130,7 +131,8 @@ class Train:
     #: independent: a rollout for every update; shared: one for all updates of a cycle
     schedule: Literal["independent", "shared"] = "independent"
     pack: bool = True  # run what can share a batch in one forward; false: one by one, in less memory
-    #: AdamW's moments wait in CPU memory and it works there: half of the adapters' memory, a copy to and fro an update
+    #: the optimizer's state waits in CPU memory and it works there: of AdamW half of the adapters' memory, a copy to
+    #: and fro an update
     offload_optimizer: bool = False
     #: several processes share one base instead of holding one each: less memory, a gather before every block
     shard_base: bool = False
@@ -221,6 +223,7 @@ class Recipe:
     exporters: dict[str, Any] = field(factory=dict)
     reporters: dict[str, Any] = field(factory=dict)  # who tell of the finished run; they decide nothing of it
     kernels: Any = None
+    optimizer: Any = None  # null: AdamW with train.betas and train.weight_decay
     captioner: Any = None
     observers: dict[str, Any] = field(factory=dict)
     student: Student = Student()

@@ -1,4 +1,4 @@
-"""Every hook of clora, in one place: fourteen that register components, one for commands, four that observe a run.
+"""Every hook of clora, in one place: fifteen that register components, one for commands, four that observe a run.
 
 A plugin is a module or object under the entry-point group `clora.plugins` whose functions carry `@hookimpl`. These
 hooks are called before anyone knows what a recipe needs: name a class by its place,
@@ -38,6 +38,7 @@ KINDS = {
     "dataset": "clora_datasets",
     "metrics": "clora_metrics",
     "kernels": "clora_kernels",
+    "optimizer": "clora_optimizers",
     "captioner": "clora_captioners",
     "exporters": "clora_exporters",
     "observers": "clora_observers",
@@ -91,6 +92,11 @@ def clora_metrics() -> list[Component]:
 @hookspec
 def clora_kernels() -> list[Component]:
     """Register computations of a LoRA linear (protocol `LoraKernel`)."""
+
+
+@hookspec
+def clora_optimizers() -> list[Component]:
+    """Register rules by which gradients change the weights (protocol `Optimizer`)."""
 
 
 @hookspec

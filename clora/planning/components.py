@@ -28,6 +28,7 @@ def components(recipe: Recipe) -> list[tuple[str, Any]]:
         "router": recipe.router,
         "prompts": recipe.prompts,
         "kernels": recipe.kernels,
+        "optimizer": recipe.optimizer,
         "captioner": recipe.captioner,
         "serve.merge": recipe.serve.merge,
     }

@@ -16,6 +16,7 @@ from clora.contracts.backbone import FitsMemory, Footprint, KnowsFootprint, trai
 from clora.errors import CloraError, quoted
 from clora.lora_io.check import numbers_held
 from clora.lora_io.header import ITEM_BYTES, inspect_header
+from clora.planning.optimizers import state_per_weight, works_on_matrices
 from clora.toolkit.memory.quantizers import OFFERED
 from clora.toolkit.memory.settings import NetworkMemory
 from clora.training.critics import own_critics
@@ -95,8 +96,17 @@ def _training(plan: Plan, footprint: Footprint, counted: Counted, on_base: Mappi
     activations = {f"activations of {counted.rows_held} rows": held, "working memory": work}
     yield Phase("training", {**on_base, **adapters, **activations})
     largest = max(trained_numbers(plan), critic_numbers(plan))
-    own = 0 if plan.recipe.train.offload_optimizer else 4 * largest  # the root of one moment
-    yield Phase("update", {**on_base, **adapters, "AdamW's own": own})
+    own = 0 if plan.recipe.train.offload_optimizer else 4 * largest  # elementwise, such as the root of a moment
+    if works_on_matrices(plan.recipe):  # one matrix at a time, in three copies
+        own = 3 * 4 * _largest_matrix(plan)
+    yield Phase("update", {**on_base, **adapters, "the optimizer's own": own})
+
+
+def _largest_matrix(plan: Plan) -> int:
+    """Numbers of the largest factor in training."""
+    critic = plan.recipe.critic
+    rank = max(plan.recipe.student.rank, 0 if critic is None or critic.rank is None else critic.rank)
+    return rank * max((max(shape) for shape in trained_shapes(plan.recipe.backbone).values()), default=0)
 
 
 def trained_numbers(plan: Plan) -> int:
@@ -122,9 +132,9 @@ def trained_bytes(plan: Plan) -> int:
     """Bytes of student, critics and moving average in float32; 0 where nothing is trained."""
     recipe = plan.recipe
     student, critic = trained_numbers(plan), critic_numbers(plan) * _critics(plan)
-    each = 2 if recipe.train.offload_optimizer else 4  # weights and gradients, two moments
+    each = 2 + (0 if recipe.train.offload_optimizer else state_per_weight(recipe))  # weights and gradients, state
     average = student if recipe.student.ema is not None else 0
-    return 4 * (each * (student + critic) + average) if recipe.losses else 0
+    return round(4 * (each * (student + critic) + average)) if recipe.losses else 0
 
 
 def teachers_bytes(plan: Plan) -> int:
@@ -200,7 +210,7 @@ def _changes(plan: Plan) -> Iterator[tuple[str, Callable[[Plan], Plan]]]:
     least = 2 * recipe.train.batch_size  # this step's teachers and the next one's
     if least < min(recipe.teacher.slots or len(plan.cards), len(plan.cards)):
         yield f"teacher.slots: {least}", _section("teacher", slots=least)
-    if recipe.losses and not recipe.train.offload_optimizer:
+    if recipe.losses and not recipe.train.offload_optimizer and not works_on_matrices(recipe):
         yield "train.offload_optimizer: true", _section("train", offload_optimizer=True)
     if memory is not None:
         smaller = tuple(weights for weights in ("bf16", "fp8", "nf4") if weights in OFFERED[memory.quantizer])

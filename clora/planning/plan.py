@@ -36,6 +36,7 @@ from clora.planning.exported_lora import exported_lora
 from clora.planning.extension import finished_effects, mixed, start_digest, start_problems
 from clora.planning.numbers import number_findings, size_findings, teacher_strengths, unfed_losses
 from clora.planning.observers import Observed, observed
+from clora.planning.optimizers import optimizer_doubts, optimizer_findings
 from clora.planning.report_files import report_file_findings
 from clora.planning.shift import shift_of, told
 from clora.planning.teacher_files import banks_of, file_findings, lora_files
@@ -111,6 +112,8 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
     doubts: list[Finding] = []
     problems += [*objective_findings(recipe), *size_findings(recipe), *metric_findings(recipe)]
     problems += report_file_findings(recipe.reporters)
+    if "optimizer" not in {place for place, _ in problems}:
+        problems += optimizer_findings(recipe, loaded.owners)
     cards: tuple[EffectCard, ...] = ()
     wrong = {place.split(".")[0] for place, _ in problems}
     few: TokenShift | None = None
@@ -200,6 +203,7 @@ def _few_steps(recipe: Recipe) -> tuple[TokenShift | None, list[Finding]]:
 def _warnings(recipe: Recipe) -> Iterable[Finding]:
     """What is doubtful in a recipe without mistakes: what its components say, and a warm start longer than the run."""
     yield from doubted(recipe)
+    yield from optimizer_doubts(recipe)
     yield from (("warm_start.updates", sentence) for sentence in warm_start_doubts(recipe))
 
 

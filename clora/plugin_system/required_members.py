@@ -16,6 +16,7 @@ from clora.contracts.export import Exporter
 from clora.contracts.loaded_backbone import LoraKernel
 from clora.contracts.merger import Merger
 from clora.contracts.method import Loss, PromptStrategy, Router, SimulationSchedule, Teachers
+from clora.contracts.optimizer import Optimizer
 from clora.contracts.report import Reporter
 from clora.contracts.run import Observer
 from clora.errors import quoted
@@ -32,6 +33,7 @@ PROTOCOLS: dict[str, type] = {
     "dataset": Dataset,
     "metrics": Metric,
     "kernels": LoraKernel,
+    "optimizer": Optimizer,
     "captioner": Captioner,
     "exporters": Exporter,
     "observers": Observer,

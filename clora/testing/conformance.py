@@ -25,6 +25,7 @@ from clora.testing.losses import loss_problems
 from clora.testing.mergers import merger_problems
 from clora.testing.metrics import metric_problems
 from clora.testing.observers import observer_problems
+from clora.testing.optimizers import optimizer_problems
 from clora.testing.prompts import prompt_problems
 from clora.testing.reports import reporter_problems
 from clora.testing.routers import router_problems
@@ -59,6 +60,7 @@ def problems_of(
         "kernels": kernel_problems,
         "exporters": exporter_problems,
         "observers": observer_problems,
+        "optimizer": optimizer_problems,
         "merge": merger_problems,
         "reporters": reporter_problems,
     }

@@ -15,15 +15,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import torch
-
 from clora.training.objective import objective
 
 if TYPE_CHECKING:
     from clora.config.schema import Lag
     from clora.contracts.values import LossTerm, StepContext
     from clora.diffusion.rng import StepRng
-    from clora.training.optimizer import TrainableAdapter
     from clora.training.trainer import Trainer
 
 #: what a loss logs of itself by part of its rows, such as `error.high`, has a lag of its own
@@ -45,7 +42,7 @@ def _probe(trainer: Trainer, lag: Lag, update: int, rng: StepRng) -> dict[str, f
     critics = trainer.critics
     kept = {name: critic.adapter.flat.clone() for name, critic in critics.items()}
     before = _held_out(trainer, lag, update, rng)
-    fits = {name: _optimizer(critic) for name, critic in critics.items()}
+    fits = {name: critic.fresh_optimizer() for name, critic in critics.items()}
     for k in range(lag.updates):
         step = _step_context(trainer, rng.named("lag.fit").at(update * lag.updates + k))
         terms, _ = trainer.terms.of("critic", step)
@@ -56,19 +53,14 @@ def _probe(trainer: Trainer, lag: Lag, update: int, rng: StepRng) -> dict[str, f
             grad = critic.adapter.flat_grad
             assert grad is not None
             critic.ranks.average(grad)
-            fits[name].step()
+            with critic.chosen.calling():
+                fits[name].step()
             critic.adapter.zero_grad()
     after = _held_out(trainer, lag, update, rng)
     for name, critic in critics.items():
         critic.adapter.flat.copy_(kept[name])
         critic.adapter.zero_grad()
     return {name: (before[name] - loss) / loss for name, loss in after.items() if name in before and loss > 0}
-
-
-def _optimizer(critic: TrainableAdapter) -> torch.optim.Optimizer:
-    """AdamW anew on the critic's weights: the run's own moments stay as they are."""
-    train = critic.train
-    return torch.optim.AdamW([critic.adapter.parameter], critic.lr, train.betas, weight_decay=train.weight_decay)
 
 
 def _step_context(trainer: Trainer, rng: StepRng) -> StepContext:

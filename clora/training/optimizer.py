@@ -1,4 +1,4 @@
-"""One trained adapter: AdamW over its flat tensor, clipping, the learning rate's course, a moving average."""
+"""One trained adapter: its optimizer, clipping, the learning rate's course, a moving average."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from clora.adapters.adapter import Adapter
+from clora.training.chosen_optimizer import ChosenOptimizer
+from clora.training.optimizer_state import OptimizerState
 
 if TYPE_CHECKING:
     from clora.config.schema import Train
     from clora.training.distributed import Distributed
+
+
+_MOMENTS = "optimizer."
 
 
 def learning_rate(base: float, step: int, train: Train) -> float:
@@ -37,21 +42,35 @@ def _in_cpu_memory(flat: torch.Tensor) -> torch.nn.Parameter:
 class TrainableAdapter:
     """A trainable adapter with its optimizer."""
 
-    def __init__(self, adapter: Adapter, lr: float, train: Train, ranks: Distributed) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        lr: float,
+        train: Train,
+        ranks: Distributed,
+        chosen: ChosenOptimizer = ChosenOptimizer(),  # noqa: B008 (frozen)
+    ) -> None:
         self.adapter = adapter
         self.lr = lr
         self.train = train
         self.ranks = ranks
-        #: what the optimizer works on: the weights themselves, or a copy of them in CPU memory
-        self.master = _in_cpu_memory(adapter.flat) if train.offload_optimizer else adapter.parameter
-        self.optimizer = torch.optim.AdamW([self.master], lr=lr, betas=train.betas, weight_decay=train.weight_decay)
+        self.chosen = chosen
+        offloads = train.offload_optimizer and not chosen.on_matrices  # a recipe that asks for both is refused
+        #: what the optimizer changes: the weights themselves, or a copy of them in CPU memory
+        self.master = _in_cpu_memory(adapter.flat) if offloads else adapter.parameter
+        self.optimizer = chosen.make([self.master] if offloads else chosen.parameters(adapter), lr, train)
+        self.moments = OptimizerState(self.optimizer)
+
+    def fresh_optimizer(self) -> torch.optim.Optimizer:
+        """Another optimizer anew on the adapter's own weights: the run's own state stays as it is."""
+        return self.chosen.make(self.chosen.parameters(self.adapter), self.lr, self.train)
 
     def wanted(self, here: bool) -> bool:
         """True if any rank has gradients to give, `here` saying whether this one has; then all must update together."""
         return self.ranks.any(here)
 
     def update(self, step: int, *, spoilt: bool = False) -> float:
-        """One clipped AdamW step from the gradients gathered since the last; returns their norm before clipping.
+        """One clipped step from the gradients gathered since the last; returns their norm before clipping.
 
         Gradients that are not finite, or `spoilt` by a loss that is not, change nothing on any rank.
         """
@@ -72,33 +91,31 @@ class TrainableAdapter:
         return norm
 
     def _step(self, grad: torch.Tensor) -> None:
-        """AdamW's step, where its moments are."""
+        """The optimizer's step, where its state is."""
         if self.master is self.adapter.parameter:
-            self.optimizer.step()
+            with self.chosen.calling():
+                self.optimizer.step()
             return
         assert self.master.grad is not None
         with torch.no_grad():
             self.master.copy_(self.adapter.flat)
             self.master.grad.copy_(grad)
-            self.optimizer.step()
+            with self.chosen.calling():
+                self.optimizer.step()
             self.adapter.flat.copy_(self.master)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything that an exact resume needs, as flat tensors."""
-        kept = self.optimizer.state[self.master]
-        return {
-            "flat": self.adapter.flat,
-            **{key: kept[key] for key in ("step", "exp_avg", "exp_avg_sq") if key in kept},
-        }
+        """Everything that an exact resume needs, as tensors."""
+        with self.chosen.calling():
+            moments = self.moments.tensors()
+        return {"flat": self.adapter.flat, **{f"{_MOMENTS}{key}": value for key, value in moments.items()}}
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Take over a state that `state` gave."""
         self.adapter.flat.copy_(state["flat"])
-        device = self.master.device
-        # AdamW keeps its step counter on the CPU, its moments beside the weights
-        moments = {key: value if key == "step" else value.to(device) for key, value in state.items() if key != "flat"}
-        if moments:
-            self.optimizer.state[self.master] = moments
+        self.moments.restore(
+            {key.removeprefix(_MOMENTS): value for key, value in state.items() if key.startswith(_MOMENTS)}
+        )
 
 
 class MovingAverage:

@@ -20,13 +20,13 @@ from clora.diffusion.rng import StepRng
 from clora.errors import quoted
 from clora.plugin_system.guard import Owners, came
 from clora.training.distributed import Distributed
+from clora.training.optimizer_state import OptimizerState
 
 if TYPE_CHECKING:
     from clora.config.schema import Recipe, Train
     from clora.contracts.values import LossTerm, StepReport
 
-#: what AdamW keeps of a parameter
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_MOMENTS = "moments."
 
 
 def parts_of(recipe: Recipe) -> dict[str, Any]:
@@ -44,6 +44,7 @@ class _Trained:
 
     modules: Mapping[str, nn.Module]
     optimizer: torch.optim.Optimizer
+    moments: OptimizerState
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -52,23 +53,13 @@ class _Trained:
     def tensors(self) -> dict[str, torch.Tensor]:
         """Parameters, buffers and moments by dotted names; buffers that are not persistent are left out."""
         found = {f"{name}.{key}": t for name, each in self.modules.items() for key, t in each.state_dict().items()}
-        for i, parameter in enumerate(self.parameters):
-            kept = self.optimizer.state.get(parameter, {})
-            found |= {f"moments.{i}.{key}": kept[key] for key in MOMENTS if key in kept}
-        return found
+        return found | {f"{_MOMENTS}{key}": value for key, value in self.moments.tensors().items()}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take over what `tensors` gave, in place."""
         for name, each in self.modules.items():
             each.load_state_dict({key: tensors[f"{name}.{key}"] for key in each.state_dict()})
-        self.optimizer.state.clear()
-        for i, parameter in enumerate(self.parameters):
-            kept = {key: tensors[f"moments.{i}.{key}"] for key in MOMENTS if f"moments.{i}.{key}" in tensors}
-            if kept:  # AdamW keeps its step counter on the CPU, its moments beside the weights
-                self.optimizer.state[parameter] = {
-                    key: value.clone() if key == "step" else value.clone().to(parameter.device)
-                    for key, value in kept.items()
-                }
+        self.moments.restore(_below(tensors, _MOMENTS))
 
 
 @frozen
@@ -202,7 +193,8 @@ def _trained(
     parameters = [one for name in sorted(modules) for one in modules[name].parameters()]
     if not parameters:
         raise owners.error(place, "its modules() have no parameters to train")
-    return _Trained(modules, torch.optim.AdamW(parameters, part.modules_lr, (0.0, 0.99), weight_decay=0.0))
+    optimizer = torch.optim.AdamW(parameters, part.modules_lr, (0.0, 0.99), weight_decay=0.0)
+    return _Trained(modules, optimizer, OptimizerState(optimizer))
 
 
 def _gradient(parameters: Sequence[nn.Parameter], own: torch.Tensor | None) -> torch.Tensor:

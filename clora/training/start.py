@@ -15,6 +15,7 @@ from clora.inference.session import read_adapter
 from clora.planning import extension
 from clora.runs.run_dir import RunDir
 from clora.training.checkpoint import Checkpoints, State, newest_good
+from clora.training.chosen_optimizer import ChosenOptimizer
 from clora.training.critics import SHARED, own_critics
 from clora.training.optimizer import MovingAverage, TrainableAdapter
 from clora.training.owned import OwnedParts
@@ -36,12 +37,15 @@ def make_state(plan: Plan, session: ModelSession, ranks: Distributed) -> State:
         alpha = recipe.student.alpha * rank / recipe.student.rank
         return session.adapted.add(name, Adapter.fresh(shapes, rank, alpha, rng.named(name)).to(session.device))
 
-    student = TrainableAdapter(fresh("student", recipe.student.rank), recipe.train.lr, recipe.train, ranks)
+    def trainable(adapter: Adapter, lr: float) -> TrainableAdapter:
+        return TrainableAdapter(adapter, lr, recipe.train, ranks, ChosenOptimizer(recipe.optimizer, plan.owners))
+
+    student = trainable(fresh("student", recipe.student.rank), recipe.train.lr)
     critics: dict[str, TrainableAdapter] = {}
     if recipe.critic is not None:
         for name in (SHARED, *own_critics(recipe.critic)):
             adapter = fresh(name, recipe.critic.rank or recipe.student.rank)
-            critics[name] = TrainableAdapter(adapter, recipe.critic.lr, recipe.train, ranks)
+            critics[name] = trainable(adapter, recipe.critic.lr)
     decay = recipe.student.ema
     average = None if decay is None else MovingAverage(student.adapter, decay)
     return State(student, critics.pop(SHARED, None), average, critics)

@@ -105,6 +105,7 @@ def test_a_recipe_uses_several_of_them_and_the_run_trains(made, tmp_path: Path) 
         "losses.mine=my_loss",
         "metrics.mine=my_metric",
         "kernels=my_kernel",
+        "optimizer=my_optimizer",
         "observers.mine=my_observer",
     )
     words = [part for text in sets for part in ("--set", text)]

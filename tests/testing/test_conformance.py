@@ -29,6 +29,7 @@ KEYS: dict[tuple[str, str], dict[str, Any]] = {
     ("dataset", "pictures"): {"effects": ROOT, "general": ROOT},
     ("dataset", "jsonl"): {"effects": ROOT, "general": ROOT},
     ("metrics", "similarity"): {"model": ROOT},
+    ("optimizer", "torch"): {"name": "SGD", "args": {"momentum": 0.9}},
     ("captioner", "openai"): {"model": "m", "url": "https://example.com/v1"},
 }
 #: what these do needs a GPU or an encoder's weights

@@ -63,7 +63,7 @@ def test_every_part_of_every_phase(plan: Plan) -> None:
         "encoding": {"text encoders": 50 * MIB, "VAE": 20 * MIB},
         "sampling": {**base, "a forward of 4 rows": 8 * MIB, "VAE": 20 * MIB},
         "training": {**base, **trained, "activations of 6 rows": 60 * MIB, "working memory": 12 * MIB},
-        "update": {**base, **trained, "AdamW's own": 4 * numbers},
+        "update": {**base, **trained, "the optimizer's own": 4 * numbers},
     }
 
 
