@@ -72,10 +72,12 @@ from clora.contracts.loaded_backbone import (
     LoraKernel as LoraKernel,
     Part as Part,
 )
+from clora.contracts.losses import CriticLoss as CriticLoss, StudentLoss as StudentLoss, streams_key as streams_key
 from clora.contracts.merger import LoraFactors as LoraFactors, Merger as Merger
 from clora.contracts.method import (
     Alarms as Alarms,
     ChecksCards as ChecksCards,
+    ChecksSchedule as ChecksSchedule,
     KeepsCaptions as KeepsCaptions,
     KeepsState as KeepsState,
     Learns as Learns,
@@ -219,7 +221,6 @@ from clora.toolkit.model_schedule import (
 )
 from clora.toolkit.picture_doubts import doubts as doubts, same_bytes as same_bytes
 from clora.toolkit.weight_files import weights_misfits as weights_misfits, weights_problems as weights_problems
-from clora.training.weight_course import course as course
 
 if _typing.TYPE_CHECKING:  # what a signature names and importing it takes a while
     from clora.config.load import LoadedRecipe as LoadedRecipe

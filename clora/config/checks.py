@@ -16,7 +16,8 @@ from clora.config.messages import dotted
 from clora.config.problems import MOST_KNOWN, Problem, UnknownWord
 from clora.config.schema import Student
 from clora.config.tree import Keypath, Keys, is_null, mark_at
-from clora.contracts.method import UsesCritic, UsesSimulation
+from clora.contracts.losses import CriticLoss, StudentLoss
+from clora.contracts.method import ChecksSchedule, UsesCritic, UsesSimulation
 from clora.diffusion.flow import Schedule
 from clora.errors import CloraError, quoted
 from clora.planning.shift import shift_of
@@ -43,6 +44,7 @@ def cross_checks(parts: Parts) -> Iterator[Problem]:
 
     for path, component in parts.components.items():
         if path[-2:-1] == ("losses",):
+            yield from _trains_whom_it_can(parts.tree, path, component)
             yield from _simulation_is_there(parts.tree, path, component, simulations)
             yield from _critic_is_there(parts.tree, path, component)
         elif path[0] == "simulations" and (levels := schedule()) is not None:
@@ -72,6 +74,14 @@ def _simulations(tree: Keys) -> dict[str, None]:
     return {name: None for name, entry in entries.items() if not is_null(entry.value)}
 
 
+def _trains_whom_it_can(tree: Keys, path: Keypath, loss: Any) -> Iterator[Problem]:
+    of_critic = path[0] == "critic"
+    if of_critic and isinstance(loss, StudentLoss):
+        yield Problem(mark_at(tree, path), f"{dotted(path)} is a loss of the student; it belongs under losses")
+    elif not of_critic and isinstance(loss, CriticLoss):
+        yield Problem(mark_at(tree, path), f"{dotted(path)} is a loss of the critic; it belongs under critic.losses")
+
+
 def _simulation_is_there(tree: Keys, path: Keypath, loss: Any, known: Mapping[str, None]) -> Iterator[Problem]:
     if isinstance(loss, UsesSimulation) and loss.simulation not in known:
         missing = f"{dotted(path)} asks for simulation {quoted(loss.simulation)}, not in `simulations`"
@@ -92,4 +102,6 @@ def _critic_is_there(tree: Keys, path: Keypath, loss: Any) -> Iterator[Problem]:
 
 def schedule_misfits(simulation: Any, schedule: Schedule) -> list[str]:
     """What a simulation finds wrong with the recipe's few steps, a sentence each."""
+    if not isinstance(simulation, ChecksSchedule):
+        return []
     return sentences("check_schedule", lambda: simulation.check_schedule(schedule))

@@ -82,6 +82,11 @@ class SimulationSchedule(Protocol):
         """
         ...
 
+
+@runtime_checkable
+class ChecksSchedule(Protocol):
+    """A simulation that cannot walk every few-step schedule."""
+
     def check_schedule(self, schedule: Schedule) -> Iterable[str]:
         """Problems with the recipe's few-step schedule, such as bounds that leave no step."""
         ...
@@ -97,7 +102,7 @@ class SharesTrajectory(Protocol):
 
 
 class Loss(Protocol):
-    """A term of the student's or the critic's objective."""
+    """A term of the student's or the critic's objective; `StudentLoss` and `CriticLoss` have what most share."""
 
     streams: tuple[Stream, ...]
     weight: float

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clora.contracts.component import Checked, Warns
 from clora.contracts.data import ChecksDataset, ChecksEvaluation
 from clora.plugin_system.guard import sentences
-from clora.plugin_system.required_members import likely_misspelt, misfits
+from clora.plugin_system.required_members import likely_mistakes, misfits
 from clora.training.critics import critic_problems
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ def checked(part: Any) -> Iterable[str]:
 
 
 def doubted(recipe: Recipe) -> Iterable[Finding]:
-    """What components find doubtful in themselves, and methods whose names are nearly those that somebody calls."""
+    """What components find doubtful in themselves, and methods that nobody can call as they are."""
     for place, part in components(recipe):
         yield from ((place, told) for told in (sentences("warnings", part.warnings) if isinstance(part, Warns) else ()))
-        yield from ((place, told) for told in likely_misspelt(part))
+        yield from ((place, told) for told in likely_mistakes(part))
 
 
 def objective_findings(recipe: Recipe) -> Iterable[Finding]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import cache
-from inspect import get_annotations
+from inspect import get_annotations, signature
+from types import FunctionType
 from typing import Any
 
 from clora.config.sections import component_kind
@@ -71,7 +72,7 @@ def optional_protocols() -> tuple[type, ...]:
 
 
 def misfits(place: str, part: Any) -> Iterator[str]:
-    """A sentence where a component lacks what its section's protocol has, or has a value where a method belongs."""
+    """A sentence where a component lacks what its section's protocol has, or has it in another form."""
     kind = component_kind(tuple(place.split(".")))
     if kind is not None:
         yield from misfits_of(kind, part)
@@ -83,17 +84,47 @@ def misfits_of(kind: str, part: Any) -> Iterator[str]:
     missing = [name for name in members(kind) if not hasattr(part, name)]
     if missing:
         yield f"{quoted(type(part).__name__)} is no {protocol.__name__}: it has no {', '.join(missing)}"
-    for name in members(kind):
-        method = callable(vars(protocol).get(name))
-        if method and name not in missing and not callable(getattr(part, name)):
-            yield f"{quoted(type(part).__name__)} is no {protocol.__name__}: its {name} is no method"
+    told = [_calls_otherwise(part, protocol, name) for name in members(kind) if name not in missing]
+    yield from (f"{quoted(type(part).__name__)} is no {protocol.__name__}: its {each}" for each in told if each)
 
 
-def likely_misspelt(part: Any) -> Iterator[str]:
-    """A sentence for a method that nobody calls and whose name is nearly one that somebody would."""
+def likely_mistakes(part: Any) -> Iterator[str]:
+    """What is allowed and probably not meant: a method nearly named as one that is called, or with its name alone."""
     for name, value in vars(type(part)).items():
         if name.startswith("_") or not callable(value) or name in abilities():
             continue
-        close = [near for near in get_close_matches(name, abilities(), n=1, cutoff=ALIKE) if not hasattr(part, near)]
+        close = [near for near in get_close_matches(name, abilities(), n=1, cutoff=ALIKE) if not _has_own(part, near)]
         if close:
             yield f"nobody calls the method {quoted(name)} of {quoted(type(part).__name__)}; did you mean {close[0]!r}?"
+    for protocol in optional_protocols():
+        if isinstance(part, protocol):  # a value of that name is a key of the component's own
+            methods = [name for name in _members(protocol) if callable(getattr(part, name))]
+            told = [_calls_otherwise(part, protocol, name) for name in methods]
+            whose = f"{quoted(type(part).__name__)} is taken for {protocol.__name__}"
+            yield from (f"{whose}, but its {each}" for each in told if each)
+
+
+def _has_own(part: Any, name: str) -> bool:
+    """Whether a component has a member that is not merely what one of clora's base classes gives everyone."""
+    owner = next((cls for cls in type(part).__mro__ if name in vars(cls)), None)
+    if owner is None:
+        return hasattr(part, name)
+    return not (owner.__module__.startswith("clora.contracts.") and isinstance(vars(owner)[name], FunctionType))
+
+
+def _calls_otherwise(part: Any, protocol: type, name: str) -> str:
+    """What is wrong with a component's own form of a method, its name first; empty where it can be called as it is."""
+    asked = vars(protocol).get(name)
+    if not isinstance(asked, FunctionType):
+        return ""
+    given = getattr(part, name)
+    if not callable(given):
+        return f"{name} is no method"
+    words = list(signature(asked).parameters)[1:]  # but for self
+    try:
+        signature(given).bind(*words)
+    except TypeError:
+        return f"{name} takes ({', '.join(signature(given).parameters)}); it is called with ({', '.join(words)})"
+    except ValueError:  # a callable that tells no signature
+        return ""
+    return ""

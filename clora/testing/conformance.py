@@ -17,7 +17,7 @@ from clora.config.key_docs import sentence_of
 from clora.contracts.method import KeepsState
 from clora.contracts.values import Phase
 from clora.plugin_system.guard import ComponentError, Owners
-from clora.plugin_system.required_members import PROTOCOLS, likely_misspelt, misfits_of
+from clora.plugin_system.required_members import PROTOCOLS, likely_mistakes, misfits_of
 from clora.testing.exporters import exporter_problems
 from clora.testing.heavy_imports import heavy_imports
 from clora.testing.kernels import kernel_problems
@@ -46,7 +46,7 @@ def problems_of(
     found = list(misfits_of(kind, part))
     if found:
         return found
-    found += [*_outside(type(part)), *likely_misspelt(part)]
+    found += [*_outside(type(part)), *likely_mistakes(part)]
     if checks_imports:
         found += _imports(type(part))
     if not computes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
 from attrs.validators import in_
 
-from clora.api import ForwardCoroutine, Schedule, Simulated, StepContext, Trajectory, add_noise, to_x0
+from clora.api import ForwardCoroutine, Simulated, StepContext, Trajectory, add_noise, to_x0
 
 if TYPE_CHECKING:
     import torch
@@ -51,10 +51,6 @@ class Backward:
         import torch
 
         return (yield from _walk(step, torch.full((len(step.rows),), len(step.schedule))))
-
-    def check_schedule(self, schedule: Schedule) -> Iterable[str]:
-        """Nothing: every schedule can be walked."""
-        return ()
 
 
 def _walk(step: StepContext, until: torch.Tensor) -> ForwardCoroutine[Trajectory]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen
-from attrs.validators import and_, deep_iterable, in_, min_len
+from attrs import frozen
 
 from clora.api import (
     Await,
+    CriticLoss,
     ForwardCoroutine,
     LossTerm,
     StepContext,
-    Stream,
     add_noise,
-    between,
     shift,
     unshift,
     velocity_target,
@@ -21,29 +19,17 @@ from clora_dmd.monitors import by_level
 
 
 @frozen
-class CriticFlowMatching:
+class CriticFlowMatching(CriticLoss):
     """Flow matching of the critic on the student's x0 in `simulation` (CollectionLoRA, critic; DMD2 Sec. 4.2)."""
 
     simulation: str  # the one whose pictures the critic learns, by its key under `simulations:`
-    #: whose rows train it: effect, general or both
-    streams: tuple[Stream, ...] = field(
-        default=("general", "effect"), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
-    )
-    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))  # its factor in the objective
-
-    def needs_critic(self) -> bool:
-        """True: it trains the critic."""
-        return True
 
     def __call__(self, step: StepContext) -> ForwardCoroutine[LossTerm]:
         """L = mean((v_critic(x_sigma, sigma, c_student) - (eps - x))^2), sigma = shift_s(U(0, 1)), in float32.
 
         x is the simulation's x0 [R, C, H, W] without its graph. Logged: the loss by thirds of the noise levels
-        (`error.high`). Raises ValueError in the student's phase: it would
-        train nothing.
+        (`error.high`).
         """
-        if step.phase != "critic":
-            raise ValueError("the loss critic_flow_matching trains the critic; it belongs under critic.losses")
         x = (yield Await(self.simulation)).on(step.rows).x0.detach()
         sigma = shift(step.rng.uniform("sigma", len(step.rows)), step.shift).to(x.device)
         noise = step.rng.normal("noise", x)

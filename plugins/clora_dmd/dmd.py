@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from attrs.validators import and_, deep_iterable, in_, min_len
+from attrs.validators import in_
 
 from clora.api import (
     Await,
@@ -14,10 +14,9 @@ from clora.api import (
     ForwardCoroutine,
     LossTerm,
     StepContext,
-    Stream,
+    StudentLoss,
     add_noise,
     between,
-    course,
     guide,
     position,
     shift,
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @frozen
-class Dmd:
+class Dmd(StudentLoss):
     """Distribution matching on the outcome of `simulation` (CollectionLoRA, BS-DMD and TS-DMD; DMD Eq. 7).
 
     Near the target |x - r| goes to zero, which makes noise in f - r a gradient of constant size: `floor` and
@@ -40,15 +39,6 @@ class Dmd:
     """
 
     simulation: str  # the one whose outcome is corrected, by its key under `simulations:`
-    #: whose rows train it: effect, general or both
-    streams: tuple[Stream, ...] = field(
-        default=("general", "effect"), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
-    )
-    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))  # its factor in the objective
-    #: share of the run over which the weight rises from 0
-    fade_in: float = field(default=0.0, validator=between(0.0, 1.0))
-    #: share of the run, at its end, over which the weight falls to 0
-    fade_out: float = field(default=0.0, validator=between(0.0, 1.0))
     #: w of the teacher's u + w (c - u); 1 asks for no unconditional prediction
     guidance_scale: float = field(default=5.0, validator=between(0.0, 100.0))
     #: the least level at which critic and teacher are compared, on the paper's scale
@@ -63,10 +53,6 @@ class Dmd:
     floor_of_spread: float = field(default=0.0, validator=between(0.0, 1.0))
     normalise: bool = True  # false: the gradient is f - r itself
 
-    def weight_at(self, progress: float) -> float:
-        """`weight`, rising from zero over the first `fade_in` of the run, falling to zero over its last `fade_out`."""
-        return self.weight * course(progress, self.fade_in, self.fade_out)
-
     def needs_critic(self) -> bool:
         """True: the fake score is the critic's."""
         return True
@@ -78,10 +64,8 @@ class Dmd:
     def __call__(self, step: StepContext) -> ForwardCoroutine[LossTerm]:
         """L = 0.5 mean((x - stopgrad(x - g))^2), so dL/dx = g / numel   (DMD Eq. 7).
 
-        x is the simulation's x0 [R, C, H, W]. Raises ValueError in the critic's phase, where it would train nothing.
+        x is the simulation's x0 [R, C, H, W].
         """
-        if step.phase != "student":
-            raise ValueError("the loss dmd trains the student; it does not belong under critic.losses")
         simulated = (yield Await(self.simulation)).on(step.rows)
         x = simulated.x0.detach()
         sigma = self.sigmas(step).to(x.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from attrs.validators import and_, deep_iterable, in_, min_len
+from attrs.validators import in_
 
 from clora.api import (
     Await,
@@ -14,9 +14,8 @@ from clora.api import (
     LossTerm,
     Schedule,
     StepContext,
-    Stream,
+    StudentLoss,
     between,
-    course,
     guide,
     over,
     to_x0,
@@ -27,41 +26,25 @@ if TYPE_CHECKING:
 
 
 @frozen
-class OnPolicyDistillation:
+class OnPolicyDistillation(StudentLoss):
     """Velocity matching on the outcome of `simulation` (after DiffusionOPD, 2605.15055, and Flow-OPD, 2605.08063).
 
     The teacher is the row's own: an effect's LoRA with its prompt, the base on general rows.
     """
 
     simulation: str  # the one whose states are matched, by its key under `simulations:`
-    #: whose rows train it: effect, general or both
-    streams: tuple[Stream, ...] = field(
-        default=("general", "effect"), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
-    )
-    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))  # its factor in the objective
-    #: share of the run over which the weight rises from 0
-    fade_in: float = field(default=0.0, validator=between(0.0, 1.0))
-    #: share of the run, at its end, over which the weight falls to 0
-    fade_out: float = field(default=0.0, validator=between(0.0, 1.0))
     #: w of the teacher's u + w (c - u); 1 asks for no unconditional prediction
     guidance_scale: float = field(default=1.0, validator=between(0.0, 100.0))
     #: the velocities themselves, or the states to which an Euler step of the schedule would take them
     match: Literal["velocity", "transition"] = field(default="velocity", validator=in_(("velocity", "transition")))
-
-    def weight_at(self, progress: float) -> float:
-        """`weight`, rising from zero over the first `fade_in` of the run, falling to zero over its last `fade_out`."""
-        return self.weight * course(progress, self.fade_in, self.fade_out)
 
     def __call__(self, step: StepContext) -> ForwardCoroutine[LossTerm]:
         """L = mean(d^2) or, for `transition`, 0.5 mean((h d)^2), in float32   (DiffusionOPD Eq. 12, of one step).
 
         d = v_student(x_sigma, sigma, c_student) - stopgrad(v_teacher(x_sigma, sigma, c_teacher)) [R, C, H, W] and h is
         the length of the schedule's step from sigma. The student's velocity is read off the simulation's own
-        x0 = x_sigma - sigma v, so its forward is not run again. Raises ValueError in the critic's phase, where it
-        would train nothing.
+        x0 = x_sigma - sigma v, so its forward is not run again.
         """
-        if step.phase != "student":
-            raise ValueError("the loss opd trains the student; it does not belong under critic.losses")
         simulated = (yield Await(self.simulation)).on(step.rows)
         x_sigma, sigma = simulated.x_sigma.detach(), simulated.sigma
         teacher = yield from self._teacher(step, x_sigma, sigma)

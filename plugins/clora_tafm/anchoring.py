@@ -6,17 +6,18 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from attrs.validators import and_, deep_iterable, in_, min_len, optional
+from attrs.validators import in_, optional
 
 from clora.api import (
     ForwardCoroutine,
     LossTerm,
     StepContext,
     Stream,
+    StudentLoss,
     add_noise,
     between,
-    course,
     shift,
+    streams_key,
     velocity_target,
 )
 
@@ -25,31 +26,19 @@ if TYPE_CHECKING:
 
 
 @frozen
-class TaFm:
+class TaFm(StudentLoss):
     """Trajectory anchoring by flow matching (CollectionLoRA, TA-FM).
 
     `sigma_sampling: above_dmd` draws as the public code does: u between a DMD noise level and 1, then shifted.
     """
 
-    #: whose rows train it: effect, general or both
-    streams: tuple[Stream, ...] = field(
-        default=("effect",), validator=and_(min_len(1), deep_iterable(in_(("general", "effect"))))
-    )
-    weight: float = field(default=1.0, validator=between(1e-6, 1e6, zero=True))  # its factor in the objective
-    #: share of the run over which the weight rises from 0
-    fade_in: float = field(default=0.0, validator=between(0.0, 1.0))
-    #: share of the run, at its end, over which the weight falls to 0
-    fade_out: float = field(default=0.0, validator=between(0.0, 1.0))
+    streams: tuple[Stream, ...] = streams_key("effect")  # whose rows train it
     #: how the level is drawn: as in the paper, or as in the public code
     sigma_sampling: Literal["uniform_shifted", "above_dmd"] = field(
         default="uniform_shifted", validator=in_(("uniform_shifted", "above_dmd"))
     )
     #: the least u of `above_dmd`, in thousandths; null: drawn anew for every row
     t_dmd: float | None = field(default=None, validator=optional(between(0.0, 1000.0, below=True)))
-
-    def weight_at(self, progress: float) -> float:
-        """`weight`, rising from zero over the first `fade_in` of the run, falling to zero over its last `fade_out`."""
-        return self.weight * course(progress, self.fade_in, self.fade_out)
 
     def check(self) -> Iterable[str]:
         """A sentence where `t_dmd` is given but never read."""
@@ -59,10 +48,8 @@ class TaFm:
     def __call__(self, step: StepContext) -> ForwardCoroutine[LossTerm]:
         """L = mean((v_student(y_sigma, sigma, c_student) - (eps - y))^2), in float32   (CollectionLoRA, TA-FM).
 
-        y is the teacher's output [R, C, H, W]. Raises ValueError in the critic's phase, where it would train nothing.
+        y is the teacher's output [R, C, H, W].
         """
-        if step.phase != "student":
-            raise ValueError("the loss ta_fm trains the student; it does not belong under critic.losses")
         y = step.targets
         sigma = self.sigmas(step).to(y.device)
         noise = step.rng.normal("noise", y)

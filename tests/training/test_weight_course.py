@@ -8,7 +8,7 @@ from clora_dmd.dmd import Dmd
 from clora_tafm.anchoring import TaFm
 
 from clora.contracts.method import WeighsOverTime
-from clora.training.weight_course import course
+from clora.contracts.weight_course import course
 
 
 @pytest.mark.parametrize(

@@ -76,11 +76,6 @@ def test_it_conforms():
     assert problems_of("losses", Gan("backward")) == []
 
 
-def test_it_does_not_belong_under_the_critics_losses():
-    with pytest.raises(ValueError, match=r"it does not belong under critic\.losses"):
-        computed(a_step(Linear(), "critic"), torch.zeros(SHAPE))
-
-
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [

@@ -98,11 +98,6 @@ def test_tafm_says_that_an_unread_t_dmd_has_no_effect():
     assert "above_dmd" in found
 
 
-def test_tafm_refuses_the_critics_phase():
-    with pytest.raises(ValueError, match="critic"):
-        drive(TaFm()(a_step(phase="critic")), lambda f: f.x_sigma)
-
-
 @pytest.mark.parametrize(
     "wrong", [{"t_dmd": 1000.0}, {"weight": -1.0}, {"streams": ()}, {"streams": ("x",)}, {"sigma_sampling": "x"}]
 )

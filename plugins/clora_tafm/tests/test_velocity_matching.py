@@ -81,11 +81,6 @@ def test_its_weight_follows_the_run():
     assert [loss.weight_at(p) for p in (0.0, 0.25, 0.5, 0.875)] == [0.0, 1.0, 2.0, 1.0]
 
 
-def test_it_refuses_the_critics_phase():
-    with pytest.raises(ValueError, match="critic"):
-        drive(VelocityMatching()(a_step(phase="critic")), lambda f: f.x_sigma)
-
-
 @pytest.mark.parametrize("wrong", [{"weight": -1.0}, {"streams": ()}, {"streams": ("x",)}, {"fade_in": 1.5}])
 def test_its_keys_have_bounds(wrong):
     with pytest.raises(ValueError, match=r"."):
