@@ -47,9 +47,12 @@ def cross_checks(parts: Parts) -> Iterator[Problem]:
             yield from _trains_whom_it_can(parts.tree, path, component)
             yield from _simulation_is_there(parts.tree, path, component, simulations)
             yield from _critic_is_there(parts.tree, path, component)
-        elif path[0] == "simulations" and (levels := schedule()) is not None:
-            mark = mark_at(parts.tree, path)
-            yield from (Problem(mark, f"{dotted(path)}: {message}") for message in schedule_misfits(component, levels))
+        elif path[0] == "simulations":
+            yield from _simulation_is_there(parts.tree, path, component, simulations)
+            yield from _is_no_circle(parts, path)
+            if (levels := schedule()) is not None:
+                told = schedule_misfits(component, levels)
+                yield from (Problem(mark_at(parts.tree, path), f"{dotted(path)}: {message}") for message in told)
 
 
 def _schedule(parts: Parts, student: Student) -> Schedule | None:
@@ -82,11 +85,21 @@ def _trains_whom_it_can(tree: Keys, path: Keypath, loss: Any) -> Iterator[Proble
         yield Problem(mark_at(tree, path), f"{dotted(path)} is a loss of the critic; it belongs under critic.losses")
 
 
-def _simulation_is_there(tree: Keys, path: Keypath, loss: Any, known: Mapping[str, None]) -> Iterator[Problem]:
-    if isinstance(loss, UsesSimulation) and loss.simulation not in known:
-        missing = f"{dotted(path)} asks for simulation {quoted(loss.simulation)}, not in `simulations`"
+def _is_no_circle(parts: Parts, path: Keypath) -> Iterator[Problem]:
+    seen, here = [path[-1]], parts.components[path]
+    while isinstance(here, UsesSimulation) and here.simulation not in seen:
+        seen.append(here.simulation)
+        here = parts.components.get((path[0], here.simulation))
+    if isinstance(here, UsesSimulation) and here.simulation == path[-1]:
+        ring = " asks for ".join(quoted(name) for name in islice((*seen, path[-1]), MOST_KNOWN))
+        yield Problem(mark_at(parts.tree, (*path, "simulation")), f"{dotted(path)} waits for itself: {ring}")
+
+
+def _simulation_is_there(tree: Keys, path: Keypath, part: Any, known: Mapping[str, None]) -> Iterator[Problem]:
+    if isinstance(part, UsesSimulation) and part.simulation not in known:
+        missing = f"{dotted(path)} asks for simulation {quoted(part.simulation)}, not in `simulations`"
         words = tuple(islice(known, MOST_KNOWN))
-        unknown = UnknownWord(missing, loss.simulation, words, "; there is none")
+        unknown = UnknownWord(missing, part.simulation, words, "; there is none")
         yield Problem(mark_at(tree, (*path, "simulation")), unknown)
 
 

@@ -176,7 +176,7 @@ class Learns(Protocol):
 
 @runtime_checkable
 class UsesSimulation(Protocol):
-    """A loss that reads the outcome of a simulation, named in the recipe."""
+    """A loss, or another simulation, that reads the outcome of a simulation, named in the recipe."""
 
     simulation: str
 

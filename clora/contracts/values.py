@@ -6,11 +6,13 @@ every tensor's first axis is the rows of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from attrs import evolve, field, frozen
+
+from clora.diffusion.flow import guide
 
 if TYPE_CHECKING:
     import torch
@@ -175,7 +177,7 @@ class Forward:
 
 @frozen
 class Await:
-    """A loss asks for the outcome of the simulation with this name."""
+    """A loss, or another simulation, asks for the outcome of the simulation with this name."""
 
     simulation: str  # its key under `simulations:`
 
@@ -229,6 +231,10 @@ class LossTerm:
 ForwardCoroutine = Generator["Forward | tuple[Forward, ...] | dict[str, Forward] | Await", Any, T]
 
 
+def _no_pictures(latents: torch.Tensor) -> torch.Tensor:
+    raise ValueError("this step has no decoder: give it one as `decode`")
+
+
 @frozen
 class StepContext:
     """All that a simulation or a loss sees of one step, restricted to its own rows."""
@@ -244,6 +250,10 @@ class StepContext:
     trajectory: Trajectory | None = None  # a rollout that the whole cycle shares; None where there is none
     critic: str = "critic"  # the adapter that plays the role of the critic: a simulation may have its own
     modules: Mapping[str, torch.nn.Module] = field(factory=dict)  # a loss's own, which the core trains
+    #: the backbone's decoder: latents [R, C, H, W] -> pictures [R, 3, h, w], clamped to [-1, 1], with their graph
+    decode: Callable[[torch.Tensor], torch.Tensor] = _no_pictures
+    #: the backbone's own guidance: (conditional, unconditional velocity, w) -> the guided one; u + w (c - u) for most
+    guide: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor] = guide
 
     def select(self, streams: Sequence[Stream]) -> StepContext:
         """The step of the rows of some streams."""

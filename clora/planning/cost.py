@@ -95,7 +95,13 @@ class _EmptySteps:
         latents = torch.zeros(rows, *self.latent)
         empty = Conditions(torch.zeros(rows, 1, 1), torch.ones(rows, 1, dtype=torch.bool), latents)
         conditions = RoleConditions(empty, empty, empty)
-        return StepContext(phase, rng, schedule, self.shift, route, tuple(range(rows)), conditions, latents)
+        shown = tuple(range(rows))
+        return StepContext(phase, rng, schedule, self.shift, route, shown, conditions, latents, decode=_pictures)
+
+
+def _pictures(latents: torch.Tensor) -> torch.Tensor:
+    """Pictures [R, 3, 8 H, 8 W] of latents [R, C, H, W], with a graph and without meaning."""
+    return latents.mean(1, keepdim=True).expand(-1, 3, -1, -1).repeat_interleave(8, 2).repeat_interleave(8, 3)
 
 
 def _channels(plan: Plan) -> int:

@@ -76,7 +76,7 @@ def example_step(
     """A step over latents `targets` [R, C, H, W] whose conditions say who reads them.
 
     Text [R, 1, 1] is 1 for the student, 2 for the teacher and 0 for no words, plus a tenth of the row's number; the
-    source latents are zero.
+    source latents are zero. Its `decode` shows the first three channels, fewer ones again.
     """
     import torch
 
@@ -96,4 +96,9 @@ def example_step(
         conditions=RoleConditions(conditions(1.0), conditions(2.0), conditions(0.0)),
         targets=targets,
         trajectory=trajectory,
+        decode=_first_channels,
     )
+
+
+def _first_channels(latents: torch.Tensor) -> torch.Tensor:
+    return latents[:, [channel % latents.shape[1] for channel in range(3)]].clamp(-1, 1)

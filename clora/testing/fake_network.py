@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from clora.contracts.values import Forward, Phase, Row, StepContext
+from clora.contracts.method import UsesSimulation
+from clora.contracts.values import Forward, Phase, Row, Simulated, StepContext
 from clora.testing import example_step
 
 if TYPE_CHECKING:
@@ -39,3 +40,14 @@ def step_of(rows: Sequence[Row], phase: Phase = "student") -> StepContext:
 
     targets = torch.randn(len(rows), 3, 4, 4, generator=torch.Generator().manual_seed(len(rows)))
     return example_step(rows, targets, phase=phase, steps=4)
+
+
+def outcomes_for(part: object, step: StepContext, network: FakeNetwork) -> dict[str, Simulated]:
+    """The outcome of the simulation that a loss or simulation reads, with the student's gradient; none for most."""
+    import torch
+
+    if not isinstance(part, UsesSimulation):
+        return {}
+    sigma = torch.full((len(step.rows),), 0.5)
+    x0 = network.factors["student"] * step.targets if step.phase == "student" else 0.5 * step.targets
+    return {part.simulation: Simulated(step.rows, step.targets, sigma, x0)}

@@ -7,11 +7,11 @@ from typing import Any
 
 from attrs import evolve
 
-from clora.contracts.method import TrainsModules, UsesSimulation
-from clora.contracts.values import LossTerm, Phase, Row, Simulated, StepContext
+from clora.contracts.method import TrainsModules
+from clora.contracts.values import LossTerm, Phase, Row, StepContext
 from clora.plugin_system.guard import Owners
 from clora.testing import drive
-from clora.testing.fake_network import EFFECTS, FakeNetwork, step_of
+from clora.testing.fake_network import EFFECTS, FakeNetwork, outcomes_for, step_of
 from clora.training.answers import term_problem
 
 
@@ -19,16 +19,14 @@ def loss_problems(loss: Any, phase: Phase) -> Iterator[str]:
     """One term a step, of one and of several rows; repeatable; with a gradient for whom it trains, and only there."""
     import torch
 
-    awaited = _awaited(loss)
     for count in (1, 3):
         step = _with_modules(loss, step_of(_rows(loss, count), phase))
         before = step.targets.clone()
         terms = []
         for _ in range(2):
             network = FakeNetwork()
-            outcomes = {} if awaited is None else {awaited: _outcome(step, network)}
             with Owners().calling("losses"):
-                terms.append(drive(loss(step), network, outcomes))
+                terms.append(drive(loss(step), network, outcomes_for(loss, step, network)))
             problem = term_problem(terms[-1])
             if problem is not None:
                 yield f"of {count} rows it {problem}"
@@ -45,14 +43,6 @@ def loss_problems(loss: Any, phase: Phase) -> Iterator[str]:
             yield "the same step gave two losses: draw from step.rng, which depend on seed, step and rank alone"
         if not torch.equal(before, step.targets):
             yield "it changed step.targets, which other components read"
-
-
-def _outcome(step: StepContext, network: FakeNetwork) -> Simulated:
-    import torch
-
-    sigma = torch.full((len(step.rows),), 0.5)
-    x0 = network.factors["student"] * step.targets if step.phase == "student" else 0.5 * step.targets
-    return Simulated(step.rows, step.targets, sigma, x0)
 
 
 def _with_modules(loss: object, step: StepContext) -> StepContext:
@@ -85,11 +75,6 @@ def _own(term: LossTerm, step: StepContext, network: FakeNetwork) -> Iterator[st
         yield "its `own` has no gradient to its modules"
     if any(each is not None for each in found[len(parameters) :]):
         yield "its `own` reaches a role's forward: compute it of detached states"
-
-
-def _awaited(loss: object) -> str | None:
-    """The simulation that a loss reads; None where it reads none."""
-    return loss.simulation if isinstance(loss, UsesSimulation) else None
 
 
 def _rows(loss: Any, count: int) -> list[Row]:

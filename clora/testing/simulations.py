@@ -11,7 +11,7 @@ from clora.contracts.method import ChecksSchedule, SharesTrajectory
 from clora.contracts.values import Row, StepContext
 from clora.plugin_system.guard import Owners, sentences
 from clora.testing import drive, example_step
-from clora.testing.fake_network import EFFECTS, FakeNetwork, step_of
+from clora.testing.fake_network import EFFECTS, FakeNetwork, outcomes_for, step_of
 from clora.training.answers import simulated_problem, trajectory_problem
 
 
@@ -37,7 +37,7 @@ def simulation_problems(simulation: Any) -> Iterator[str]:
         for _ in range(2):
             network = FakeNetwork()
             with Owners().calling("simulations"):
-                made.append(drive(simulation.simulate(step), network))
+                made.append(drive(simulation.simulate(step), network, outcomes_for(simulation, step, network)))
             problem = simulated_problem(made[-1], step.rows, latent)
             if problem is not None:
                 yield f"in the {phase}'s phase it {problem}"
@@ -53,8 +53,8 @@ def simulation_problems(simulation: Any) -> Iterator[str]:
                 yield f"its rollout {problem}"
                 return
             alone, shared = FakeNetwork(), FakeNetwork()
-            drive(simulation.simulate(step), alone)
-            drive(simulation.simulate(evolve(step, trajectory=path)), shared)
+            drive(simulation.simulate(step), alone, outcomes_for(simulation, step, alone))
+            drive(simulation.simulate(evolve(step, trajectory=path)), shared, outcomes_for(simulation, step, shared))
             if shared.asked > alone.asked:
                 yield f"with a trajectory it asks for {shared.asked} forwards, and for {alone.asked} without"
 

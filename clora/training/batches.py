@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clora.contracts.loaded_backbone import Guides
 from clora.contracts.values import Batch, Phase, Prompts, RoleConditions, Row, StepContext
+from clora.diffusion.flow import guide
 from clora.inference.lru_cache import LruCache
 from clora.planning.shift import student_shift
 from clora.planning.teacher_schedule import route_of
@@ -63,6 +65,9 @@ class Batches:
         self.effects = plan.mix
         self.general = plan.general()
         self.shift = student_shift(plan.recipe)
+        loaded = session.backbone
+        self.decode = loaded.decode
+        self.guide = loaded.guide if isinstance(loaded, Guides) else guide
         self.blank = torch.zeros_like(session.conditioning.latents([self.general[0].source])[0], dtype=torch.float32)
 
     def batch(self, rng: StepRng) -> Batch:
@@ -94,6 +99,8 @@ class Batches:
             rows=tuple(range(len(batch.sources))),
             conditions=self._conditions(batch.prompts, batch.sources),
             targets=batch.targets,
+            decode=self.decode,
+            guide=self.guide,
         )
 
     def _conditions(self, prompts: Sequence[Prompts], sources: Sequence[str]) -> RoleConditions:

@@ -108,7 +108,7 @@ def run_together(
         for name, each in simulating.items():
             if each.waits_for is None and name not in outcomes:
                 outcomes[name] = each.result
-        if _hand_out(losing.values(), outcomes):
+        if _hand_out(tasks, outcomes):
             continue
         waiting = [each for each in tasks if each.waits_for_forwards]
         if not waiting:

@@ -17,7 +17,7 @@ from clora.training.forward_scheduler import Guard, run_together
 if TYPE_CHECKING:
     from clora.adapters.evaluator import Evaluator
     from clora.config.schema import Recipe
-    from clora.contracts.method import Loss
+    from clora.contracts.method import Loss, SimulationSchedule
     from clora.plugin_system.guard import Owners
     from clora.training.owned import OwnedParts
     from clora.training.shard_sync import ShardSync
@@ -46,8 +46,9 @@ class Terms:
         """One full trajectory [steps, B, C, H, W] over all rows for every simulation that can share one."""
         every = {**self.losses["student"], **self.losses["critic"]}
         running = {}
-        for name, simulation in self.recipe.simulations.items():
-            if isinstance(simulation, SharesTrajectory) and _streams(name, every):
+        for name, streams in streams_by_simulation(self.recipe.simulations, every).items():
+            simulation = self.recipe.simulations[name]
+            if isinstance(simulation, SharesTrajectory) and streams:
                 with self.owners.calling(f"simulations.{name}"):
                     running[name] = simulation.rollout(step.named(f"simulations.{name}.rollout"))
         latent = tuple(step.targets.shape[1:])
@@ -73,8 +74,9 @@ class Terms:
         known = dict(ready or {})
         simulations: dict[str, Any] = {}
         asked: dict[str, tuple[int, ...]] = {}
-        for name, simulation in self.recipe.simulations.items():
-            part = (contexts or {}).get(name, step).named(f"simulations.{name}").select(_streams(name, losses))
+        for name, streams in streams_by_simulation(self.recipe.simulations, losses).items():
+            simulation = self.recipe.simulations[name]
+            part = (contexts or {}).get(name, step).named(f"simulations.{name}").select(streams)
             if name in known and not set(part.rows) <= set(known[name].rows):
                 del known[name]
             if part.rows and name not in known:
@@ -95,10 +97,29 @@ class Terms:
         return terms, outcomes
 
 
-def _streams(simulation: str, losses: Mapping[str, Loss]) -> tuple[Stream, ...]:
-    """The streams whose rows a simulation must cover for these losses."""
-    users = [loss for loss in losses.values() if isinstance(loss, UsesSimulation) and loss.simulation == simulation]
-    return tuple(dict.fromkeys(stream for loss in users for stream in loss.streams))
+def streams_by_simulation(
+    simulations: Mapping[str, SimulationSchedule], losses: Mapping[str, Loss]
+) -> dict[str, tuple[Stream, ...]]:
+    """The streams whose rows every simulation must cover for these losses, and for simulations that read it."""
+    asked: dict[str, list[Stream]] = {name: [] for name in simulations}
+    for loss in losses.values():
+        if isinstance(loss, UsesSimulation) and loss.simulation in asked:
+            asked[loss.simulation] += loss.streams
+    for name in sorted(simulations, key=lambda name: _depth(name, simulations)):  # a reader before what it reads
+        simulation = simulations[name]
+        if isinstance(simulation, UsesSimulation) and simulation.simulation in asked:
+            asked[simulation.simulation] += asked[name]
+    return {name: tuple(dict.fromkeys(streams)) for name, streams in asked.items()}
+
+
+def _depth(name: str, simulations: Mapping[str, SimulationSchedule], above: tuple[str, ...] = ()) -> int:
+    """How long the longest chain of simulations is that ends by reading this one."""
+    readers = [
+        reader
+        for reader, simulation in simulations.items()
+        if isinstance(simulation, UsesSimulation) and simulation.simulation == name and reader not in (*above, name)
+    ]
+    return max((1 + _depth(reader, simulations, (*above, name)) for reader in readers), default=0)
 
 
 def _rollout_problem(rows: int, latent: Sequence[int], place: str, path: object) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
@@ -41,6 +42,8 @@ class Dmd(StudentLoss):
     simulation: str  # the one whose outcome is corrected, by its key under `simulations:`
     #: w of the teacher's u + w (c - u); 1 asks for no unconditional prediction
     guidance_scale: float = field(default=5.0, validator=between(0.0, 100.0))
+    #: how u and c are joined: as in the equation, or in the backbone's own way, such as one that keeps the norm of c
+    guidance: Literal["plain", "own"] = field(default="plain", validator=in_(("plain", "own")))
     #: the least level at which critic and teacher are compared, on the paper's scale
     tau_min: float = field(default=0.0, validator=between(0.0, 1000.0, below=True))
     #: what tau_min bounds: the shifted level (paper) or the one before the shift (public code)
@@ -90,10 +93,13 @@ class Dmd(StudentLoss):
         if self.guidance_scale != 1:
             asked.append(step.forward("teacher_unconditional", x_sigma, sigma))
         velocities: tuple[torch.Tensor, ...] = yield tuple(asked)
-        fake, real, *unconditional = [to_x0(x_sigma.float(), v.detach().float(), sigma) for v in velocities]
-        if unconditional:
-            real = guide(real, unconditional[0], self.guidance_scale)
-        return fake, real
+        fake, conditional, *unconditional = [velocity.detach().float() for velocity in velocities]
+        predicted = partial(to_x0, x_sigma.float(), sigma=sigma)
+        if not unconditional:
+            return predicted(fake), predicted(conditional)
+        if self.guidance == "own":
+            return predicted(fake), predicted(step.guide(conditional, unconditional[0], self.guidance_scale))
+        return predicted(fake), guide(predicted(conditional), predicted(unconditional[0]), self.guidance_scale)
 
     def gradient(self, x: torch.Tensor, fake: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """g = (f - r) / max(mean_{C,H,W} |x - r|, floor, floor_of_spread std(r)); numbers not finite become 0.

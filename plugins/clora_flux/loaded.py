@@ -136,9 +136,8 @@ class LoadedFlux:
             modes = torch.cat([vae.encode(picture).latent_dist.mode() for picture in pictures])  # pyright: ignore
         return ((modes - vae.config["shift_factor"]) * vae.config["scaling_factor"]).float()
 
-    @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents [B, 16, h, w] -> pictures float32 [B, 3, 8 h, 8 w], clamped to [-1, 1]."""
+        """Latents [B, 16, h, w] -> pictures float32 [B, 3, 8 h, 8 w], clamped to [-1, 1], with the latents' graph."""
         vae = self.pictures
         unscaled = latents.to(self.device, vae.dtype) / vae.config["scaling_factor"] + vae.config["shift_factor"]
         return torch.cat([vae.decode(row, return_dict=False)[0].float() for row in unscaled.split(1)]).clamp(-1, 1)

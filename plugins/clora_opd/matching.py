@@ -35,6 +35,8 @@ class OnPolicyDistillation(StudentLoss):
     simulation: str  # the one whose states are matched, by its key under `simulations:`
     #: w of the teacher's u + w (c - u); 1 asks for no unconditional prediction
     guidance_scale: float = field(default=1.0, validator=between(0.0, 100.0))
+    #: how u and c are joined: as in the equation, or in the backbone's own way, such as one that keeps the norm of c
+    guidance: Literal["plain", "own"] = field(default="plain", validator=in_(("plain", "own")))
     #: the velocities themselves, or the states to which an Euler step of the schedule would take them
     match: Literal["velocity", "transition"] = field(default="velocity", validator=in_(("velocity", "transition")))
 
@@ -63,7 +65,8 @@ class OnPolicyDistillation(StudentLoss):
             asked.append(step.forward("teacher_unconditional", x_sigma, sigma))
         velocities: tuple[torch.Tensor, ...] = yield tuple(asked)
         conditional, *unconditional = [velocity.detach().float() for velocity in velocities]
-        return guide(conditional, unconditional[0], self.guidance_scale) if unconditional else conditional
+        join = step.guide if self.guidance == "own" else guide
+        return join(conditional, unconditional[0], self.guidance_scale) if unconditional else conditional
 
 
 def _level_after(sigma: torch.Tensor, schedule: Schedule) -> torch.Tensor:

@@ -140,9 +140,8 @@ class LoadedQwen:
             modes = torch.cat([vae.encode(picture).latent_dist.mode() for picture in pictures])  # pyright: ignore
         return ((modes - mean) / std)[:, :, 0].float()
 
-    @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents [B, 16, h, w] -> pictures float32 [B, 3, 8 h, 8 w], clamped to [-1, 1]."""
+        """Latents [B, 16, h, w] -> pictures float32 [B, 3, 8 h, 8 w], clamped to [-1, 1], with the latents' graph."""
         vae, (mean, std) = self.pictures, self._statistics()
         # the reciprocal first, as the pipeline does: its rounding is the model's
         unscaled = latents.to(self.device, vae.dtype).unsqueeze(2) / (1.0 / std) + mean

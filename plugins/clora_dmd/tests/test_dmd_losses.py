@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from attrs import evolve
 from clora_dmd import clora_losses
 from clora_dmd.critic import CriticFlowMatching
 from clora_dmd.dmd import Dmd
@@ -99,6 +100,20 @@ def test_dmd_loss_gradient_and_logs_are_those_of_the_equations(guidance_scale, n
     assert logs["real_fake_distance"] == pytest.approx((np.linalg.norm(f2 - r2, axis=1) / norms[1]).mean(), rel=1e-4)
     assert logs["real_fake_cosine"] == pytest.approx(((f2 * r2).sum(1) / norms[0] / norms[1]).mean(), abs=1e-5)
     assert logs["not_finite"] == 0
+
+
+def test_dmd_takes_the_backbones_own_guidance_of_velocities_where_asked():
+    step = evolve(a_step(), guide=lambda c, u, w: w * c * c - u)
+    x0 = an_x0(step)
+    term, roles = run(Dmd("backward", guidance="own", guidance_scale=3.0, normalise=False), step, x0)
+    term.loss.backward()
+    x, sigma = x0.detach().double().numpy(), roles.sigma()
+    row = 0.1 * np.arange(len(x)).reshape(-1, 1, 1, 1)
+    x_sigma = (1 - sigma) * x + sigma * step.rng.normal("noise", x0).double().numpy()
+    c, u = 0.5 * x_sigma + 2 + row, 0.4 * x_sigma + row
+    g = (x_sigma - sigma * (0.2 * x_sigma + 1 + row)) - (x_sigma - sigma * (3 * c * c - u))
+    assert x0.grad is not None
+    np.testing.assert_allclose(x0.grad.numpy(), g / g.size, rtol=1e-3, atol=1e-6)
 
 
 def test_dmd_asks_all_scores_at_once_each_under_its_own_words_and_adapter():

@@ -74,6 +74,17 @@ def test_decoding_is_the_pipelines_last_step(pipe: FluxKontextPipeline, loaded: 
     assert loaded.decode(200 * latents).abs().max() <= 1
 
 
+def test_a_loss_of_pictures_has_the_decoders_gradient(pipe: FluxKontextPipeline, loaded: LoadedFlux) -> None:
+    latents = torch.randn(2, 16, 4, 6, generator=torch.Generator().manual_seed(0))
+    ours, stock = latents.clone().requires_grad_(), latents.clone().requires_grad_()
+    loaded.decode(ours).square().mean().backward()
+    pipe.vae.decode(stock / 0.3611 + 0.1159).sample.clamp(-1, 1).square().mean().backward()
+    assert ours.grad is not None
+    assert ours.grad.abs().sum() > 0
+    torch.testing.assert_close(ours.grad, stock.grad, atol=1e-7, rtol=1e-4)
+    assert not any(weight.requires_grad for weight in loaded.pictures.parameters())
+
+
 class _SeenError(Exception):
     """Raised where the pipeline has resized its picture, so that nothing large is computed."""
 

@@ -99,6 +99,15 @@ def test_opd_loss_and_gradient_are_those_of_the_equation(guidance_scale, match):
     assert all(weight.grad is None for weight in teachers.weights.values())  # nothing through either teacher
 
 
+def test_opd_takes_the_backbones_own_guidance_where_asked():
+    student, step = Student(), evolve(a_step(), guide=lambda c, u, w: w * c * c - u)
+    term, _ = run(OnPolicyDistillation("backward", guidance="own", guidance_scale=3.0), step, student)
+    x = student.x_sigma.double().numpy()
+    row = 0.1 * np.arange(4).reshape(-1, 1, 1, 1)
+    teacher = 3 * (0.5 * x + 2 + row) ** 2 - (0.4 * x + row)
+    assert term.loss.item() == pytest.approx(np.mean((0.7 * x**2 + 0.3 - teacher) ** 2), rel=1e-5)
+
+
 def test_opd_transition_is_the_euler_step_of_student_and_teacher():
     """DiffusionOPD Eq. 12: half the squared distance of x + (sigma' - sigma) v of the two, of the step drawn."""
     student, step = Student(), a_step()

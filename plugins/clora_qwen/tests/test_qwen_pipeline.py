@@ -185,6 +185,21 @@ def test_the_teachers_sampler_makes_the_picture_of_the_stock_pipeline(both: Both
     torch.testing.assert_close(ours / 2 + 0.5, stock, atol=2e-6, rtol=0)
 
 
+@pytest.mark.parametrize("edition", ["2511"])
+def test_a_loss_of_pictures_has_the_decoders_gradient(both: Both) -> None:
+    latents = torch.randn(2, 16, 4, 6, generator=torch.Generator().manual_seed(0))
+    ours, stock = latents.clone().requires_grad_(), latents.clone().requires_grad_()
+    both.loaded.decode(ours).square().mean().backward()
+    vae = both.pipe.vae
+    mean, std = (torch.tensor(vae.config[name]).view(1, -1, 1, 1, 1) for name in ("latents_mean", "latents_std"))
+    pictures = vae.decode(stock.unsqueeze(2) * std + mean, return_dict=False)[0][:, :, 0]
+    pictures.clamp(-1, 1).square().mean().backward()
+    assert ours.grad is not None
+    assert ours.grad.abs().sum() > 0
+    torch.testing.assert_close(ours.grad, stock.grad, atol=1e-7, rtol=1e-4)
+    assert not any(weight.requires_grad for weight in both.loaded.pictures.parameters())
+
+
 def test_guidance_keeps_the_norm_of_every_token_unless_told_otherwise(tiny_qwen: Callable[[str], Path]) -> None:
     random = torch.Generator().manual_seed(0)
     c, u = torch.randn(2, 16, 6, 10, generator=random), torch.randn(2, 16, 6, 10, generator=random)
