@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from clora.runs.files.tensors import read_tensors
 from clora.runs.run_dir import RunDir
 
-CELL, GAP, LABEL = 96, 4, 260
+CELL, GAP, LABEL = 96, 4, 320
 
 
 def sheet(runs: Mapping[str, RunDir], effects: int = 8) -> Image.Image:
