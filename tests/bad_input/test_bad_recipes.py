@@ -107,7 +107,7 @@ def test_several_mistakes_at_once(told):
           steps: many
           lr: 0
         losses:
-          bs_dmd: {simulation: backwards, guidance: 1}
+          bs_dmd: {simulation: backwards, guidance_scal: 1}
         critic: null
         """
     )
@@ -117,7 +117,7 @@ def test_several_mistakes_at_once(told):
         "r.yaml:2:1: unknown key 'routr'; did you mean 'router'?",
         "r.yaml:4:10: train.steps: expected an integer, found 'many'",
         "r.yaml:5:7: train.lr must be between 1e-10 and 1, found 0.0",
-        "r.yaml:7:35: unknown key 'guidance' in losses.bs_dmd; did you mean 'guidance_scale'?",
+        "r.yaml:7:35: unknown key 'guidance_scal' in losses.bs_dmd; did you mean 'guidance_scale'?",
     ]
 
 

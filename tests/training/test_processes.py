@@ -203,7 +203,7 @@ def test_a_checkpoint_of_two_processes_goes_on_with_one_two_or_three(two_process
         assert all(students[0].equal(student) for student in students)
         state = checkpoint(folder, 2)
         assert state["student.flat"].equal(students[0])
-        assert float(state["student.step"]) == 2.0  # the optimizer went on, it did not begin anew
+        assert float(state["student.optimizer.scalar.0.step"]) == 2.0  # the optimizer went on, it did not begin anew
         assert state["student.flat"].isfinite().all()
         assert not state["student.flat"].equal(before["student.flat"])
         assert [json.loads(line)["step"] for line in folder.steps.read_text().splitlines()] == [1, 2]
