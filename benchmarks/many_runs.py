@@ -15,7 +15,7 @@ from attrs import frozen
 from clora.config.load import load_recipe
 from clora.planning.plan import make_plan
 from clora.plugin_system.discovery import discover
-from clora.runs.pipeline import run_folder
+from clora.runs.job import run_folder
 from clora.runs.run_dir import RunDir
 
 ROOT = Path(__file__).parents[1]

@@ -23,7 +23,7 @@ from clora.config.load import load_recipe
 from clora.inference.session import ModelSession
 from clora.planning.plan import Plan, make_plan
 from clora.plugin_system.discovery import discover
-from clora.runs.pipeline import run_folder
+from clora.runs.job import run_folder
 from clora.runs.progress import Progress
 from clora.runs.stages.prepare import prepare
 from clora.training.batches import Batches

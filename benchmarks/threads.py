@@ -70,7 +70,8 @@ def measured(args: argparse.Namespace) -> dict[str, object]:
     from clora.errors import CloraError
     from clora.planning.plan import make_plan
     from clora.plugin_system.discovery import discover
-    from clora.runs.pipeline import Pipeline, make_job, run_folder
+    from clora.runs.job import make_job, run_folder
+    from clora.runs.pipeline import Pipeline
     from clora.runs.progress import Progress
     from clora.training.distributed import Distributed
 

@@ -9,7 +9,8 @@ from attrs import frozen
 from clora.config.load import load_recipe
 from clora.planning.plan import Plan, make_plan
 from clora.plugin_system.discovery import discover
-from clora.runs.pipeline import Pipeline, make_job
+from clora.runs.job import make_job
+from clora.runs.pipeline import Pipeline
 from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir
 from clora.training.distributed import Distributed

@@ -18,7 +18,8 @@ def run(args: argparse.Namespace) -> int:
     from clora.cli.run import headline
     from clora.planning.report_files import report_files
     from clora.process.stopping import during
-    from clora.runs.pipeline import Pipeline, make_job
+    from clora.runs.job import make_job
+    from clora.runs.pipeline import Pipeline
     from clora.runs.progress import Progress
     from clora.runs.run_dir import RunDir
     from clora.training.distributed import Distributed

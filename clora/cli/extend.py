@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     plan, catalogue = _planned(args)
     tell_warnings(plan)
     from clora.cli.run import carry_out
-    from clora.runs.pipeline import run_folder
+    from clora.runs.job import run_folder
 
     folder = RunDir(args.out) if args.out else run_folder(plan, args.runs or args.run_dir.parent)
     return carry_out(plan, catalogue, folder, quiet=args.quiet, judge=lambda: _gate(before, folder))

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make it, or what is missing of it."""
     plan, catalogue = planned(args)
-    from clora.runs.pipeline import Pipeline, make_job, run_folder
+    from clora.runs.job import make_job, run_folder
+    from clora.runs.pipeline import Pipeline
     from clora.runs.progress import Progress
     from clora.runs.run_dir import RunDir
     from clora.training.distributed import Distributed

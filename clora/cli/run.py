@@ -34,7 +34,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry the recipe out."""
     plan, catalogue = planned(args)  # every mistake in the recipe is told before torch starts threads or loads weights
-    from clora.runs.pipeline import run_folder
+    from clora.runs.job import run_folder
     from clora.runs.run_dir import RunDir
 
     folder = RunDir(args.run_dir) if args.run_dir else run_folder(plan, args.runs)
@@ -48,7 +48,8 @@ def carry_out(
     """Every stage of a plan in its folder, on every rank; `judge` has the last word, on the first rank."""
     from clora.planning.report_files import report_files
     from clora.runs.files.steps import read_steps
-    from clora.runs.pipeline import Pipeline, make_job
+    from clora.runs.job import make_job
+    from clora.runs.pipeline import Pipeline
     from clora.runs.progress import Progress
     from clora.runs.stages.alarms import alarms
     from clora.training.distributed import Distributed

@@ -23,6 +23,9 @@ from clora.errors import CloraError, quoted
 from clora.planning.shift import shift_of
 from clora.plugin_system.guard import sentences
 
+#: simulations that a message names of a circle
+MOST_TOLD = 10
+
 
 @frozen
 class Parts:
@@ -49,10 +52,10 @@ def cross_checks(parts: Parts) -> Iterator[Problem]:
             yield from _critic_is_there(parts.tree, path, component)
         elif path[0] == "simulations":
             yield from _simulation_is_there(parts.tree, path, component, simulations)
-            yield from _is_no_circle(parts, path)
             if (levels := schedule()) is not None:
                 told = schedule_misfits(component, levels)
                 yield from (Problem(mark_at(parts.tree, path), f"{dotted(path)}: {message}") for message in told)
+    yield from _circles(parts)
 
 
 def _schedule(parts: Parts, student: Student) -> Schedule | None:
@@ -85,14 +88,26 @@ def _trains_whom_it_can(tree: Keys, path: Keypath, loss: Any) -> Iterator[Proble
         yield Problem(mark_at(tree, path), f"{dotted(path)} is a loss of the critic; it belongs under critic.losses")
 
 
-def _is_no_circle(parts: Parts, path: Keypath) -> Iterator[Problem]:
-    seen, here = [path[-1]], parts.components[path]
-    while isinstance(here, UsesSimulation) and here.simulation not in seen:
-        seen.append(here.simulation)
-        here = parts.components.get((path[0], here.simulation))
-    if isinstance(here, UsesSimulation) and here.simulation == path[-1]:
-        ring = " asks for ".join(quoted(name) for name in islice((*seen, path[-1]), MOST_KNOWN))
-        yield Problem(mark_at(parts.tree, (*path, "simulation")), f"{dotted(path)} waits for itself: {ring}")
+def _circles(parts: Parts) -> Iterator[Problem]:
+    """Simulations that wait for one another, each circle once."""
+    reads = {
+        path[-1]: part.simulation
+        for path, part in parts.components.items()
+        if path[0] == "simulations" and isinstance(part, UsesSimulation)
+    }
+    seen: set[str] = set()
+    for start in reads:
+        walk: dict[str, int] = {}
+        here = start
+        while here in reads and here not in seen and here not in walk:
+            walk[here] = len(walk)
+            here = reads[here]
+        if here in walk:
+            ring = list(walk)[walk[here] :]
+            told = " asks for ".join(quoted(name) for name in islice((*ring, here), MOST_TOLD))
+            place = ("simulations", here)
+            yield Problem(mark_at(parts.tree, (*place, "simulation")), f"{dotted(place)} waits for itself: {told}")
+        seen |= walk.keys()
 
 
 def _simulation_is_there(tree: Keys, path: Keypath, part: Any, known: Mapping[str, None]) -> Iterator[Problem]:

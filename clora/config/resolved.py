@@ -29,9 +29,6 @@ _NO_MATTER = frozenset({("name",), ("title",), ("prepare", "previews"), ("teache
 #: observers look on, reporters tell of what is there
 _BESIDE = frozenset({"captioner", "exporters", "observers", "reporters"})
 
-#: sections whose null is what was done before there were such sections: recipes without them keep their digests
-_AS_BEFORE = frozenset({("optimizer",)})
-
 _NOWHERE = Mark("", Path())
 
 
@@ -128,7 +125,7 @@ def digest(tree: Branch, code: Mapping[str, str], counts: Callable[[Keypath], bo
     content: dict[str, Any] = {
         json.dumps(path): "shipped" if leaf.shipped else leaf.value
         for path, leaf in tree.leaves()
-        if path not in _NO_MATTER and counts(path) and not (path in _AS_BEFORE and leaf.value is None)
+        if path not in _NO_MATTER and counts(path)
     }
     content["code"] = {place: each for place, each in code.items() if counts(tuple(place.split(".")))}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)

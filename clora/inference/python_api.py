@@ -15,7 +15,8 @@ from clora.inference.edit_sampler import Editor
 from clora.planning.plan import make_plan
 from clora.planning.report_files import report_files
 from clora.plugin_system.discovery import discover
-from clora.runs.pipeline import Pipeline, make_job, run_folder
+from clora.runs.job import make_job, run_folder
+from clora.runs.pipeline import Pipeline
 from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir
 from clora.training.distributed import Distributed

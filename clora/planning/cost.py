@@ -95,8 +95,8 @@ class _EmptySteps:
         latents = torch.zeros(rows, *self.latent)
         empty = Conditions(torch.zeros(rows, 1, 1), torch.ones(rows, 1, dtype=torch.bool), latents)
         conditions = RoleConditions(empty, empty, empty)
-        shown = tuple(range(rows))
-        return StepContext(phase, rng, schedule, self.shift, route, shown, conditions, latents, decode=_pictures)
+        whole = tuple(range(rows))
+        return StepContext(phase, rng, schedule, self.shift, route, whole, conditions, latents, decode=_pictures)
 
 
 def _pictures(latents: torch.Tensor) -> torch.Tensor:

@@ -89,7 +89,7 @@ def misfits_of(kind: str, part: Any) -> Iterator[str]:
 
 
 def likely_mistakes(part: Any) -> Iterator[str]:
-    """What is allowed and probably not meant: a method nearly named as one that is called, or with its name alone."""
+    """A sentence for a method that is nearly named as one that is called, or is one and takes other arguments."""
     for name, value in vars(type(part)).items():
         if name.startswith("_") or not callable(value) or name in abilities():
             continue

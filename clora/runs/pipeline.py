@@ -9,21 +9,18 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from clora.adapters.adapter import Adapter
-from clora.config.load import load_recipe
-from clora.config.tree import Mark
 from clora.contracts.loaded_backbone import Explains
 from clora.contracts.run import RunInfo
 from clora.contracts.version import __version__
 from clora.errors import shown
 from clora.files.atomic import write_atomic
 from clora.inference.session import ModelSession
-from clora.planning.plan import Plan, make_plan
+from clora.planning.plan import Plan
 from clora.process import threads
 from clora.runs.files.checksums import checksum_of_file, warn
 from clora.runs.files.leftovers import sweep
@@ -31,6 +28,7 @@ from clora.runs.files.lock import FolderLock, held
 from clora.runs.files.record import RunRecord
 from clora.runs.files.repair import mend
 from clora.runs.files.steps import read_steps
+from clora.runs.job import Job
 from clora.runs.observing import RunObservers
 from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir, digest_file, digest_of
@@ -51,35 +49,6 @@ from clora.training.warm_start import warm_plan
 if TYPE_CHECKING:
     from clora.contracts.values import StepReport
     from clora.plugin_system.catalogue import Catalogue
-
-
-@frozen
-class Job:
-    """One run to carry out: the plan, its folder, and what it adds at serving time."""
-
-    plan: Plan
-    folder: RunDir
-    plus: Job | None = None
-
-
-def run_folder(plan: Plan, runs: Path) -> RunDir:
-    """Where a plan runs unless told otherwise: its name and hash, so the same command finds its own folder."""
-    return RunDir(runs / f"{plan.recipe.name}-{plan.digest[:8]}")
-
-
-def make_job(plan: Plan, catalogue: Catalogue, folder: RunDir) -> Job:
-    """The job of a plan, with the job of the recipe that `serve.plus` names (with the same seed) before it.
-
-    Raises RecipeError with the mistakes of that recipe, of those that it adds, and where they add one another.
-    """
-    plus, serve = None, plan.recipe.serve
-    if serve.plus is not None:
-        sets = [f"seed={plan.recipe.seed}"]
-        named_by = Mark(f"{shown(plan.recipe.name)}'s serve.plus", Path.cwd())
-        added = load_recipe(serve.plus, (), sets, catalogue, world=serve.plus_world, named_by=named_by)
-        other = make_plan(added)
-        plus = make_job(other, catalogue, run_folder(other, folder.path.parent))
-    return Job(plan, folder, plus)
 
 
 class Pipeline:

@@ -45,7 +45,8 @@ class TinyWorld:
         from clora.planning.plan import make_plan
         from clora.plugin_system.discovery import discover
         from clora.runs.files.steps import read_steps
-        from clora.runs.pipeline import Pipeline, make_job
+        from clora.runs.job import make_job
+        from clora.runs.pipeline import Pipeline
         from clora.runs.progress import Progress
         from clora.runs.run_dir import RunDir
         from clora.training.distributed import Distributed

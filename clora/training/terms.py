@@ -100,26 +100,22 @@ class Terms:
 def streams_by_simulation(
     simulations: Mapping[str, SimulationSchedule], losses: Mapping[str, Loss]
 ) -> dict[str, tuple[Stream, ...]]:
-    """The streams whose rows every simulation must cover for these losses, and for simulations that read it."""
-    asked: dict[str, list[Stream]] = {name: [] for name in simulations}
+    """The streams whose rows every simulation must cover for these losses, also by way of simulations that read it."""
+    asked: dict[str, dict[Stream, None]] = {name: {} for name in simulations}
     for loss in losses.values():
-        if isinstance(loss, UsesSimulation) and loss.simulation in asked:
-            asked[loss.simulation] += loss.streams
-    for name in sorted(simulations, key=lambda name: _depth(name, simulations)):  # a reader before what it reads
-        simulation = simulations[name]
-        if isinstance(simulation, UsesSimulation) and simulation.simulation in asked:
-            asked[simulation.simulation] += asked[name]
-    return {name: tuple(dict.fromkeys(streams)) for name, streams in asked.items()}
+        for name in _chain(loss, simulations):
+            asked[name] |= dict.fromkeys(loss.streams)
+    return {name: tuple(streams) for name, streams in asked.items()}
 
 
-def _depth(name: str, simulations: Mapping[str, SimulationSchedule], above: tuple[str, ...] = ()) -> int:
-    """How long the longest chain of simulations is that ends by reading this one."""
-    readers = [
-        reader
-        for reader, simulation in simulations.items()
-        if isinstance(simulation, UsesSimulation) and simulation.simulation == name and reader not in (*above, name)
-    ]
-    return max((1 + _depth(reader, simulations, (*above, name)) for reader in readers), default=0)
+def _chain(loss: Loss, simulations: Mapping[str, SimulationSchedule]) -> Sequence[str]:
+    """The simulation that a loss reads, the one that this reads, and so on; each once."""
+    chain: dict[str, None] = {}
+    part: Any = loss
+    while isinstance(part, UsesSimulation) and part.simulation in simulations and part.simulation not in chain:
+        chain[part.simulation] = None
+        part = simulations[part.simulation]
+    return tuple(chain)
 
 
 def _rollout_problem(rows: int, latent: Sequence[int], place: str, path: object) -> str | None:

@@ -10,7 +10,7 @@ from clora import cli
 from clora.config import RecipeError, load_recipe
 from clora.planning.plan import make_plan
 from clora.plugin_system.discovery import discover
-from clora.runs.pipeline import make_job
+from clora.runs.job import make_job
 from clora.runs.run_dir import RunDir
 
 PATHS = ("a\0b", "a\udcffb", "a" * 256, "a/" * 2_500)

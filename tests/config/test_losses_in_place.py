@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from attrs import frozen
 
-from clora.api import CriticLoss, StudentLoss, streams_key
 from clora.config import RecipeError, load_recipe
 from clora.plugin_system.discovery import discover
 
@@ -35,31 +33,3 @@ def test_the_critics_loss_is_refused_elsewhere(tmp_path: Path, section: str) -> 
     indent = "  " if above else ""
     text = f"{above}{indent}losses:\n{indent}  mine: {{use: critic_flow_matching, simulation: backward}}"
     assert told(tmp_path, text)[0].endswith(f"{section}.mine is a loss of the critic; it belongs under critic.losses")
-
-
-@pytest.mark.parametrize(
-    ("keys", "word"), [({"streams": ()}, "Length"), ({"weight": -1.0}, "weight"), ({"fade_in": 2.0}, "fade_in")]
-)
-def test_the_shared_keys_have_bounds(keys: dict[str, object], word: str) -> None:
-    with pytest.raises(ValueError, match=word):
-        StudentLoss(**keys)  # pyright: ignore[reportArgumentType]
-    if "fade_in" not in keys:
-        with pytest.raises(ValueError, match=word):
-            CriticLoss(**keys)  # pyright: ignore[reportArgumentType]
-
-
-def test_a_subclass_has_streams_of_its_own_and_the_course_of_the_weight() -> None:
-    @frozen
-    class Mine(StudentLoss):
-        needed: str
-        streams: tuple[str, ...] = streams_key("effect", among=("effect",))
-
-    loss = Mine("x", weight=2.0, fade_in=0.5)
-    assert (loss.streams, loss.weight_at(0.25), loss.needs_critic(), tuple(loss.alarms({}))) == (
-        ("effect",),
-        1.0,
-        False,
-        (),
-    )
-    with pytest.raises(ValueError, match="streams"):
-        Mine("x", streams=("general",))

@@ -19,7 +19,8 @@ from clora.planning.extension import start_problems
 from clora.planning.plan import Plan, make_plan
 from clora.plugin_system.catalogue import Catalogue
 from clora.plugin_system.discovery import discover
-from clora.runs.pipeline import Job, Pipeline
+from clora.runs.job import Job
+from clora.runs.pipeline import Pipeline
 from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir
 from clora.training.distributed import Distributed

@@ -22,7 +22,8 @@ from clora.planning.plan import Plan, make_plan, run_digest
 from clora.plugin_system import discovery
 from clora.plugin_system.catalogue import Catalogue, Plugin, Registered
 from clora.plugin_system.guard import ComponentError
-from clora.runs.pipeline import Pipeline, make_job
+from clora.runs.job import make_job
+from clora.runs.pipeline import Pipeline
 from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir
 from clora.training.distributed import Distributed

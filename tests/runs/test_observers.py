@@ -21,7 +21,8 @@ from clora.config.problems import RecipeError
 from clora.inference.session import ModelSession, read_adapter
 from clora.inference.student_samples import StudentSamples
 from clora.plugin_system.discovery import discover
-from clora.runs.pipeline import Job, Pipeline
+from clora.runs.job import Job
+from clora.runs.pipeline import Pipeline
 from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir
 from clora.training.distributed import Distributed

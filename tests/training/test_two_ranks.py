@@ -19,7 +19,7 @@ from clora.diffusion.rng import StepRng
 from clora.inference.session import ModelSession
 from clora.planning.plan import Plan
 from clora.planning.teacher_schedule import first_step, route_of
-from clora.runs.pipeline import run_folder
+from clora.runs.job import run_folder
 from clora.runs.run_dir import RunDir
 from clora.training.distributed import Distributed
 from clora.training.shard_sync import ShardSync

@@ -51,7 +51,7 @@ def test_the_end_of_a_run_warns(contrast, count, monkeypatch, capsys):
     dmd = pytest.importorskip("clora_dmd.dmd").Dmd("target")
     made = SimpleNamespace(recipe=Recipe(None, None, None, None, None, train=Train(steps=40), losses={"ts_dmd": dmd}))
     steps = [StepReport(step, {}, 1.0, 3.0, 1e-3, {"ts_dmd.contrast_student": contrast}) for step in range(1, 41)]
-    monkeypatch.setattr("clora.runs.pipeline.make_job", lambda *_: None)
+    monkeypatch.setattr("clora.runs.job.make_job", lambda *_: None)
     monkeypatch.setattr("clora.runs.pipeline.Pipeline", lambda *_: SimpleNamespace(run=lambda: None))
     monkeypatch.setattr("clora.runs.files.steps.read_steps", lambda path: SimpleNamespace(reports=steps))
     monkeypatch.setattr(command, "headline", lambda folder, reports: "numbers")

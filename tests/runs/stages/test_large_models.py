@@ -14,7 +14,8 @@ from clora.errors import CloraError
 from clora.inference.session import ModelSession
 from clora.planning.plan import Plan
 from clora.plugin_system.discovery import discover
-from clora.runs.pipeline import Job, Pipeline
+from clora.runs.job import Job
+from clora.runs.pipeline import Pipeline
 from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir
 from clora.runs.stages import conditions
