@@ -80,8 +80,8 @@ class AdaptedNetwork:
             linear.factors.pop(name, None)
 
     @contextmanager
-    def rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
-        """Within it, row i of every batch uses adapters[i]; None is the bare base.
+    def rows(self, adapters: Sequence[str | None], *, frozen: bool = False) -> Iterator[None]:
+        """Within it, row i of every batch uses adapters[i]; None is the bare base. `frozen` ones learn nothing.
 
         Raises KeyError for a name that nobody added or supplies: falling back on the base would teach the wrong thing.
         """
@@ -91,5 +91,5 @@ class AdaptedNetwork:
                 if name not in self.adapters:
                     raise KeyError(f"no adapter named {name!r}; there are {', '.join(sorted(self.adapters)) or 'none'}")
             runs = tuple((name, len(list(run))) for name, run in groupby(adapters))
-            with self.routing.at(runs, len(adapters)):
+            with self.routing.at(runs, len(adapters), frozen=frozen):
                 yield

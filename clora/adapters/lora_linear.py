@@ -37,23 +37,26 @@ class Routing:
         self.kernel = kernel
         self.runs: tuple[tuple[str | None, int], ...] = ()  # (adapter, how many rows in a row)
         self.rows = 0
+        self.frozen = False  # True: adapters compute and learn nothing
         self.turn = 0  # counts how often rows were set; a forward that is made again has the turn of the first
         self.waiting: set[SharedOutputs] = set()  # those that hold outputs
         self._turns = 0
 
     @contextmanager
-    def at(self, runs: tuple[tuple[str | None, int], ...], rows: int, turn: int | None = None) -> Iterator[None]:
+    def at(
+        self, runs: tuple[tuple[str | None, int], ...], rows: int, turn: int | None = None, *, frozen: bool = False
+    ) -> Iterator[None]:
         """Within it, these runs of rows; then what was set before. `turn` is that of a forward that is made again."""
-        before = self.runs, self.rows, self.turn
+        before = self.runs, self.rows, self.turn, self.frozen
         if turn is None:
             turn = self._turns = self._turns + 1
         self._forget()
-        self.runs, self.rows, self.turn = runs, rows, turn
+        self.runs, self.rows, self.turn, self.frozen = runs, rows, turn, frozen
         try:
             yield
         finally:
             self._forget()
-            self.runs, self.rows, self.turn = before
+            self.runs, self.rows, self.turn, self.frozen = before
 
     def _forget(self) -> None:
         for linears in tuple(self.waiting):
@@ -88,6 +91,8 @@ class LoraLinear(nn.Module):
         segments: list[Segment] = []
         for name, rows in self.routing.runs:
             a, b, scale = NOT_COVERED if name is None else self.factors.get(name, NOT_COVERED)
+            if self.routing.frozen and a is not None and b is not None:
+                a, b = a.detach(), b.detach()
             segments.append((rows, a, b, scale))
         if x.shape[0] == self.routing.rows or not segments:
             return segments

@@ -44,6 +44,11 @@ def trained_shapes(backbone: Backbone) -> dict[str, tuple[int, int]]:
     return {name: shapes[name] for name in backbone.targets()}
 
 
+def feature_width(backbone: Backbone) -> int | None:
+    """D of the features [R, L, D] that a forward with `depths` gives; None of a backbone that shows none."""
+    return backbone.feature_width() if isinstance(backbone, StatesFeatures) else None
+
+
 @runtime_checkable
 class Tokenizes(Protocol):
     """A backbone whose tokenizer answers without any weights, so that triggers are checked as the model reads them."""
@@ -122,6 +127,15 @@ class StatesLatents(Protocol):
 
     def latent_channels(self) -> int:
         """C of the latents [B, C, H, W], from configurations on this disk alone; CloraError where they are not here."""
+        ...
+
+
+@runtime_checkable
+class StatesFeatures(Protocol):
+    """A backbone whose loaded form `HasFeatures`, and that knows their width before it is loaded."""
+
+    def feature_width(self) -> int:
+        """D of the features [R, L, D], from configurations on this disk alone; CloraError where they are not here."""
         ...
 
 

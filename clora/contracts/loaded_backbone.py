@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +51,19 @@ class LoadsInParts(Protocol):
 
     def keep(self, *parts: Part) -> None:
         """Drop every part that is not named; a dropped part is loaded again when it is next needed."""
+        ...
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A loaded backbone whose transformer blocks may be looked at from within a forward."""
+
+    def blocks(self) -> Sequence[torch.nn.Module]:
+        """The blocks of the network in the order in which they run."""
+        ...
+
+    def features(self, output: Any, x_sigma: torch.Tensor) -> torch.Tensor:
+        """The tokens [B, L, D] of the picture being made, from what a block returned for x_sigma [B, C, h, w]."""
         ...
 
 

@@ -156,8 +156,11 @@ class TrainsModules(Protocol):
 
     modules_lr: float
 
-    def modules(self, latent: Sequence[int]) -> Mapping[str, torch.nn.Module]:
-        """New modules by name, for latents of the shape (C, H, W); torch's random numbers are seeded for it."""
+    def modules(self, latent: Sequence[int], width: int | None) -> Mapping[str, torch.nn.Module]:
+        """New modules by name, for latents of the shape (C, H, W); torch's random numbers are seeded for it.
+
+        `width` is D of the features [R, L, D] that a forward with `depths` gives; None of a backbone that shows none.
+        """
         ...
 
 

@@ -173,6 +173,22 @@ class Forward:
     sigma: torch.Tensor  # [R]
     conditions: Conditions  # of the R rows
     grad: bool  # True: the answer has a graph to the trained adapter
+    through: bool = False  # True: it has one to x_sigma alone, through weights that learn nothing from it
+    #: how deep in the network, in (0, 1] of its blocks, features are wanted too; the answer is then an `Inside`
+    depths: tuple[float, ...] = ()
+
+    @property
+    def recorded(self) -> bool:
+        """True where a graph is kept, to the trained adapter or to x_sigma."""
+        return self.grad or self.through
+
+
+@frozen
+class Inside:
+    """The answer to a forward with `depths`."""
+
+    velocity: torch.Tensor  # [R, C, H, W]
+    features: tuple[torch.Tensor, ...]  # of the picture's tokens, [R, L, D], one for each depth
 
 
 @frozen
@@ -226,8 +242,8 @@ class LossTerm:
 
 
 #: A component's computation: a generator that yields what it needs (network evaluations, a simulation's outcome),
-#: is sent the answers (a velocity [R, C, H, W] per Forward, in a tuple or dict as they were asked for; a Simulated per
-#: Await) and returns T.
+#: is sent the answers (a velocity [R, C, H, W] per Forward, or an Inside where it has depths, in a tuple or dict as
+#: they were asked for; a Simulated per Await) and returns T.
 ForwardCoroutine = Generator["Forward | tuple[Forward, ...] | dict[str, Forward] | Await", Any, T]
 
 
@@ -280,12 +296,15 @@ class StepContext:
         sigma: torch.Tensor,
         *,
         grad: bool = False,
+        through: bool = False,
+        depths: Sequence[float] = (),
         at: Sequence[int] | None = None,
     ) -> Forward:
         """A network evaluation by `role` at x_sigma [R, C, H, W], sigma [R]; yield it to get the velocity.
 
-        `at` names the rows of this step that x_sigma holds (all of them by default). A gradient is recorded only for
-        the role that the phase trains.
+        `at` names the rows of this step that x_sigma holds (all of them by default). With `grad` a graph to the role's
+        weights is kept, only for the role that the phase trains; with `through` one to x_sigma, of any role. With
+        `depths` the answer is an `Inside`: the velocity, and what the blocks so deep in the network give.
         """
         conditions = self.conditions.of(role)
         route = self.route
@@ -294,7 +313,8 @@ class StepContext:
         teacher = role in ("teacher", "teacher_unconditional")
         trained = self.critic if role == "critic" else role
         adapters = tuple(row.effect if teacher else trained for row in route.rows)
-        return Forward(role, adapters, x_sigma, sigma, conditions, grad and role == self.phase)
+        trains = grad and role == self.phase
+        return Forward(role, adapters, x_sigma, sigma, conditions, trains, through, tuple(depths))
 
 
 @frozen

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clora.contracts.backbone import StatesLatents, trained_shapes
-from clora.contracts.values import Conditions, Forward, Phase, RoleConditions, StepContext
+from clora.contracts.backbone import StatesLatents, feature_width, trained_shapes
+from clora.contracts.values import Conditions, Forward, Inside, Phase, RoleConditions, StepContext
 from clora.diffusion.flow import Schedule
 from clora.diffusion.rng import StepRng
 from clora.errors import CloraError
@@ -50,27 +50,39 @@ class _Count:
     Raises _Enough once it has been asked for more than `most` evaluations and terms of losses.
     """
 
-    def __init__(self, pack: bool, most: int = MOST_WORK) -> None:
+    def __init__(self, pack: bool, width: int | None = None, most: int = MOST_WORK) -> None:
         self.pack = pack
+        self.width = width  # of features; None where the backbone shows none
         self.left = most
         self.row_forwards = 0.0
         self.held = 0  # rows whose activations wait for the backward of the current update
         self.most_held = 0
         self.most = {True: 0, False: 0}  # rows of one pass through the network, with gradient and without
 
-    def __call__(self, forwards: Sequence[Forward]) -> list[torch.Tensor]:
-        answers = []
+    def __call__(self, forwards: Sequence[Forward]) -> list[torch.Tensor | Inside]:
+        answers: list[torch.Tensor | Inside] = []
         together = {True: 0, False: 0}
         self.spend(len(forwards))
         for forward in forwards:
             rows = forward.x_sigma.shape[0]
-            self.row_forwards += rows * (3 if forward.grad else 1)
-            self.held += rows if forward.grad else 0
+            recorded = forward.recorded
+            self.row_forwards += rows * (3 if recorded else 1)
+            self.held += rows if recorded else 0
             self.most_held = max(self.most_held, self.held)
-            together[forward.grad] = rows + (together[forward.grad] if self.pack else 0)
-            self.most[forward.grad] = max(self.most[forward.grad], together[forward.grad])
-            answers.append(forward.x_sigma.detach().clone().requires_grad_(forward.grad))
+            together[recorded] = rows + (together[recorded] if self.pack else 0)
+            self.most[recorded] = max(self.most[recorded], together[recorded])
+            answers.append(self._answer(forward))
         return answers
+
+    def _answer(self, forward: Forward) -> torch.Tensor | Inside:
+        """The state itself, and features of a token for each of its places, with a graph where one is asked for."""
+        x = forward.x_sigma if forward.through else forward.x_sigma.detach().clone().requires_grad_(forward.grad)
+        if not forward.depths:
+            return x
+        if self.width is None:
+            raise CloraError("asks for features, and the backbone shows none")
+        tokens = x.mean(1).flatten(1)[..., None].expand(-1, -1, self.width)
+        return Inside(x, (tokens,) * len(forward.depths))
 
     def spend(self, work: int) -> None:
         """Take off the budget. Raises _Enough where it is spent."""
@@ -137,7 +149,7 @@ def count(plan: Plan, cycles: int = _CYCLES) -> Counted:
     if not recipe.losses:
         return Counted(0.0, 0)
     rows = min(recipe.train.batch_size, MOST_ROWS)
-    counting, whole = _Count(recipe.train.pack), 0
+    counting, whole = _Count(recipe.train.pack, feature_width(recipe.backbone)), 0
     still = _NoUpdate(counting, len(recipe.losses) + (len(recipe.critic.losses) if recipe.critic else 0))
     trainer = _trainer(plan, _EmptySteps(plan, rows), counting, still)
     done = 0.0
@@ -168,7 +180,7 @@ def lag_cost(plan: Plan) -> tuple[int, float] | None:
     if lag is None or not recipe.losses:
         return None
     rows = min(recipe.train.batch_size, MOST_ROWS)
-    counting, contexts = _Count(recipe.train.pack), _EmptySteps(plan, rows)
+    counting, contexts = _Count(recipe.train.pack, feature_width(recipe.backbone)), _EmptySteps(plan, rows)
     still = _NoUpdate(counting, 1)
     trainer = _trainer(plan, contexts, counting, still)
     done = 0

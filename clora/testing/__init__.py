@@ -9,6 +9,7 @@ from clora.contracts.values import (
     Await,
     Conditions,
     Forward,
+    Inside,
     Phase,
     RoleConditions,
     Route,
@@ -30,14 +31,14 @@ T = TypeVar("T")
 
 def drive(
     asking: ForwardCoroutine[T],
-    velocity: Callable[[Forward], torch.Tensor],
+    velocity: Callable[[Forward], torch.Tensor | Inside],
     simulated: Mapping[str, Simulated] | None = None,
 ) -> T:
     """Run one simulation or loss to its end and return its result.
 
-    `velocity` answers every Forward with a tensor like its x_sigma; a graph is recorded only where the Forward asks for
-    one, as in the training loop. Raises KeyError where a loss awaits a simulation that `simulated` lacks, and TypeError
-    for anything else that is yielded.
+    `velocity` answers every Forward with a tensor like its x_sigma, or an Inside where it has depths; a graph is
+    recorded only where the Forward asks for one, as in the training loop. Raises KeyError where a loss awaits a
+    simulation that `simulated` lacks, and TypeError for anything else that is yielded.
     """
     import torch
 
@@ -56,11 +57,11 @@ def drive(
         forwards = forwards_of(question)
         if forwards is None:
             raise TypeError(f"expected a Forward, a tuple or a dict of them, or an Await, and got {came(question)}")
-        velocities: list[torch.Tensor] = []
+        answers: list[torch.Tensor | Inside] = []
         for forward in forwards:
-            with torch.set_grad_enabled(forward.grad):
-                velocities.append(velocity(forward))
-        answer = reply(question, velocities)
+            with torch.set_grad_enabled(forward.recorded):
+                answers.append(velocity(forward))
+        answer = reply(question, answers)
 
 
 def example_step(

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clora.contracts.method import UsesSimulation
-from clora.contracts.values import Forward, Phase, Row, Simulated, StepContext
+from clora.contracts.values import Forward, Inside, Phase, Row, Simulated, StepContext
 from clora.testing import example_step
 
 if TYPE_CHECKING:
     import torch
 
 EFFECTS = ("clay", "ink", "wool")
+#: of the features that it shows
+WIDTH = 5
 ROLES = ("student", "critic", "teacher", "teacher_unconditional")
 
 
@@ -25,9 +27,12 @@ class FakeNetwork:
         self.factors = {role: torch.full((), 0.5 + 0.1 * i, requires_grad=True) for i, role in enumerate(ROLES)}
         self.asked = 0
 
-    def __call__(self, forward: Forward) -> torch.Tensor:
+    def __call__(self, forward: Forward) -> torch.Tensor | Inside:
         self.asked += 1
-        return self.factors[forward.role] * forward.x_sigma + 0.1 * forward.sigma.view(-1, 1, 1, 1)
+        factor = self.factors[forward.role] if forward.grad else self.factors[forward.role].detach()
+        velocity = factor * forward.x_sigma + 0.1 * forward.sigma.view(-1, 1, 1, 1)
+        tokens = velocity.mean(1).flatten(1)[..., None].expand(-1, -1, WIDTH)
+        return Inside(velocity, tuple(depth * tokens for depth in forward.depths)) if forward.depths else velocity
 
     def reached(self) -> list[str]:
         """The roles whose parameter has a gradient other than 0."""

@@ -11,7 +11,7 @@ from clora.contracts.method import TrainsModules
 from clora.contracts.values import LossTerm, Phase, Row, StepContext
 from clora.plugin_system.guard import Owners
 from clora.testing import drive
-from clora.testing.fake_network import EFFECTS, FakeNetwork, outcomes_for, step_of
+from clora.testing.fake_network import EFFECTS, WIDTH, FakeNetwork, outcomes_for, step_of
 from clora.training.answers import term_problem
 
 
@@ -53,7 +53,7 @@ def _with_modules(loss: object, step: StepContext) -> StepContext:
         return step
     with Owners().calling("losses"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return evolve(step, modules=loss.modules(tuple(step.targets.shape[1:])))
+        return evolve(step, modules=loss.modules(tuple(step.targets.shape[1:]), WIDTH))
 
 
 def _own(term: LossTerm, step: StepContext, network: FakeNetwork) -> Iterator[str]:

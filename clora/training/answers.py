@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import torch
 
-from clora.contracts.values import Await, Forward, LossTerm, Role, Simulated, Trajectory
+from clora.contracts.values import Await, Forward, Inside, LossTerm, Role, Simulated, Trajectory
 from clora.errors import quoted
 from clora.plugin_system.guard import came
 
@@ -33,11 +33,11 @@ def forwards_of(question: object) -> tuple[Forward, ...] | None:
     return tuple(parts)
 
 
-def reply(question: object, velocities: Sequence[torch.Tensor]) -> Any:
-    """The velocities in the form of their question."""
+def reply(question: object, answers: Sequence[torch.Tensor | Inside]) -> Any:
+    """The answers in the form of their question."""
     if isinstance(question, Forward):
-        return velocities[0]
-    return dict(zip(question, velocities, strict=True)) if isinstance(question, dict) else tuple(velocities)
+        return answers[0]
+    return dict(zip(question, answers, strict=True)) if isinstance(question, dict) else tuple(answers)
 
 
 def question_problem(question: object, latent: Sequence[int] | None) -> str | None:
@@ -63,6 +63,9 @@ def _forward_problem(forward: Forward, latent: Sequence[int] | None) -> str | No
         return f"yielded a Forward whose x_sigma is {came(x)}; expected [{rows}, {shape}], a row for each of its rows"
     if not isinstance(sigma, torch.Tensor) or sigma.shape != (rows,) or not sigma.is_floating_point():
         return f"yielded a Forward whose sigma is {came(sigma)}; expected [{rows}], a number for each of its rows"
+    depths = forward.depths
+    if not isinstance(depths, tuple) or not all(isinstance(each, float | int) and 0 < each <= 1 for each in depths):
+        return f"yielded a Forward whose depths are {came(depths)}; expected numbers above 0 and up to 1"
     return None
 
 

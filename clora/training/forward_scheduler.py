@@ -1,8 +1,8 @@
 """Runs simulations and losses side by side, so that forwards that can share a batch do.
 
 Every component is a generator that yields what it needs: a forward, which is answered by its velocity, a tuple or a
-dict of forwards, answered alike, or an `Await`. Components that wait for forwards without gradient go first,
-packed together; when only forwards with gradient are waited for, those run as one batch. So the student's forwards of
+dict of forwards, answered alike, or an `Await`. Components that wait for forwards without a graph go first,
+packed together; when only forwards with one are waited for, those run as one batch. So the student's forwards of
 backward simulation, target simulation and trajectory anchoring become one, and so do the critic's and teacher's scores
 of every DMD term, though no component knows of another.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from clora.contracts.values import Await, Forward, Simulated
+from clora.contracts.values import Await, Forward, Inside, Simulated
 from clora.errors import quoted
 from clora.plugin_system.guard import Owners
 from clora.training.answers import MOST_QUESTIONS, forwards_of, generator_problem, question_problem, reply
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from clora.contracts.values import ForwardCoroutine
 
-Evaluate = Callable[[Sequence[Forward]], "Sequence[torch.Tensor]"]
+Evaluate = Callable[[Sequence[Forward]], "Sequence[torch.Tensor | Inside]"]
 #: (C, H, W) of a batch's latents
 Latent = tuple[int, ...]
 
@@ -113,7 +113,7 @@ def run_together(
         waiting = [each for each in tasks if each.waits_for_forwards]
         if not waiting:
             break
-        without = [each for each in waiting if not any(forward.grad for forward in each.forwards)]
+        without = [each for each in waiting if not any(forward.recorded for forward in each.forwards)]
         _answer(without or waiting, evaluate)
     for each in tasks:
         if isinstance(each.waits_for, Await):
@@ -135,7 +135,7 @@ def _hand_out(tasks: Any, outcomes: Mapping[str, Simulated]) -> bool:
 def _answer(tasks: Sequence[_Task], evaluate: Evaluate) -> None:
     """Evaluate all that these tasks wait for in one go and send each its share."""
     asked = [(task, task.waits_for, task.forwards) for task in tasks]
-    velocities = list(evaluate([forward for _, _, forwards in asked for forward in forwards]))
+    answers = list(evaluate([forward for _, _, forwards in asked for forward in forwards]))
     for task, question, forwards in asked:
-        share, velocities = velocities[: len(forwards)], velocities[len(forwards) :]
+        share, answers = answers[: len(forwards)], answers[len(forwards) :]
         task.send(reply(question, share))

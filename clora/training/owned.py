@@ -15,6 +15,7 @@ import torch
 from attrs import evolve, field, frozen
 from torch import nn
 
+from clora.contracts.backbone import feature_width
 from clora.contracts.method import KeepsState, Learns, TrainsModules
 from clora.diffusion.rng import StepRng
 from clora.errors import quoted
@@ -186,7 +187,7 @@ def _trained(
     """A component's modules, made with random numbers of their own, and their optimizer."""
     with owners.calling(place), torch.random.fork_rng(devices=[]):
         torch.manual_seed(StepRng(recipe.seed).named("modules").named(place).number("init") % 2**63)
-        made = part.modules(tuple(latent))
+        made = part.modules(tuple(latent), feature_width(recipe.backbone))
     if not isinstance(made, Mapping) or not all(isinstance(each, nn.Module) for each in made.values()):
         raise owners.error(place, f"its modules() gave {came(made)}; expected a mapping of names to torch modules")
     modules = {str(name): each.to(device) for name, each in made.items()}

@@ -107,6 +107,11 @@ class EmojiBackbone:
         """The measured one: its pictures are always 32 x 32."""
         return TokenShift(SHIFT, f"{GRID**2} tokens: measured for the emoji model")
 
+    def feature_width(self) -> int:
+        """That of a token within the transformer."""
+        config = self._config()
+        return config["num_attention_heads"] * config["attention_head_dim"]
+
     def latent_channels(self) -> int:
         """Those of 4 x 4 pixels."""
         return CHANNELS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.nn.functional import interpolate, pad
@@ -38,6 +39,14 @@ class LoadedEmoji:
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents [B, 48, 8, 8] -> pictures [B, 3, 32, 32], clamped to [-1, 1]."""
         return codec.to_pixels(latents).clamp(-1, 1)
+
+    def blocks(self) -> Sequence[torch.nn.Module]:
+        """The transformer's blocks."""
+        return list(self.network.transformer_blocks)  # pyright: ignore[reportArgumentType]
+
+    def features(self, output: Any, x_sigma: torch.Tensor) -> torch.Tensor:
+        """The 64 tokens [B, 64, D] of the picture being made; a block gives words, and these before the source's."""
+        return output[1][:, : x_sigma.shape[-2] * x_sigma.shape[-1]]
 
     def schedule(self, steps: int, latents: torch.Tensor) -> Schedule:
         """The levels of as many steps for 64 tokens, what `teacher.shift: null` samples at."""

@@ -161,6 +161,14 @@ class LoadedFlux:
         )[0]
         return unpack(predicted[:, : made.shape[1]], *x_sigma.shape[-2:]).to(x_sigma.dtype)
 
+    def blocks(self) -> Sequence[torch.nn.Module]:
+        """The transformer's blocks in the order in which they run."""
+        return [*self.network.transformer_blocks, *self.network.single_transformer_blocks]
+
+    def features(self, output: Any, x_sigma: torch.Tensor) -> torch.Tensor:
+        """The tokens [B, h w / 4, D] of the picture being made; a block gives words, and these before the source's."""
+        return output[1][:, : x_sigma.shape[-2] * x_sigma.shape[-1] // 4]
+
     def schedule(self, steps: int, latents: torch.Tensor) -> Schedule:
         """The levels of the pipeline's scheduler for latents [B, C, h, w], shifted by their number of tokens."""
         from diffusers.pipelines.flux.pipeline_flux_kontext import calculate_shift

@@ -174,6 +174,11 @@ class QwenImageEdit:
         where = self.folder.where("scheduler/scheduler_config.json")
         return shift_by_tokens(self.folder.config_here("scheduler", FIELDS["scheduler"]), tokens, where)
 
+    def feature_width(self) -> int:
+        """That of a token within the transformer."""
+        config = self.config("transformer")
+        return config["num_attention_heads"] * config["attention_head_dim"]
+
     def latent_channels(self) -> int:
         """Those of the VAE."""
         return self.folder.config_here("vae", FIELDS["vae"]).get("z_dim", 16)

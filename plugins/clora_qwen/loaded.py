@@ -171,6 +171,14 @@ class LoadedQwen:
         )[0]
         return unpack(predicted[:, : made.shape[1]], *x_sigma.shape[-2:]).to(x_sigma.dtype)
 
+    def blocks(self) -> Sequence[torch.nn.Module]:
+        """The transformer's blocks in the order in which they run."""
+        return list(self.network.transformer_blocks)
+
+    def features(self, output: Any, x_sigma: torch.Tensor) -> torch.Tensor:
+        """The tokens [B, h w / 4, D] of the picture being made; a block gives words, and these before the source's."""
+        return output[1][:, : x_sigma.shape[-2] * x_sigma.shape[-1] // 4]
+
     def guide(self, conditional: torch.Tensor, unconditional: torch.Tensor, guidance_scale: float) -> torch.Tensor:
         """u + w (c - u), each token scaled to the norm of the conditional one's (`guidance_rescale`), [B, 16, h, w]."""
         guided = guide(conditional, unconditional, guidance_scale)

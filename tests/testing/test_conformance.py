@@ -62,7 +62,7 @@ class Owning:
     modules_lr: float = field(default=1e-3, validator=between(1e-10, 1.0))
     _kept: dict[str, torch.Tensor] = field(factory=lambda: {"mean": torch.ones(2)}, init=False, eq=False)
 
-    def modules(self, latent):
+    def modules(self, latent, width):
         return {"judge": torch.nn.Linear(latent[0], 1)}
 
     def state(self):

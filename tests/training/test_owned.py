@@ -41,7 +41,7 @@ class Judged:
     counted: torch.Tensor = field(factory=lambda: torch.zeros(()), eq=False)
     heard: list = field(factory=list, eq=False)
 
-    def modules(self, latent):
+    def modules(self, latent, width):
         return {"judge": nn.Linear(latent[0], 1)} if self.made is None else self.made
 
     def __call__(self, step):

@@ -19,10 +19,10 @@ def checkpointed(module: nn.Module, *args: Any) -> Any:
     routing = _routing(module)
     if routing is None:
         return checkpoint(module, *args, use_reentrant=False, preserve_rng_state=False)
-    runs, rows, turn = routing.runs, routing.rows, routing.turn
+    runs, rows, turn, frozen = routing.runs, routing.rows, routing.turn, routing.frozen
 
     def again(*inputs: Any) -> Any:
-        with routing.at(runs, rows, turn):
+        with routing.at(runs, rows, turn, frozen=frozen):
             return module(*inputs)
 
     return checkpoint(again, *args, use_reentrant=False, preserve_rng_state=False)

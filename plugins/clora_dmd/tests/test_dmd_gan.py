@@ -8,7 +8,7 @@ import torch
 from attrs import evolve
 from clora_dmd.gan import Gan
 
-from clora.api import LossTerm, Row, Simulated, StepContext, StepRng
+from clora.api import Forward, Inside, LossTerm, Row, Simulated, StepContext, StepRng
 from clora.testing import drive, example_step
 from clora.testing.conformance import problems_of
 
@@ -72,8 +72,68 @@ def test_the_students_gradient_passes_through_the_discriminator_and_its_own_stay
     assert (gradient * judge.weights[0].detach()).sum() < 0  # towards a higher logit
 
 
-def test_it_conforms():
-    assert problems_of("losses", Gan("backward")) == []
+@pytest.mark.parametrize("sees", ["latents", "critic", "teacher"])
+def test_it_conforms(sees):
+    assert problems_of("losses", Gan("backward", sees=sees)) == []
+
+
+class OnTokens(torch.nn.Module):
+    """The logit of a row: a sum of its features + b sigma."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.tensor([0.3, -0.7]))
+
+    def forward(self, features: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return self.weights[0] * features.sum((1, 2)) + self.weights[1] * sigma
+
+
+@pytest.mark.parametrize("sees", ["critic", "teacher"])
+def test_features_of_a_role_are_judged_as_the_equations_say_and_only_the_student_learns_through_it(sees):
+    judge, x0 = OnTokens(), torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    slope, asked = torch.tensor(0.4, requires_grad=True), []
+
+    def role(forward: Forward) -> Inside:
+        asked.append(forward)
+        velocity = (slope.detach() if forward.through else slope) * forward.x_sigma
+        return Inside(velocity, (velocity.square().flatten(2).transpose(1, 2),))
+
+    step = a_step(judge)
+    outcome = Simulated((0, 1, 2), torch.zeros_like(x0), torch.ones(3), x0)
+    term = drive(Gan("backward", sees=sees, depth=0.25)(step), role, {"backward": outcome})
+    u = step.rng.uniform("sigma", 3).double().numpy()
+    sigma = step.shift * u / (1 + (step.shift - 1) * u)
+    noise = step.rng.normal("noise", step.targets).double().numpy()
+    level, (a, b) = sigma.reshape(-1, 1, 1, 1), judge.weights.detach().double().numpy()
+    states = [(1 - level) * x.detach().double().numpy() + level * noise for x in (x0, step.targets)]
+    fake, real = (a * (0.4 * x).__pow__(2).sum((1, 2, 3)) + b * sigma for x in states)
+    assert float(term.loss.detach()) == pytest.approx(np.log1p(np.exp(-fake)).mean(), rel=1e-5)
+    own = np.log1p(np.exp(fake)).mean() + np.log1p(np.exp(-real)).mean()
+    assert term.own is not None
+    assert float(term.own.detach()) == pytest.approx(own, rel=1e-5)
+
+    assert [(each.role, each.through, each.grad, each.depths) for each in asked] == [
+        (sees, True, False, (0.25,)),
+        (sees, False, False, (0.25,)),
+    ]
+    gradient, frozen = torch.autograd.grad(term.loss, [x0, slope], retain_graph=True, allow_unused=True)
+    expected = -1 / (1 + np.exp(fake.reshape(-1, 1, 1, 1))) / 3 * a * 2 * 0.16 * states[0] * (1 - level)
+    np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-4, atol=1e-6)
+    assert frozen is None
+    _, leaked, other = torch.autograd.grad(term.own, [judge.weights, x0, slope], allow_unused=True)
+    assert leaked is None
+    assert other is None
+
+
+def test_its_discriminator_is_as_wide_as_what_it_sees():
+    assert Gan("backward", sees="critic").needs_critic()
+    assert not Gan("backward", sees="teacher").needs_critic()
+    judge = Gan("backward", sees="critic", width=8).modules((48, 8, 8), 128)["discriminator"]
+    logits = judge(1000 * torch.randn(3, 64, 128), torch.rand(3))
+    assert logits.shape == (3,)
+    assert logits.isfinite().all()
+    with pytest.raises(ValueError, match="sees: teacher needs a backbone that shows its features"):
+        Gan("backward", sees="teacher").modules((48, 8, 8), None)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +142,8 @@ def test_it_conforms():
         ({"streams": ("general",)}, "streams"),
         ({"streams": ()}, "streams"),
         ({"width": 2}, "width"),
+        ({"sees": "student"}, "sees"),
+        ({"depth": 0.0}, "depth"),
         ({"modules_lr": 0.0}, "modules_lr"),
         ({"weight": -1.0}, "weight"),
     ],

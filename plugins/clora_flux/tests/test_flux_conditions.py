@@ -15,7 +15,8 @@ from clora_flux.sizes import size_of
 from clora_flux.tokens import pack, positions, unpack
 from diffusers import FluxKontextPipeline
 
-from clora.api import CloraError
+from clora.adapters.features import listening
+from clora.api import CloraError, Conditions
 
 Photo = Callable[[int, int], tuple[Any, torch.Tensor]]
 PROMPTS = ["make it <blue_x7>", "", "Turn the picture into a mosaic, then " * 9]
@@ -72,6 +73,23 @@ def test_decoding_is_the_pipelines_last_step(pipe: FluxKontextPipeline, loaded: 
         expected = pipe.vae.decode(latents / 0.3611 + 0.1159).sample
     torch.testing.assert_close(loaded.decode(latents), expected.clamp(-1, 1), atol=1e-5, rtol=1e-5)
     assert loaded.decode(200 * latents).abs().max() <= 1
+
+
+def test_features_are_the_tokens_of_the_picture_being_made(loaded: LoadedFlux) -> None:
+    latents = torch.randn(2, 16, 4, 6, generator=torch.Generator().manual_seed(0))
+    words = loaded.encode_prompts(["to gold", "to clay"], torch.zeros(2, 3, 32, 48))
+    conditions = Conditions(words.text, words.mask, latents.flip(0), words.pooled)
+    behind: list[torch.Tensor] = []
+    loaded.network.norm_out.register_forward_pre_hook(lambda module, args: behind.append(args[0]))
+    with torch.no_grad(), listening(loaded.blocks(), (1.0, 0.5)) as noted:
+        loaded.velocity(latents, torch.tensor([0.3, 0.9]), conditions)
+    assert len(loaded.blocks()) == len(loaded.network.transformer_blocks) + len(
+        loaded.network.single_transformer_blocks
+    )
+    last, middle = (loaded.features(noted[depth], latents) for depth in (1.0, 0.5))
+    assert last.equal(behind[0][:, :6])  # 2 x 3 tokens, before those of the source
+    assert middle.shape == last.shape == (2, 6, loaded.backbone.feature_width())
+    assert not middle.equal(last)
 
 
 def test_a_loss_of_pictures_has_the_decoders_gradient(pipe: FluxKontextPipeline, loaded: LoadedFlux) -> None:

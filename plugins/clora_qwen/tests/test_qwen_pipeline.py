@@ -18,6 +18,7 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 from diffusers.schedulers import scheduling_flow_match_euler_discrete as scheduling
 from PIL import Image
 
+from clora.adapters.features import listening
 from clora.api import Conditions, NetworkMemory, Schedule, StepRng
 from clora.diffusion.sampling import euler, few_step
 
@@ -183,6 +184,20 @@ def test_the_teachers_sampler_makes_the_picture_of_the_stock_pipeline(both: Both
     assert schedule.sigmas == tuple(both.pipe.scheduler.sigmas[:-1].tolist())
     assert schedule.sigmas[-1] == pytest.approx(0.02, abs=1e-6)  # shift_terminal
     torch.testing.assert_close(ours / 2 + 0.5, stock, atol=2e-6, rtol=0)
+
+
+def test_features_are_the_tokens_of_the_picture_being_made(both: Both) -> None:
+    loaded, conditions = both.loaded, both.conditions("turn it to gold")
+    latents = torch.randn(conditions.source.shape, generator=torch.Generator().manual_seed(0))
+    behind: list[torch.Tensor] = []
+    loaded.network.norm_out.register_forward_pre_hook(lambda module, args: behind.append(args[0]))
+    with torch.no_grad(), listening(loaded.blocks(), (1.0, 0.5)) as noted:
+        loaded.velocity(latents, torch.tensor([0.3]), conditions)
+    last, middle = (loaded.features(noted[depth], latents) for depth in (1.0, 0.5))
+    tokens = latents.shape[-2] * latents.shape[-1] // 4
+    assert last.equal(behind[0][:, :tokens])
+    assert middle.shape == last.shape == (1, tokens, loaded.backbone.feature_width())
+    assert not middle.equal(last)
 
 
 @pytest.mark.parametrize("edition", ["2511"])

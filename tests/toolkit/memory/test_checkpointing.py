@@ -27,6 +27,27 @@ def test_the_backward_pass_may_run_where_other_rows_are_set(small) -> None:
     assert torch.equal(there.student.flat_grad, expected)
 
 
+def test_what_learns_nothing_in_the_first_forward_learns_nothing_in_the_second(small) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        one = small(gradient_checkpointing=checkpointing)
+        inputs: list[torch.Tensor] = []
+
+        def listen(module: torch.nn.Module, args: tuple[torch.Tensor, ...], into: list = inputs) -> tuple[torch.Tensor]:
+            into.append(args[0].detach().requires_grad_())
+            return (into[-1],)
+
+        with one.adapted.rows(ROWS, frozen=True):
+            one.network.img_in.register_forward_pre_hook(listen)
+            answer = one.answer(len(ROWS))
+        with one.adapted.rows(["teacher"]):
+            answer.square().mean().backward()
+        assert not one.student.flat_grad.any()
+        gradients.append(inputs[0].grad)
+    assert torch.equal(*gradients)
+    assert gradients[0].any()
+
+
 def test_only_the_blocks_inputs_are_kept(small) -> None:
     kept = {}
     for checkpointing in (False, True):
