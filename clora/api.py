@@ -74,6 +74,12 @@ from clora.contracts.loaded_backbone import (
     LoraKernel as LoraKernel,
     Part as Part,
 )
+from clora.contracts.lora_layout import (
+    LoraLayout as LoraLayout,
+    LoraPart as LoraPart,
+    TensorName as TensorName,
+    WritesTensorNames as WritesTensorNames,
+)
 from clora.contracts.losses import CriticLoss as CriticLoss, StudentLoss as StudentLoss, streams_key as streams_key
 from clora.contracts.merger import LoraFactors as LoraFactors, Merger as Merger
 from clora.contracts.method import (

@@ -13,6 +13,8 @@ from textwrap import dedent
 
 import pytest
 
+from clora.lora_io import layouts
+
 # before anything imports torch: its threads wait for one another far longer than these small networks compute
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -49,5 +51,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         return str(site)
 
     yield write
+    layouts.install(())  # what a test has discovered is gone with it
     for module in modules:
         sys.modules.pop(module, None)

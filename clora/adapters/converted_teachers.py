@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clora.errors import shown
 from clora.files.atomic import write_atomic_with
+from clora.lora_io.check import layouts_of
 from clora.lora_io.header import LoraFileError
 from clora.lora_io.reader import LoraDelta, read_lora
 from clora.lora_io.scales import StrengthFrom
 from clora.lora_io.writer import write_lora
 from clora.runs.files.checksums import DamagedError, make_way, warn
 from clora.runs.files.tensors import check_tensors, seal_tensors
-from clora.runs.run_dir import digest_of
+from clora.runs.run_dir import digest_of, digest_once
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,8 @@ def read_teacher(
     `backbone` is its digest, for a DoRA depends on it; `strength` says whose word on the file's strength counts. Warns
     what a decomposition loses, when it is made. Raises LoraFileError where the file does not fit.
     """
-    kept = None if cache is None else cache / f"{path.stem}-{_state(path, backbone, strength)}.safetensors"
+    by = _codes(path, shapes)
+    kept = None if cache is None else cache / f"{path.stem}-{_state(path, backbone, strength, by)}.safetensors"
     if kept is not None and kept.exists():
         try:
             check_tensors(kept)
@@ -56,9 +58,20 @@ def _write(path: Path, name: str, deltas: Mapping[str, LoraDelta]) -> None:
     seal_tensors(path, name)
 
 
-def _state(path: Path, backbone: str, strength: StrengthFrom) -> str:
+def teacher_digest(path: Path, shapes: Mapping[str, tuple[int, int]], cache: Path) -> str:
+    """The hash of a teacher's file and, where registered layouts read it, of their source."""
+    digest, codes = digest_once(path, cache), _codes(path, shapes)
+    return digest_of([digest, *codes]) if codes else digest
+
+
+def _codes(path: Path, shapes: Mapping[str, tuple[int, int]]) -> list[str]:
+    """What the reading of a file depends on beside it: the registered layouts that it needs."""
+    return [layout.code for layout in layouts_of(path, shapes)]
+
+
+def _state(path: Path, backbone: str, strength: StrengthFrom, codes: Sequence[str]) -> str:
     """A hash of which file this is, in its present state, and of how it is read; not of its gigabytes."""
-    read = [backbone] if strength in (None, "file") else [backbone, strength]
+    read = [backbone, *codes] if strength in (None, "file") else [backbone, strength, *codes]
     try:
         state = path.stat()
     except OSError:

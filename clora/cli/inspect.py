@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="LoRA files in any layout")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="LoRA files in any layout, a plugin's too")
     base = parser.add_mutually_exclusive_group()
     base.add_argument("--backbone", metavar="NAME", help="hold them against this backbone, as its plugin has it")
     base.add_argument("--recipe", type=Path, metavar="RECIPE", help="hold them against a recipe's backbone")
@@ -85,11 +85,11 @@ def _fits(args: argparse.Namespace) -> Fits:
     """The backbone of the arguments. Raises CloraError where there is none of that name, or it finds a mistake."""
     if (args.world or args.with_files or args.sets) and args.recipe is None:
         raise CloraError("--world, --with and --set change the recipe of --recipe, and there is none")
-    if args.backbone is None and args.recipe is None:
-        return Fits("", None)
     from clora.plugin_system.discovery import discover
 
-    catalogue = discover()
+    catalogue = discover()  # without a backbone too: a plugin may know the file's layout
+    if args.backbone is None and args.recipe is None:
+        return Fits("", None)
     if args.recipe is not None:
         from clora.config.load import load_recipe
 

@@ -55,11 +55,15 @@ class LoadedRecipe:
         """The place of the value at a dotted path, or of the innermost section around it that was written."""
         return mark_at(self.written, tuple(path.split(".")) if path else ())
 
-    def having(self, recipe: Recipe) -> LoadedRecipe:
-        """The same with other values in its typed recipe, such as a number where the file has null."""
+    def having(self, recipe: Recipe, code: Mapping[str, str]) -> LoadedRecipe:
+        """The same with other values in its typed recipe, such as a number where the file has null.
+
+        `code` is of what it depends on beside its components.
+        """
         tree = resolve(recipe, self.written)
         assert isinstance(tree, Branch)
-        return attrs.evolve(self, recipe=recipe, tree=tree, digest=digest(tree, self.code))
+        code = {**self.code, **code}
+        return attrs.evolve(self, recipe=recipe, tree=tree, code=code, digest=digest(tree, code))
 
     def resolved_yaml(self) -> str:
         """The recipe with every value in it; loads again to the same digest."""

@@ -1,4 +1,4 @@
-"""Every hook of clora, in one place: fifteen that register components, one for commands, four that observe a run.
+"""Every hook of clora, in one place: sixteen that register components, one for commands, four that observe a run.
 
 A plugin is a module or object under the entry-point group `clora.plugins` whose functions carry `@hookimpl`. These
 hooks are called before anyone knows what a recipe needs: name a class by its place,
@@ -27,7 +27,7 @@ HOOK_VERSION = 1
 hookspec = pluggy.HookspecMarker("clora")
 hookimpl = pluggy.HookimplMarker("clora")
 
-#: recipe section -> hook that registers what may stand there
+#: kind of component -> hook that registers it; a kind is the recipe section where it may stand, but for those below
 KINDS = {
     "teachers": "clora_teachers",
     "router": "clora_routers",
@@ -44,7 +44,10 @@ KINDS = {
     "observers": "clora_observers",
     "reporters": "clora_reporters",
     "merge": "clora_mergers",
+    "lora_layouts": "clora_lora_layouts",
 }
+#: kinds that no recipe names: whatever is installed serves
+UNNAMED_KINDS = frozenset({"lora_layouts"})
 #: the hook that registers what the command line may name
 COMMANDS = "clora_commands"
 
@@ -117,6 +120,11 @@ def clora_observers() -> list[Component]:
 @hookspec
 def clora_mergers() -> list[Component]:
     """Register ways to make one LoRA of several without training (protocol `Merger`), for `serve.adapter: merge`."""
+
+
+@hookspec
+def clora_lora_layouts() -> list[Component]:
+    """Register ways to name the tensors of LoRA files (protocol `LoraLayout`), made without keys."""
 
 
 @hookspec

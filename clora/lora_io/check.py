@@ -10,6 +10,7 @@ from attrs import frozen
 from clora.lora_io.contents import understand, unmatched_problem
 from clora.lora_io.header import LoraFileError, inspect_header
 from clora.lora_io.kinds import MAX_RANK
+from clora.lora_io.layouts import InstalledLayout, installed
 from clora.lora_io.reader import check_finite, file_strengths
 from clora.lora_io.scales import StrengthFrom
 
@@ -42,6 +43,16 @@ def coverage(path: Path, shapes: Mapping[str, tuple[int, int]]) -> Coverage:
     contents = understand(path, inspect_header(path), shapes)
     matched = {module: entry.most for module, entry in contents.entries.items()}
     return Coverage(contents.layout, matched, tuple(m for m in shapes if m not in matched), contents.unmatched)
+
+
+def layouts_of(path: Path, shapes: Mapping[str, tuple[int, int]]) -> tuple[InstalledLayout, ...]:
+    """The registered layouts that a file's names are understood by; none of a file that cannot be read."""
+    if not installed():
+        return ()
+    try:
+        return understand(path, inspect_header(path), shapes).registered
+    except LoraFileError:  # whoever uses the file tells it
+        return ()
 
 
 def numbers_held(path: Path, shapes: Mapping[str, tuple[int, int]]) -> int:

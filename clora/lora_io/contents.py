@@ -9,9 +9,12 @@ from pathlib import Path
 from attrs import field, frozen
 
 from clora.errors import shown
+from clora.lora_io.file_names import understood
+from clora.lora_io.grammar import is_flat
 from clora.lora_io.header import Header, brief, named
-from clora.lora_io.keys import Key, Kind, Names, is_flat, unsupported
+from clora.lora_io.keys import Key, Kind, Names
 from clora.lora_io.kinds import Entry, entry_of, faults_of_types
+from clora.lora_io.layouts import InstalledLayout
 from clora.lora_io.linears import originals_of, sizes_of
 from clora.lora_io.spread import spread
 
@@ -32,6 +35,7 @@ class Contents:
     problems: tuple[str, ...] = field(factory=tuple)
     matched: int = 0  # how many keys name a linear
     shapes: Mapping[str, tuple[int, ...]] = field(factory=dict)  # of every tensor in the file
+    registered: tuple[InstalledLayout, ...] = ()  # the layouts of plugins that some name was understood by
 
     def names(self) -> list[str]:
         """Every tensor that is used."""
@@ -46,40 +50,31 @@ def understand(
 ) -> Contents:
     """Sort a file's tensors by linear and check every shape against `shapes` {module: (in, out)} where given.
 
-    Without `shapes`, `guess` says what a name with underscores for dots may mean.
+    Without `shapes`, `guess` says what a name with underscores for dots may mean. Raises ComponentError for a
+    registered layout that cannot be asked.
     """
-    names = Names(shapes, guess)
-    problems: list[str] = []
-    parts: dict[str, dict[str, str]] = {}
-    keys: dict[str, Key] = {}
-    unmatched: list[str] = []
-    foreign: dict[str, list[str]] = {}
-    adapters: dict[str, str] = {}
     where = shown(path)
-    for name in header.tensors:
-        kind, key = unsupported(name), names.understand(name)
-        if key is not None and key.adapter is not None:
-            adapters.setdefault(key.adapter, name)
-        if kind is not None:
-            foreign.setdefault(kind, []).append(name)
-        elif key is None:
-            unmatched.append(name)
-        elif other := parts.setdefault(key.module, {}).get(key.part):
+    read = understood(Names(shapes, guess), header.tensors)
+    problems = [f"{where}: {problem}" for problem in read.problems]
+    parts: dict[str, dict[str, str]] = {}
+    for name, key in read.keys.items():
+        other = parts.setdefault(key.module, {}).setdefault(key.part, name)
+        if other != name:
             problems.append(
                 f"{where}: {named(other)} and {named(name)} are both the same factor of {brief(key.module)}"
             )
-        else:
-            parts[key.module][key.part], keys[name] = name, key
+    adapters = {key.adapter for key in read.keys.values() if key.adapter is not None}
     if len(adapters) > 1:
         many = f"adapters of {len(adapters)} names, {some(sorted(adapters))}"
         problem = f"{where}: holds {many}: which one is meant? Copy the tensors of one into a file of its own"
         return Contents({}, "", (), (problem,))
-    problems += [f"{where}: uses {kind} ({some(found)}), which is not supported" for kind, found in foreign.items()]
-    if shapes is None and any(is_flat(name) for name in unmatched):
+    foreign = read.unsupported.items()
+    problems += [f"{where}: uses {kind} ({some(found)}), which is not supported" for kind, found in foreign]
+    if shapes is None and any(is_flat(name) for name in read.unmatched):
         problems.append(f"{where}: its names have underscores for dots and need the backbone's list of linears")
     entries: dict[str, Entry] = {}
     for module, found in parts.items():
-        entry, faults = _entry(header, module, found, keys, None if shapes is None else sizes_of(shapes, module))
+        entry, faults = _entry(header, module, found, read.keys, None if shapes is None else sizes_of(shapes, module))
         try:
             changed = () if entry is None else tuple(spread(module, entry, originals_of(shapes)))
         except ValueError as error:
@@ -91,10 +86,12 @@ def understand(
                 faults.append(f"{brief(linear)} is changed under two names, {two}")
             entries[linear] = part
         problems += [f"{where}: {fault}" for fault in faults]
-    if not entries and not problems and not unmatched:
+    if not entries and not problems and not read.unmatched:
         problems.append(f"{where}: holds no LoRA weights")
     sizes = {name: tensor.shape for name, tensor in header.tensors.items()}
-    return Contents(entries, _layout(entries, keys), tuple(unmatched), tuple(problems), len(keys), sizes)
+    layout = _layout(entries, read.keys)
+    registered = tuple(dict.fromkeys(key.by for key in read.keys.values() if key.by is not None))
+    return Contents(entries, layout, read.unmatched, tuple(problems), len(read.keys), sizes, registered)
 
 
 def unmatched_problem(path: Path, contents: Contents, shapes: Mapping[str, tuple[int, int]] | None) -> Iterator[str]:

@@ -1,23 +1,26 @@
-"""The layouts that are written, diffusers', ComfyUI's, PEFT's: the strength is in B, so no reader gets it wrong."""
+"""The layouts that are written, diffusers', ComfyUI's, PEFT's and registered ones: the strength is in B, so no reader
+gets it wrong.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from clora.contracts.lora_layout import LoraPart
 from clora.errors import quoted, shown
 from clora.files.atomic import write_atomic_with
 from clora.lora_io.configs import METADATA_KEY
 from clora.lora_io.header import LoraFileError, named
+from clora.lora_io.layouts import layout_named
 from clora.lora_io.reader import LoraDelta
 
 if TYPE_CHECKING:
     import torch
 
-Layout = Literal["diffusers", "comfyui", "peft"]
 _PREFIX = {"diffusers": "transformer.", "comfyui": "diffusion_model.", "peft": "base_model.model."}
 
 
@@ -26,22 +29,19 @@ def write_lora(
     deltas: Mapping[str, LoraDelta],
     metadata: Mapping[str, str] | None = None,
     *,
-    layout: Layout = "diffusers",
+    layout: str = "diffusers",
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write {module: delta} as one safetensors file, in one step: a reader never finds a torn one.
 
     The scale goes into B (alpha == rank), computed in float32; factors are stored as `dtype` or as they are. `metadata`
-    is added to the header. Raises LoraFileError for NaN, infinity, a number beyond the type's range or metadata that is
-    not text, and CloraError where the disk refuses.
+    is added to the header. `layout` is diffusers, comfyui, peft or a registered one that `WritesTensorNames`. Raises
+    LoraFileError for NaN, infinity, a number beyond the type's range or metadata that is not text, and CloraError where
+    the disk refuses or the layout cannot be written.
     """
     if not deltas:
         raise LoraFileError(f"{shown(path)}: there are no LoRA weights to write")
-    tensors: dict[str, torch.Tensor] = {}
-    for module, delta in deltas.items():
-        into = dtype or delta.a.dtype
-        tensors[f"{_PREFIX[layout]}{module}.lora_A.weight"] = _stored(delta.a.float(), into)
-        tensors[f"{_PREFIX[layout]}{module}.lora_B.weight"] = _stored(delta.b.float() * delta.scale, into)
+    tensors = _tensors(path, deltas, layout, dtype)
     broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise LoraFileError(
@@ -49,6 +49,40 @@ def write_lora(
         )
     header = _header(path, deltas, metadata or {}, layout)
     write_atomic_with(path, lambda temporary: _save(tensors, temporary, header))
+
+
+def _tensors(
+    path: Path, deltas: Mapping[str, LoraDelta], layout: str, dtype: torch.dtype | None
+) -> dict[str, torch.Tensor]:
+    """Every tensor by its name. Raises LoraFileError where a registered layout has one name for two of them."""
+    import torch
+
+    name_of = _names(layout)
+    tensors: dict[str, torch.Tensor] = {}
+    for module, delta in deltas.items():
+        into = dtype or delta.a.dtype
+        parts: dict[LoraPart, torch.Tensor] = {
+            "a": _stored(delta.a.float(), into),
+            "b": _stored(delta.b.float() * delta.scale, into),
+            "alpha": torch.tensor(float(delta.a.shape[0])),
+        }
+        for part, tensor in parts.items():
+            name = name_of(module, part)
+            if name in tensors:
+                raise LoraFileError(
+                    f"{shown(path)}: not written: the layout {quoted(layout)} calls two tensors {named(name)}"
+                )
+            if name is not None:
+                tensors[name] = tensor
+    return tensors
+
+
+def _names(layout: str) -> Callable[[str, LoraPart], str | None]:
+    """What a layout calls a linear's parts; None for one that it leaves out. Raises CloraError for no such layout."""
+    if layout not in _PREFIX:
+        return layout_named(layout, _PREFIX).tensor_name
+    prefix, factors = _PREFIX[layout], {"a": "lora_A", "b": "lora_B"}
+    return lambda linear, part: f"{prefix}{linear}.{factors[part]}.weight" if part in factors else None
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path, header: dict[str, str]) -> None:
@@ -79,7 +113,7 @@ def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.detach().to("cpu", dtype, copy=True).contiguous()
 
 
-def _header(path: Path, deltas: Mapping[str, LoraDelta], metadata: Mapping[str, str], layout: Layout) -> dict[str, str]:
+def _header(path: Path, deltas: Mapping[str, LoraDelta], metadata: Mapping[str, str], layout: str) -> dict[str, str]:
     wrong = [key for key, value in metadata.items() if not isinstance(key, str) or not isinstance(value, str)]
     if wrong:
         raise LoraFileError(f"{shown(path)}: not written: metadata {quoted(wrong[0])} is not text")

@@ -39,7 +39,7 @@ from clora.planning.observers import Observed, observed
 from clora.planning.optimizers import optimizer_doubts, optimizer_findings
 from clora.planning.report_files import report_file_findings
 from clora.planning.shift import shift_of, told
-from clora.planning.teacher_files import banks_of, file_findings, lora_files
+from clora.planning.teacher_files import banks_of, file_findings, layouts_code, lora_files
 from clora.planning.teacher_schedule import slots_problem
 from clora.planning.texts import MOST_TOLD, card_problems, instruction_problems, prompts_of
 from clora.plugin_system.guard import Owners, sentences
@@ -67,7 +67,8 @@ class Plan:
     schedule: str = ""  # the few steps in one line: their shift, what it follows from, the levels
     warm: str = ""  # the hash of all that decides the warm start
     owners: Owners = field(factory=Owners)  # whose the recipe's components are
-    code: Mapping[str, str] = field(factory=dict)  # by a component's place: distribution, version, hash of its source
+    #: by the place of a component or a LoRA layout that is used: distribution, version, hash of its source
+    code: Mapping[str, str] = field(factory=dict)
     exporters_digest: str = ""  # the hash of all that decides what exporters add, but for LoRA and evaluation
     samples: Mapping[str, SampleRequest] = field(factory=dict)  # the pictures that observers are given, by their names
     reporters_digest: str = ""  # the hash of the reporters
@@ -141,7 +142,7 @@ def make_plan(loaded: LoadedRecipe, *, thorough: bool = True) -> Plan:
         raise _refusal(loaded, problems)
     assert few is not None  # else there is a problem
     recipe = evolve(recipe, student=evolve(recipe.student, shift=few.shift))
-    loaded, schedule = loaded.having(recipe), told(few, recipe.student.steps)
+    loaded, schedule = loaded.having(recipe, layouts_code(recipe)), told(few, recipe.student.steps)
     prompts = {card.name: prompts_of(recipe.prompts, card, loaded.owners) for card in cards}
     of_warm_start = digest_of_tree(loaded.tree, loaded.code, decides(recipe))
     digest, warm = (_digest(each, cards, prompts) for each in (loaded.digest, of_warm_start))
@@ -174,7 +175,7 @@ def run_digest(loaded: LoadedRecipe) -> str:
     if lacking := incomplete(recipe):
         raise _refusal(loaded, lacking)
     few = shift_of(recipe.student, recipe.backbone, recipe.dataset)
-    loaded = loaded.having(evolve(recipe, student=evolve(recipe.student, shift=few.shift)))
+    loaded = loaded.having(evolve(recipe, student=evolve(recipe.student, shift=few.shift)), layouts_code(recipe))
     cards, unknown = _chosen(recipe, _all_cards(recipe))
     if unknown:
         raise _refusal(loaded, unknown)

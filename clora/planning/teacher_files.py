@@ -11,6 +11,7 @@ from clora.contracts.backbone import HasLocalWeights
 from clora.contracts.method import ListsLoraFiles
 from clora.errors import QUOTED, escaped, shown
 from clora.lora_io.base_weights import base_weights
+from clora.lora_io.check import layouts_of
 from clora.lora_io.teacher import judge
 from clora.planning.components import Finding
 
@@ -50,6 +51,16 @@ def lora_files(recipe: Recipe, wrong: Collection[str]) -> list[TeacherFile]:
         elif isinstance(bank, ListsLoraFiles):
             found += [TeacherFile(place, name, file) for name, file in bank.lora_files()]
     return [each for each in found if recipe.effects is None or each.effect in recipe.effects]
+
+
+def layouts_code(recipe: Recipe) -> dict[str, str]:
+    """What the run depends on as on its components: the registered LoRA layouts that its teachers' files are read by.
+
+    {lora_layouts.DISTRIBUTION:NAME: distribution, version, hash of the source}
+    """
+    shapes = recipe.backbone.shapes()
+    layouts = (layout for file in lora_files(recipe, ()) for layout in layouts_of(file.path, shapes))
+    return {f"lora_layouts.{each.distribution}:{each.name}": each.code for each in layouts}
 
 
 def file_findings(recipe: Recipe, files: Iterable[TeacherFile], data: bool) -> tuple[list[Finding], list[Finding]]:

@@ -21,10 +21,13 @@ from clora.contracts.component import Component
 from clora.contracts.hookspecs import COMMANDS, HOOK_VERSION, KINDS
 from clora.contracts.version import __version__
 from clora.errors import hint, quoted, reason
+from clora.lora_io.grammar import BUILT_IN
+from clora.lora_io.layouts import install
 from clora.plugin_system.catalogue import Catalogue, Plugin, Registered
 from clora.plugin_system.commands import RegisteredCommand
 from clora.plugin_system.core_commands import clora_commands
 from clora.plugin_system.lifecycle import LifecycleHook
+from clora.plugin_system.lora_layouts import LAYOUTS, RegisteredLayout
 
 __all__ = ["BLOCK_VARIABLE", "GROUP", "Catalogue", "Plugin", "Registered", "discover"]
 
@@ -41,10 +44,15 @@ class _PluginError(Exception):
 
 
 def discover() -> Catalogue:
-    """Every plugin of the installed distributions, loaded unless `CLORA_BLOCK_PLUGINS` names its entry point."""
+    """Every plugin of the installed distributions, loaded unless `CLORA_BLOCK_PLUGINS` names its entry point.
+
+    From then on this process reads LoRA files in their layouts too.
+    """
     blocked = {name.strip() for name in os.environ.get(BLOCK_VARIABLE, "").split(",")}
     entry_points = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (_owner(e)[0].lower(), e.name))
-    return Catalogue(tuple(_plugin(entry_point, blocked) for entry_point in entry_points))
+    catalogue = Catalogue(tuple(_plugin(entry_point, blocked) for entry_point in entry_points))
+    install(RegisteredLayout(each) for each in catalogue.components if each.kind == LAYOUTS)
+    return catalogue
 
 
 def _owner(entry_point: EntryPoint) -> tuple[str, str]:
@@ -133,6 +141,8 @@ class _Hooks:
                 for component in _registered(hook, implementation.function, Component):
                     if component.name in names:
                         raise _PluginError(f"{hook} registers {quoted(component.name)} twice")
+                    if kind == LAYOUTS and component.name in BUILT_IN:
+                        raise _PluginError(f"{hook}: {quoted(component.name)} is clora's own layout; choose another")
                     names.add(component.name)
                     yield Registered(*self.origin, kind, component)
 

@@ -10,11 +10,12 @@ from types import FunctionType
 from typing import Any
 
 from clora.config.sections import component_kind
-from clora.contracts import backbone, component, data, export, loaded_backbone, method, run
+from clora.contracts import backbone, component, data, export, loaded_backbone, lora_layout, method, run
 from clora.contracts.backbone import Backbone
 from clora.contracts.data import Captioner, Dataset, Metric
 from clora.contracts.export import Exporter
 from clora.contracts.loaded_backbone import LoraKernel
+from clora.contracts.lora_layout import LoraLayout
 from clora.contracts.merger import Merger
 from clora.contracts.method import Loss, PromptStrategy, Router, SimulationSchedule, Teachers
 from clora.contracts.optimizer import Optimizer
@@ -40,6 +41,7 @@ PROTOCOLS: dict[str, type] = {
     "observers": Observer,
     "merge": Merger,
     "reporters": Reporter,
+    "lora_layouts": LoraLayout,
 }
 
 
@@ -65,7 +67,7 @@ def optional_protocols() -> tuple[type, ...]:
     """The abilities beyond a section's protocol, as the core asks for them with isinstance."""
     named = [
         value
-        for module in (method, backbone, loaded_backbone, data, export, run, component)
+        for module in (method, backbone, loaded_backbone, data, export, lora_layout, run, component)
         for value in vars(module).values()
     ]
     return tuple(dict.fromkeys(each for each in named if getattr(each, "_is_runtime_protocol", False)))

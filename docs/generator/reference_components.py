@@ -10,7 +10,7 @@ from markdown_text import code, paragraphs, plain, table
 
 from clora.config.schema import Recipe
 from clora.config.sections import component_kind, names_components
-from clora.contracts.hookspecs import KINDS
+from clora.contracts.hookspecs import KINDS, UNNAMED_KINDS
 from clora.plugin_system.catalogue import Catalogue, Registered
 from clora.plugin_system.described_keys import DescribedKey, described_keys
 
@@ -39,7 +39,8 @@ def _component(component: Registered, page: str | None) -> Iterator[str]:
     cls = component.cls
     plugin = f"`{component.plugin}`" if page is None else f"[`{component.plugin}`](../../{page})"
     yield f"\n## {component.name}\n"
-    yield f"`use: {component.name}`, plugin {plugin} of {component.distribution}.\n"
+    use = component.name if component.kind in UNNAMED_KINDS else f"use: {component.name}"
+    yield f"`{use}`, plugin {plugin} of {component.distribution}.\n"
     for paragraph in paragraphs(cls.__doc__):
         yield f"{paragraph}\n"
     yield from _keys(cls)

@@ -9,7 +9,7 @@ from typing import Any
 from markdown_text import paragraphs
 
 from clora.contracts import hookspecs
-from clora.contracts.hookspecs import HOOK_VERSION, KINDS
+from clora.contracts.hookspecs import HOOK_VERSION, KINDS, UNNAMED_KINDS
 
 
 def hooks_page() -> str:
@@ -32,4 +32,5 @@ def _hook(hook: Callable[..., Any]) -> Iterator[str]:
     yield f"```python\ndef {name}{inspect.signature(hook)}\n```\n".replace("'", "")
     yield from (f"{paragraph}\n" for paragraph in paragraphs(hook.__doc__))
     for kind in (kind for kind, registers in KINDS.items() if registers == name):
-        yield f"Recipe section `{kind}`: [the installed components](components/{kind}.md)."
+        what = "No recipe names them" if kind in UNNAMED_KINDS else f"Recipe section `{kind}`"
+        yield f"{what}: [the installed components](components/{kind}.md)."

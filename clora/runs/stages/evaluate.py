@@ -12,6 +12,7 @@ import torch
 from attrs import frozen
 
 from clora.adapters.adapter import stack
+from clora.adapters.converted_teachers import teacher_digest
 from clora.contracts.data import Truth
 from clora.contracts.evaluation import EffectPictures, Evaluation, GeneralPictures
 from clora.diffusion.rng import StepRng
@@ -20,7 +21,7 @@ from clora.inference.session import ModelSession, read_adapter
 from clora.process.stopping import during
 from clora.runs.files.results import Results
 from clora.runs.files.tensors import kept_tensors, write_tensors
-from clora.runs.run_dir import RunDir, digest_file, digest_of, digest_once, digest_tensor
+from clora.runs.run_dir import RunDir, digest_file, digest_of, digest_tensor
 from clora.runs.stages.measuring import measure
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class Maker:
                 [card.teacher_prompt] * len(names),
                 names,
                 rng,
-                digest_once(card.lora, self.folder.cache),
+                teacher_digest(card.lora, recipe.backbone.shapes(), self.folder.cache),
             )
         served = self.served.effect[card.name]
         if teacher is not None and self._samples_as_teachers and (served, prompt) == (card.name, card.teacher_prompt):

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import torch
 from attrs import frozen
 
+from clora.adapters.converted_teachers import teacher_digest
 from clora.diffusion.rng import StepRng
 from clora.errors import CloraError
 from clora.inference.edit_sampler import EditSampler
 from clora.runs.cache_shards import Shards
-from clora.runs.run_dir import RunDir, digest_of, digest_once
+from clora.runs.run_dir import RunDir, digest_of
 from clora.training.batches import Targets
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _digest(plan: Plan, card: EffectCard, cache: Path) -> str:
     return digest_of(
         {
             "backbone": plan.recipe.backbone.digest(),
-            "lora": digest_once(card.lora, cache),
+            "lora": teacher_digest(card.lora, plan.recipe.backbone.shapes(), cache),
             "scale": card.scale if len(card.strengths()) == 1 else card.strengths(),
             "prompt": card.teacher_prompt,
             "teacher": plan.recipe.teacher.sampling(),
