@@ -26,6 +26,7 @@ from clora.contracts.backbone import (
 from clora.contracts.bounds import MOST_SEED as MOST_SEED, between as between
 from clora.contracts.command import Command as Command
 from clora.contracts.component import Checked as Checked, Component as Component, Warns as Warns
+from clora.contracts.convolution import Convolution as Convolution
 from clora.contracts.data import (
     Captioner as Captioner,
     ChecksDataset as ChecksDataset,

@@ -1,4 +1,4 @@
-"""One frozen network whose target linears can use any adapter, a different one in every row of a batch.
+"""One frozen network whose linears and convolutions can use any adapter, a different one in every row of a batch.
 
 PEFT's own layers refuse a mixed-adapter batch in training (`adapter_names` raises) and copy nothing flat, so the
 wrapping is ours; names, initialisation and files are PEFT's.
@@ -16,7 +16,8 @@ from torch import nn
 from clora.adapters.adapter import Adapter
 from clora.adapters.eager import eager_lora_linear
 from clora.adapters.feed_forward import join_feed_forwards
-from clora.adapters.lora_linear import Kernel, LoraLinear, Routing
+from clora.adapters.lora_conv import LoraConv
+from clora.adapters.lora_linear import Kernel, LoraLinear, LoraModule, Routing
 from clora.adapters.shared_input import SharedInput, shared_inputs
 from clora.contracts.loaded_backbone import GroupsLinears, JoinsMlp
 from clora.toolkit.memory.linear import FrozenLinear
@@ -41,16 +42,14 @@ class AdaptedNetwork:
         self.network = network
         self.routing = Routing(kernel)
         self.adapters: dict[str, Adapter] = {}
-        self.linears: dict[str, LoraLinear] = {}
+        self.modules: dict[str, LoraModule] = {}
         self.supply: Supply | None = None
         for target in targets:
             parent, _, leaf = target.rpartition(".")
             owner = network.get_submodule(parent)
-            linear = network.get_submodule(target)
-            if not isinstance(linear, nn.Linear | FrozenLinear):
-                raise TypeError(f"target {target} is a {type(linear).__name__}, not a Linear")
-            self.linears[target] = LoraLinear(linear, self.routing)
-            setattr(owner, leaf, self.linears[target])
+            self.modules[target] = _wrapped(target, network.get_submodule(target), self.routing)
+            setattr(owner, leaf, self.modules[target])
+        self.linears = {target: module for target, module in self.modules.items() if isinstance(module, LoraLinear)}
         if isinstance(kernel, GroupsLinears):
             for linears in shared_inputs(self.linears):
                 shared = SharedInput(kernel, linears)
@@ -61,23 +60,23 @@ class AdaptedNetwork:
 
     def add(self, name: str, adapter: Adapter) -> Adapter:
         """Put an adapter under a name, replacing what stood there; modules that it does not cover lose theirs."""
-        unknown = [module for module in adapter.factors if module not in self.linears]
+        unknown = [module for module in adapter.factors if module not in self.modules]
         if unknown:
             raise ValueError(
-                f"adapter {name} covers {len(unknown)} linears that the network lacks, such as {unknown[0]}"
+                f"adapter {name} covers {len(unknown)} modules that the network lacks, such as {unknown[0]}"
             )
         self.adapters[name] = adapter
-        for module, linear in self.linears.items():
-            linear.factors.pop(name, None)
-            if module in adapter.factors:
-                linear.factors[name] = adapter.factors[module]
+        for target, module in self.modules.items():
+            module.factors.pop(name, None)
+            if target in adapter.factors:
+                module.factors[name] = adapter.factors[target]
         return adapter
 
     def remove(self, name: str) -> None:
         """Take an adapter off the network; rows that ask for it afterwards are refused, or supplied anew."""
         self.adapters.pop(name, None)
-        for linear in self.linears.values():
-            linear.factors.pop(name, None)
+        for module in self.modules.values():
+            module.factors.pop(name, None)
 
     @contextmanager
     def rows(self, adapters: Sequence[str | None], *, frozen: bool = False) -> Iterator[None]:
@@ -93,3 +92,12 @@ class AdaptedNetwork:
             runs = tuple((name, len(list(run))) for name, run in groupby(adapters))
             with self.routing.at(runs, len(adapters), frozen=frozen):
                 yield
+
+
+def _wrapped(target: str, module: nn.Module, routing: Routing) -> LoraModule:
+    """A linear or a convolution that adapters can be put on. Raises TypeError for any other module."""
+    if isinstance(module, nn.Linear | FrozenLinear):
+        return LoraLinear(module, routing)
+    if isinstance(module, nn.Conv2d):
+        return LoraConv(module, routing)
+    raise TypeError(f"target {target} is a {type(module).__name__}, neither a Linear nor a Conv2d")

@@ -1,4 +1,4 @@
-"""A frozen linear whose rows may use different adapters, and what says which."""
+"""A frozen linear whose rows may use different adapters, what says which, and what a convolution has of the same."""
 
 from __future__ import annotations
 
@@ -63,15 +63,50 @@ class Routing:
             linears.forget()
 
 
-class LoraLinear(nn.Module):
+class LoraModule(nn.Module):
+    """A frozen module of the network with the adapters that cover it; `factors` has A, B and scale by adapter."""
+
+    def __init__(self, routing: Routing) -> None:
+        super().__init__()
+        self.routing = routing
+        self.factors: dict[str, tuple[torch.Tensor, torch.Tensor, float]] = {}
+
+    @property
+    def weight_matrix(self) -> torch.Tensor:
+        """The base's own weight, [out, in]."""
+        raise NotImplementedError
+
+    def segments(self, x: torch.Tensor) -> list[Segment]:
+        """The row segments of x [B, ..., in] with the factors that cover this module; none where no rows are set."""
+        segments: list[Segment] = []
+        for name, rows in self.routing.runs:
+            a, b, scale = NOT_COVERED if name is None else self.factors.get(name, NOT_COVERED)
+            if self.routing.frozen and a is not None and b is not None:
+                a, b = a.detach(), b.detach()
+            segments.append((rows, a, b, scale))
+        if x.shape[0] == self.routing.rows or not segments:
+            return segments
+        if x.shape[0] % self.routing.rows == 0:  # a network may stack its batch (Qwen 2511's zero_cond_t does)
+            return segments * (x.shape[0] // self.routing.rows)
+        if any(a is not None for _, a, _, _ in segments):
+            raise ValueError(
+                f"{x.shape[0]} rows reached a linear or convolution, but adapters are set for {self.routing.rows}"
+            )
+        return segments
+
+
+class LoraLinear(LoraModule):
     """A frozen linear and the adapters that cover it."""
 
     def __init__(self, base: nn.Linear | FrozenLinear, routing: Routing) -> None:
-        super().__init__()
+        super().__init__(routing)
         self.base = base
-        self.routing = routing
-        self.factors: dict[str, tuple[torch.Tensor, torch.Tensor, float]] = {}
         self.shared: SharedOutputs | None = None
+
+    @property
+    def weight_matrix(self) -> torch.Tensor:
+        """The base's own weight, [out, in]; made for this call where it is quantised."""
+        return self.base.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [B, ..., in] -> [B, ..., out], each row with its own adapter."""
@@ -85,19 +120,3 @@ class LoraLinear(nn.Module):
         if isinstance(self.base, FrozenLinear):  # there is no weight to give a kernel: it is made for this call alone
             return add_segments(self.base(x), x, segments)
         return self.routing.kernel(x, self.base.weight, self.base.bias, segments)
-
-    def segments(self, x: torch.Tensor) -> list[Segment]:
-        """The row segments of x [B, ..., in] with the factors that cover this linear; none where no rows are set."""
-        segments: list[Segment] = []
-        for name, rows in self.routing.runs:
-            a, b, scale = NOT_COVERED if name is None else self.factors.get(name, NOT_COVERED)
-            if self.routing.frozen and a is not None and b is not None:
-                a, b = a.detach(), b.detach()
-            segments.append((rows, a, b, scale))
-        if x.shape[0] == self.routing.rows or not segments:
-            return segments
-        if x.shape[0] % self.routing.rows == 0:  # a network may stack its batch (Qwen 2511's zero_cond_t does)
-            return segments * (x.shape[0] // self.routing.rows)
-        if any(a is not None for _, a, _, _ in segments):
-            raise ValueError(f"{x.shape[0]} rows reached a linear, but adapters are set for {self.routing.rows}")
-        return segments

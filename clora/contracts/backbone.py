@@ -19,13 +19,14 @@ class Backbone(Protocol):
     """A frozen edit model: where it is, how its weights are named, how to load it."""
 
     def targets(self) -> tuple[str, ...]:
-        """The dotted names of the linears that the student trains, a part of `shapes`."""
+        """The dotted names of the linears and convolutions that the student trains, a part of `shapes`."""
         ...
 
     def shapes(self) -> Mapping[str, tuple[int, int]]:
         """(in_features, out_features) of every linear that a teacher may change, by name, without loading weights.
 
-        `Linears` where files may also have the names of the model's original code.
+        A `Convolution` for a two-dimensional convolution. `Linears` where files may also have the names of the model's
+        original code.
         """
         ...
 

@@ -169,9 +169,9 @@ def read_factors(session: ModelSession, source: Source) -> Factors:
 
     Warns what it costs to turn a file that is no plain LoRA into one.
     """
-    linears = session.adapted.linears
+    modules = session.adapted.modules
     # no rank has a whole weight where the base is shared, and none may gather one alone
-    weights = None if session.pace.shared else lambda module: linears[module].base.weight
+    weights = None if session.pace.shared else lambda module: modules[module].weight_matrix
     cache = None if session.cache is None else session.cache / "teachers"
     deltas = read_teacher(source.path, session.shapes, weights, cache, session.digest, source.strength)
     return {name: (delta.a, delta.b, delta.scale * source.scale) for name, delta in deltas.items()}

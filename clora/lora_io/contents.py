@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from clora.contracts.convolution import Convolution, told_size
 from clora.errors import shown
 from clora.lora_io.file_names import understood
 from clora.lora_io.grammar import is_flat
@@ -133,13 +134,19 @@ def _entry(
         return None, [*faults, f"{module} has {some(list(parts.values()))} without the rest of its {TITLES[kind]}"]
     except ValueError as error:
         return None, [*faults, f"{module}: {error}"]
-    if fits is not None and entry.shape != (fits[1], fits[0]):
+    if fits is not None and not _fits(entry, fits):
         what = f"its {TITLES[kind]} of {entry.shape[1]} -> {entry.shape[0]} does"
         if kind == "lora":
             a, b = (list(header.tensors[parts[part]].shape) for part in "ab")
             what = f"A {a} and B {b} do"
-        faults.append(f"{module}: {what} not fit a linear of {fits[0]} -> {fits[1]}")
+        faults.append(f"{module}: {what} not fit {told_size(fits)}")
     return entry, faults
+
+
+def _fits(entry: Entry, size: tuple[int, int]) -> bool:
+    """Whether an adapter is of a linear's or a convolution's size; of a kernel of 1 x 1 a matrix will do."""
+    kernel = size.kernel if isinstance(size, Convolution) else ()
+    return entry.shape == (size[1], size[0]) and entry.kernel in ((kernel, ()) if kernel == (1, 1) else (kernel,))
 
 
 def _layout(entries: Mapping[str, Entry], keys: Mapping[str, Key]) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from clora.contracts.convolution import Kernel2d
 from clora.lora_io.header import FLOATS, Header, named
 from clora.lora_io.keys import Kind
 from clora.lora_io.linears import LinearRows
@@ -44,6 +45,7 @@ class Entry:
     peft: bool = False  # its alpha is in PEFT's adapter_config.json
     said: str | None = None  # the linear's name in the file, where that is the original code's
     rows: LinearRows | None = None  # of B, which the file has for several linears at once
+    kernel: Kernel2d = ()  # of a convolution whose A is [r, in, kh, kw] in the file
 
     @property
     def alpha(self) -> str | None:
@@ -61,8 +63,8 @@ class Entry:
         return [name for part, name in self.parts.items() if part != "alpha"]
 
     def factors(self, tensors: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """A and B of a LoRA among a file's tensors."""
-        a, b = tensors[self.parts["a"]], tensors[self.parts["b"]]
+        """A [r, in] and B [out, r] of a LoRA among a file's tensors; a convolution's as matrices."""
+        a, b = tensors[self.parts["a"]].flatten(1), tensors[self.parts["b"]].flatten(1)
         return a, b if self.rows is None else self.rows.of(b)
 
     @property
@@ -74,6 +76,9 @@ class Entry:
 def entry_of(header: Header, kind: Kind, parts: Mapping[str, str], peft: bool) -> Entry:
     """One linear's entry. Raises KeyError where a tensor is missing and ValueError where shapes do not go together."""
     shapes = {part: header.tensors[name].shape for part, name in parts.items()}
+    kernel = _kernel(shapes)
+    if kernel:
+        shapes |= {"a": (shapes["a"][0], prod(shapes["a"][1:])), "b": shapes["b"][:2]}
     (out, inputs), rank, most = {"lora": _lora, "lokr": _lokr, "loha": _loha}[kind](shapes)
     most = min(most, out, inputs)
     if out * inputs > MOST_NUMBERS and (kind != "lora" or "magnitude" in shapes):
@@ -83,7 +88,22 @@ def entry_of(header: Header, kind: Kind, parts: Mapping[str, str], peft: bool) -
         given = shapes["magnitude"]
         if given not in ((out,), (out, 1), (1, inputs)):
             raise ValueError(f"its magnitude {list(given)} is neither [{out}], [{out}, 1] nor [1, {inputs}]")
-    return Entry(kind, dict(parts), (out, inputs), rank, most, peft)
+    return Entry(kind, dict(parts), (out, inputs), rank, most, peft, kernel=kernel)
+
+
+def _kernel(shapes: Mapping[str, Shape]) -> Kernel2d:
+    """The kernel of a convolution's LoRA, A [r, in, kh, kw] and B [out, r, 1, 1]; () of a linear's.
+
+    Raises ValueError where one alone is a convolution's, for a kernel in B, and for DoRA of a convolution.
+    """
+    a, b = shapes.get("a", ()), shapes.get("b", ())
+    if len(a) != 4 and len(b) != 4:
+        return ()
+    if len(a) != 4 or b[2:] != (1, 1) or 0 in a:
+        raise ValueError(f"A {list(a)} and B {list(b)} are not [r, in, kh, kw] and [out, r, 1, 1]")
+    if "magnitude" in shapes:
+        raise ValueError(f"its A {list(a)} belongs to a convolution, of which DoRA is not supported")
+    return a[2:]
 
 
 def faults_of_types(header: Header, parts: Mapping[str, str]) -> Iterator[str]:

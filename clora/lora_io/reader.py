@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
+from clora.contracts.convolution import kernel_of
 from clora.errors import reason, shown
 from clora.lora_io.contents import TITLES, Contents, some, understand, unmatched_problem
 from clora.lora_io.header import Header, LoraFileError, brief, inspect_header, named
@@ -31,15 +32,17 @@ Weights = Callable[[str], "torch.Tensor"]
 
 @frozen(eq=False)
 class LoraDelta:
-    """One linear's change of weight, scale * b @ a: a [r, in], b [out, r]."""
+    """One linear's change of weight, scale * b @ a: a [r, in], b [out, r]; or a convolution's as a matrix."""
 
     a: torch.Tensor  # [r, in]
     b: torch.Tensor  # [out, r]
     scale: float  # a factor on the product
+    kernel: tuple[int, ...] = ()  # (kh, kw) of a convolution, whose a is [r, in kh kw]
 
     def weight(self) -> torch.Tensor:
-        """scale * b @ a, [out, in]."""
-        return self.scale * (self.b @ self.a)
+        """scale * b @ a in the shape of the weight: [out, in] of a linear, [out, in, kh, kw] of a convolution."""
+        change = self.scale * (self.b @ self.a)
+        return change.unflatten(1, (-1, *self.kernel)) if self.kernel else change
 
 
 @frozen(eq=False)
@@ -121,7 +124,8 @@ def read_lora(
         entry = contents.entries[module]
         if entry.plain:
             a, b = (_typed(factor, dtype) for factor in entry.factors(tensors))
-            deltas[module] = LoraDelta(a, b, scales[module].scale)
+            kernel = entry.kernel if shapes is None else kernel_of(shapes, module)
+            deltas[module] = LoraDelta(a, b, scales[module].scale, kernel)
         else:
             weight = _base_weight(path, module, entry, weights)
             try:

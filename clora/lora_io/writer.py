@@ -61,9 +61,12 @@ def _tensors(
     tensors: dict[str, torch.Tensor] = {}
     for module, delta in deltas.items():
         into = dtype or delta.a.dtype
+        a, b = delta.a.float(), delta.b.float() * delta.scale
+        if delta.kernel:  # as PEFT has them: a convolution like the base's, and one of 1 x 1
+            a, b = a.unflatten(1, (-1, *delta.kernel)), b[:, :, None, None]
         parts: dict[LoraPart, torch.Tensor] = {
-            "a": _stored(delta.a.float(), into),
-            "b": _stored(delta.b.float() * delta.scale, into),
+            "a": _stored(a, into),
+            "b": _stored(b, into),
             "alpha": torch.tensor(float(delta.a.shape[0])),
         }
         for part, tensor in parts.items():

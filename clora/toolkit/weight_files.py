@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from clora.contracts.convolution import weight_shape
 from clora.errors import CloraError, quoted, shown
 from clora.files.untrusted_json import kind_of, read_json
 from clora.lora_io.header import LoraFileError, TensorInfo, inspect_header
@@ -54,14 +55,14 @@ def weights_misfits(folder: Path, shapes: Mapping[str, tuple[int, int]]) -> list
     for file in sorted(folder.glob("*.safetensors")):
         tensors |= inspect_header(file).tensors
     found: list[str] = []
-    for linear, (inputs, outputs) in shapes.items():
+    for linear, size in shapes.items():
         tensor = tensors.get(f"{linear}.weight")
         if tensor is None:
             found.append(f"{shown(folder)}: its weights lack {linear}, which its config.json promises")
-        elif tensor.shape != (outputs, inputs):
+        elif tensor.shape != weight_shape(size):
             found.append(
                 f"{shown(folder)}: {linear} is {quoted(list(tensor.shape))} in its weights, "
-                f"but [{outputs}, {inputs}] by its config.json"
+                f"but {list(weight_shape(size))} by its config.json"
             )
     return told(found, 2)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -89,7 +89,7 @@ def _merged(
 
 
 def _added(shard: Path, name: str, weight: torch.Tensor, delta: LoraDelta, squares: dict[str, float]) -> torch.Tensor:
-    change = delta.scale * (delta.b.float() @ delta.a.float())
+    change = evolve(delta, a=delta.a.float(), b=delta.b.float()).weight()
     if not weight.is_floating_point() or weight.element_size() < 2 or weight.shape != change.shape:
         raise CloraError(
             f"{shard}: {name} is {weight.dtype} {list(weight.shape)}; a merge needs unquantised {list(change.shape)}"

@@ -185,12 +185,12 @@ def test_a_new_adapter_under_an_old_name_replaces_all_of_it(adapted, x):
 
 
 def test_what_cannot_carry_an_adapter_is_refused():
-    with pytest.raises(TypeError, match="target block is a Module, not a Linear"):
+    with pytest.raises(TypeError, match="target block is a Module, neither a Linear nor a Conv2d"):
         AdaptedNetwork(network(), ["block"])
     with pytest.raises(AttributeError, match="third"):
         AdaptedNetwork(network(), ["block.third"])
     small = AdaptedNetwork(network(), ["first"])
-    with pytest.raises(ValueError, match=r"covers 2 linears that the network lacks, such as block\.second"):
+    with pytest.raises(ValueError, match=r"covers 2 modules that the network lacks, such as block\.second"):
         small.add("one", trained_adapter("one"))
 
 

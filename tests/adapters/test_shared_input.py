@@ -183,7 +183,10 @@ def test_a_stacked_batch_repeats_the_rows_for_linears_that_nothing_covers_too() 
     with made.rows(["teacher"] * 4), plain.rows(["teacher"] * 4):
         torch.testing.assert_close(made.network(x), plain.network(x))
     assert kernel.groups == [3]
-    with made.rows(ROWS), pytest.raises(ValueError, match="9 rows reached a linear, but adapters are set for 4"):
+    with (
+        made.rows(ROWS),
+        pytest.raises(ValueError, match="9 rows reached a linear or convolution, but adapters are set for 4"),
+    ):
         made.network(torch.ones(9, 3, 4))
 
 

@@ -139,7 +139,7 @@ def test_nan_and_infinity_are_found_by_name_in_the_data_only(path):
         ((2, 5), (6, 2), "blocks.0.q: A [2, 5] and B [6, 2] do not fit a linear of 4 -> 6"),
         ((2, 4), (7, 2), "do not fit"),
         ((2, 4), (6, 3), "are not [r, in] and [out, r]"),
-        ((2, 4, 1, 1), (6, 2, 1, 1), "are not [r, in] and [out, r]"),
+        ((2, 4, 1, 1), (6, 2, 1, 1), "A [2, 4, 1, 1] and B [6, 2, 1, 1] do not fit a linear of 4 -> 6"),
         ((0, 4), (6, 0), "are not [r, in] and [out, r]"),
     ],
 )

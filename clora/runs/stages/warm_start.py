@@ -12,6 +12,7 @@ import torch
 
 from clora.adapters.adapter import Adapter
 from clora.contracts.backbone import trained_shapes
+from clora.contracts.convolution import kernel_of
 from clora.diffusion.rng import StepRng
 from clora.files.atomic import write_atomic
 from clora.lora_io.reader import LoraDelta
@@ -73,7 +74,10 @@ def warm_start(
             log = torch.frombuffer(bytearray((own / folder.steps.name).read_bytes()), dtype=torch.uint8)
             kept.write({key: {"flat": adapter.flat, "log": log}})
     if ranks.first:
-        deltas = {name: LoraDelta(a, b, scale) for name, (a, b, scale) in adapter.factors.items()}
+        deltas = {
+            name: LoraDelta(a, b, scale, kernel_of(session.shapes, name))
+            for name, (a, b, scale) in adapter.factors.items()
+        }
         write_lora(own / "lora.safetensors", deltas)
     return adapter
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from clora.adapters.lora_linear import LoraLinear, Routing
+from clora.adapters.lora_linear import LoraModule, Routing
 
 
 def checkpointed(module: nn.Module, *args: Any) -> Any:
@@ -29,4 +29,4 @@ def checkpointed(module: nn.Module, *args: Any) -> Any:
 
 
 def _routing(module: nn.Module) -> Routing | None:
-    return next((part.routing for part in module.modules() if isinstance(part, LoraLinear)), None)
+    return next((part.routing for part in module.modules() if isinstance(part, LoraModule)), None)

@@ -48,10 +48,12 @@ def _prepare() -> None:
     import torch.fx.experimental._config as shapes
 
     from clora.adapters.feed_forward import LoraFeedForward
+    from clora.adapters.lora_conv import LoraConv
     from clora.adapters.lora_linear import LoraLinear
     from clora.toolkit.memory.linear import FrozenLinear
 
     LoraLinear.forward = _outside(LoraLinear.forward)
+    LoraConv.forward = _outside(LoraConv.forward)
     LoraFeedForward.forward = _outside(LoraFeedForward.forward)
     FrozenLinear.forward = _outside(FrozenLinear.forward)
     limit = "recompile_limit" if hasattr(dynamo, "recompile_limit") else "cache_size_limit"  # an older name
