@@ -22,7 +22,7 @@ PARTS: tuple[LoraPart, ...] = get_args(LoraPart)
 class TensorName:
     """What the name of a tensor in a LoRA file says. Raises ValueError for a part that there is not."""
 
-    #: the linear's name as it stands there; `transformer.` and other wrappers before it need not be taken off
+    #: the linear's name as it stands there, one letter or more; `transformer.` and other wrappers before it may stay
     linear: str = field(validator=instance_of(str))
     part: LoraPart = field(validator=in_(PARTS))  # which of its tensors it is
     flat: bool = field(default=False, validator=instance_of(bool))  # the linear has underscores where others have dots
@@ -38,7 +38,7 @@ class LoraLayout(Protocol):
     def understand(self, name: str) -> TensorName | None:
         """What a tensor's name says; None where the name is not of this layout. The same answer each time.
 
-        Names come out of strangers' files: any text of up to 500 letters.
+        Names come out of strangers' files: any text of up to 500 visible letters. No two may mean the same tensor.
         """
         ...
 

@@ -77,7 +77,7 @@ class Names:
             return self.guess(name) if self.shapes is None and self.guess else self.flat.get(name)
         names = list(stripped(said.linear))
         if self.shapes is None:
-            return names[-1]
+            return names[-1] or None
         originals = originals_of(self.shapes)
         return next((name for name in names if name in self.shapes or name in originals), None)
 

@@ -21,6 +21,7 @@ from clora.plugin_system.required_members import PROTOCOLS, likely_mistakes, mis
 from clora.testing.exporters import exporter_problems
 from clora.testing.heavy_imports import heavy_imports
 from clora.testing.kernels import kernel_problems
+from clora.testing.lora_layouts import layout_problems
 from clora.testing.losses import loss_problems
 from clora.testing.mergers import merger_problems
 from clora.testing.metrics import metric_problems
@@ -36,13 +37,13 @@ from clora.training.owned import state_problem
 def problems_of(
     kind: str, part: Any, *, phase: Phase = "student", checks_imports: bool = True, computes: bool = True
 ) -> list[str]:
-    """Everything that is wrong with a component of a recipe's section (`losses`, `router`, ...), a sentence each.
+    """Everything that is wrong with a component of a kind (`losses`, `router`, `lora_layouts`, ...), a sentence each.
 
     `phase` is whom a loss trains. Unless `computes`, a component that needs a GPU or weights is looked at from outside
     alone, as backbones, datasets, banks and captioners always are: what they give depends on their files.
     """
     if kind not in PROTOCOLS:
-        raise ValueError(f"{kind!r} is no section of components; they are {', '.join(PROTOCOLS)}")
+        raise ValueError(f"{kind!r} is no kind of components; they are {', '.join(PROTOCOLS)}")
     found = list(misfits_of(kind, part))
     if found:
         return found
@@ -62,6 +63,7 @@ def problems_of(
         "observers": observer_problems,
         "optimizer": optimizer_problems,
         "merge": merger_problems,
+        "lora_layouts": layout_problems,
         "reporters": reporter_problems,
     }
     try:

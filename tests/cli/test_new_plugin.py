@@ -10,22 +10,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from in_process import clora
 
 from clora import cli
+from clora.api import LoraDelta, write_lora
+from clora.contracts import hookspecs
+from clora.lora_io import layouts
 from clora.plugin_system.new_plugin import KINDS
 
 ROOT = Path(__file__).parents[2]
+#: kind -> the distribution's name
+MADE = {kind: f"clora-my-{kind.replace('_', '-')}" for kind in KINDS}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A folder with a plugin of every kind, and the site that all of them are installed in."""
     folder = tmp_path_factory.mktemp("plugins")
-    for kind in KINDS:
-        assert cli.main(["new-plugin", f"clora-my-{kind}", "--kind", kind, "--out", str(folder)]) == 0
+    for kind, name in MADE.items():
+        assert cli.main(["new-plugin", name, "--kind", kind, "--out", str(folder)]) == 0
     site = folder / "site"
-    sources = [str(folder / f"clora-my-{kind}") for kind in KINDS]
+    sources = [str(folder / name) for name in MADE.values()]
     pip = [
         sys.executable,
         "-m",
@@ -51,7 +57,7 @@ def called(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_the_tests_of_every_kind_pass(made) -> None:
     folder, site = made
-    tests = [str(folder / f"clora-my-{kind}/tests") for kind in KINDS]
+    tests = [str(folder / name / "tests") for name in MADE.values()]
     done = called(
         site, "-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", "-c", os.devnull, *tests
     )
@@ -63,7 +69,7 @@ def test_the_tests_of_every_kind_pass(made) -> None:
 
 def test_the_code_of_every_kind_is_in_order(made) -> None:
     folder, _ = made
-    sources = [str(folder / f"clora-my-{kind}") for kind in KINDS]
+    sources = [str(folder / name) for name in MADE.values()]
     # the order of imports depends on the plugin's own name
     for words in (["check", "--ignore", "I001"], ["format", "--check"]):
         done = called(folder / "site", "-m", "ruff", *words, "--config", str(ROOT / "pyproject.toml"), *sources)
@@ -74,10 +80,16 @@ def test_every_kind_is_registered_and_loads(made) -> None:
     done = called(made[1], "-m", "clora", "plugins", "--load")
     assert done.returncode == 0, done.stderr
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    for kind in KINDS:
-        assert f"my_{kind} loaded clora-my-{kind} 0.1.0" in lines
+    for kind, name in MADE.items():
+        assert f"my_{kind} loaded {name} 0.1.0" in lines
     assert "losses: my_loss" in lines
     assert "observers: my_observer" in lines
+    assert "merge: my_merger" in lines
+    assert "lora_layouts: my_lora_layout" in lines
+
+
+def test_every_hook_that_registers_something_has_a_kind() -> None:
+    assert {kind.hook for kind in KINDS.values()} == {*hookspecs.KINDS.values(), hookspecs.COMMANDS}
 
 
 @pytest.fixture
@@ -87,6 +99,7 @@ def importable(made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Iter
     yield
     for name in [name for name in sys.modules if name.startswith("clora_my_")]:
         del sys.modules[name]
+    layouts.install(())
 
 
 @pytest.mark.usefixtures("importable")
@@ -116,6 +129,27 @@ def test_a_recipe_uses_several_of_them_and_the_run_trains(made, tmp_path: Path) 
     assert (run / "observers/mine/course.csv").read_text().count("\n") == 1
     assert '"mine"' in (run / "steps.jsonl").read_text()
     assert "clora-my-loss 0.1.0" in (run / "run.json").read_text()
+
+
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize(("rank", "code", "told"), [("32", 0, ""), ("100_000", 2, "rank"), ("16_384", 2, "which is")])
+def test_a_recipe_merges_with_a_new_merger(rank: str, code: int, told: str, made, tmp_path: Path) -> None:
+    readme = (made[0] / MADE["merger"] / "README.md").read_text()
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(readme.partition("```yaml\n")[2].partition("```")[0].replace("rank: 32", f"rank: {rank}"))
+    done = clora("validate", str(recipe))
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+
+
+@pytest.mark.usefixtures("importable")
+def test_a_file_in_a_new_layout_is_inspected(tmp_path: Path) -> None:
+    cli.main(["plugins"])  # from here on this process knows the layout
+    file = tmp_path / "effect.safetensors"
+    write_lora(file, {"blocks.0.to_q": LoraDelta(torch.ones(2, 6), torch.ones(8, 2), 0.5)}, layout="my_lora_layout")
+    done = clora("inspect", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "my_lora_layout layout" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -244,5 +244,5 @@ def test_a_module_that_brings_torch_is_told(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="'loss' is no section of components; they are teachers, router"):
+    with pytest.raises(ValueError, match="'loss' is no kind of components; they are teachers, router"):
         problems_of("loss", Loss())

@@ -18,46 +18,46 @@ from clora.errors import CloraError, quoted, shown
 from clora.files.atomic import write_folder
 
 FOLDER = Path(__file__).parent
-#: kind -> where the component stands in a recipe, as YAML
+
+
+@frozen
+class Kind:
+    """What a distribution gives, and what is its own in the files of that kind."""
+
+    hook: str  # registers it
+    recipe: str  # where it stands in a recipe, as YAML; the README has it
+    called: str | None = None  # what texts call it, where that is not the kind's name
+    init: str = "init.py"  # the template of the package's __init__.py
+    modules: tuple[str, ...] = ()  # of the package, beside its own
+
+
 KINDS = {
-    "loss": "losses:\n  mine: {use: $word, weight: 0.5}",
-    "simulation": "simulations:\n  target: {use: $word}",
-    "router": "router: {use: $word, share: 0.7}",
-    "prompts": "prompts: {use: $word}",
-    "metric": "metrics:\n  mine: $word",
-    "dataset": "dataset: {use: $word, folder: pictures}",
-    "teachers": "teachers: {use: $word, folder: loras}",
-    "kernel": "kernels: {use: $word}",
-    "optimizer": "optimizer: {use: $word, momentum: 0.9}",
-    "captioner": "captioner: {use: $word}",
-    "exporter": "exporters:\n  mine: {use: $word}",
-    "command": "title: mine   # no recipe names a command; it is called as `clora $command`",
-    "observer": "observers:\n  mine: {use: $word, every: 10}",
-    "reporter": "reporters:\n  mine: {use: $word, file: numbers.md}",
-    "backbone": "backbone: {use: $word, width: 64}",
+    "loss": Kind("clora_losses", "losses:\n  mine: {use: $word, weight: 0.5}"),
+    "simulation": Kind("clora_simulations", "simulations:\n  target: {use: $word}"),
+    "router": Kind("clora_routers", "router: {use: $word, share: 0.7}"),
+    "prompts": Kind("clora_prompts", "prompts: {use: $word}"),
+    "metric": Kind("clora_metrics", "metrics:\n  mine: $word"),
+    "dataset": Kind("clora_datasets", "dataset: {use: $word, folder: pictures}"),
+    "teachers": Kind("clora_teachers", "teachers: {use: $word, folder: loras}"),
+    "kernel": Kind("clora_kernels", "kernels: {use: $word}"),
+    "optimizer": Kind("clora_optimizers", "optimizer: {use: $word, momentum: 0.9}"),
+    "merger": Kind("clora_mergers", "serve: {adapter: merge, merge: {use: $word, rank: 32}}"),
+    "lora_layout": Kind(
+        "clora_lora_layouts",
+        "title: mine   # no recipe names a layout: where it is installed, teachers' files in it are read",
+        called="LoRA layout",
+    ),
+    "captioner": Kind("clora_captioners", "captioner: {use: $word}"),
+    "exporter": Kind("clora_exporters", "exporters:\n  mine: {use: $word}"),
+    "command": Kind(
+        "clora_commands",
+        "title: mine   # no recipe names a command; it is called as `clora $command`",
+        init="init_command.py",
+    ),
+    "observer": Kind("clora_observers", "observers:\n  mine: {use: $word, every: 10}"),
+    "reporter": Kind("clora_reporters", "reporters:\n  mine: {use: $word, file: numbers.md}"),
+    "backbone": Kind("clora_backbones", "backbone: {use: $word, width: 64}", modules=("loaded.py",)),
 }
-#: kind -> the hook that registers it
-HOOKS = {
-    "loss": "clora_losses",
-    "simulation": "clora_simulations",
-    "router": "clora_routers",
-    "prompts": "clora_prompts",
-    "metric": "clora_metrics",
-    "dataset": "clora_datasets",
-    "teachers": "clora_teachers",
-    "kernel": "clora_kernels",
-    "optimizer": "clora_optimizers",
-    "captioner": "clora_captioners",
-    "exporter": "clora_exporters",
-    "command": "clora_commands",
-    "observer": "clora_observers",
-    "reporter": "clora_reporters",
-    "backbone": "clora_backbones",
-}
-#: kinds whose package registers no component
-OWN_INIT = {"command": "init_command.py"}
-#: kind -> the modules of its package beside its own
-MORE_MODULES = {"backbone": ("loaded.py",)}
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 MOST_NAME = 60
 
@@ -118,6 +118,7 @@ def write(name: str, kind: str, where: Path) -> Path:
 
 
 def _fill(folder: Path, names: Names, kind: str) -> None:
+    its = KINDS[kind]
     words = {
         "distribution": names.distribution,
         "package": names.package,
@@ -125,18 +126,19 @@ def _fill(folder: Path, names: Names, kind: str) -> None:
         "command": names.command,
         "Class": names.class_name,
         "kind": kind,
-        "hook": HOOKS[kind],
+        "called": its.called or kind,
+        "hook": its.hook,
     }
-    words["recipe"] = Template(KINDS[kind]).substitute(words)
+    words["recipe"] = Template(its.recipe).substitute(words)
     files = {
         "pyproject.toml": "pyproject.toml",
         "README.md": "README.md",
         ".github/workflows/test.yml": "test.yml",
         f"tests/test_{names.word}.py": f"test_{kind}.py",
         f"src/{names.package}/{kind}.py": f"{kind}.py",
-        f"src/{names.package}/__init__.py": OWN_INIT.get(kind, "init.py"),
+        f"src/{names.package}/__init__.py": its.init,
         f"src/{names.package}/py.typed": None,
-        **{f"src/{names.package}/{module}": module for module in MORE_MODULES.get(kind, ())},
+        **{f"src/{names.package}/{module}": module for module in its.modules},
     }
     for path, source in files.items():
         file = folder / path
