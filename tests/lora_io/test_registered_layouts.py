@@ -138,6 +138,16 @@ def test_what_clora_reads_by_itself_is_no_business_of_a_layout(install, path: Pa
     assert layouts_of(path, SHAPES) == ()
 
 
+@pytest.mark.usefixtures("layout")
+@pytest.mark.parametrize("name", ["net.{}", "net..{}", "net.transformer..{}", "transformer..{}"])
+@pytest.mark.parametrize("shapes", [SHAPES, None])
+def test_a_linear_without_a_name_is_none(path: Path, name: str, shapes):
+    words = ("lora_A.weight", "lora_B.weight") if name.startswith("transformer") else ("lora_left", "lora_right")
+    save_file({name.format(word): factor for word, factor in zip(words, factors(Q), strict=True)}, path)
+    with pytest.raises(LoraFileError, match="no key names a linear that carries adapters"):
+        read_lora(path, shapes)
+
+
 BROKEN = {
     "raises": ('    def understand(self, name):\n        return name.index("?")', "ValueError: substring not found at"),
     "gives text": ("    def understand(self, name):\n        return 3", "gave int 3; expected a TensorName or None"),
