@@ -88,6 +88,21 @@ def test_every_kind_is_registered_and_loads(made) -> None:
     assert "lora_layouts: my_lora_layout" in lines
 
 
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("loss", "A loss for"),
+        ("exporter", "An exporter for"),
+        ("lora_layout", "A LoRA layout for"),
+        ("prompts", "A prompt strategy for"),
+    ],
+)
+def test_the_texts_say_in_words_what_it_gives(kind: str, sentence: str, made) -> None:
+    folder = made[0] / MADE[kind]
+    for file in ("README.md", "pyproject.toml", f"src/{MADE[kind].replace('-', '_')}/__init__.py"):
+        assert sentence in (folder / file).read_text()
+
+
 def test_every_hook_that_registers_something_has_a_kind() -> None:
     assert {kind.hook for kind in KINDS.values()} == {*hookspecs.KINDS.values(), hookspecs.COMMANDS}
 

@@ -30,15 +30,20 @@ class Kind:
     init: str = "init.py"  # the template of the package's __init__.py
     modules: tuple[str, ...] = ()  # of the package, beside its own
 
+    def with_article(self, kind: str) -> str:
+        """`An exporter`."""
+        called = self.called or kind
+        return f"An {called}" if called[0] in "aeiou" else f"A {called}"
+
 
 KINDS = {
     "loss": Kind("clora_losses", "losses:\n  mine: {use: $word, weight: 0.5}"),
     "simulation": Kind("clora_simulations", "simulations:\n  target: {use: $word}"),
     "router": Kind("clora_routers", "router: {use: $word, share: 0.7}"),
-    "prompts": Kind("clora_prompts", "prompts: {use: $word}"),
+    "prompts": Kind("clora_prompts", "prompts: {use: $word}", called="prompt strategy"),
     "metric": Kind("clora_metrics", "metrics:\n  mine: $word"),
     "dataset": Kind("clora_datasets", "dataset: {use: $word, folder: pictures}"),
-    "teachers": Kind("clora_teachers", "teachers: {use: $word, folder: loras}"),
+    "teachers": Kind("clora_teachers", "teachers: {use: $word, folder: loras}", called="bank of teachers"),
     "kernel": Kind("clora_kernels", "kernels: {use: $word}"),
     "optimizer": Kind("clora_optimizers", "optimizer: {use: $word, momentum: 0.9}"),
     "merger": Kind("clora_mergers", "serve: {adapter: merge, merge: {use: $word, rank: 32}}"),
@@ -126,7 +131,7 @@ def _fill(folder: Path, names: Names, kind: str) -> None:
         "command": names.command,
         "Class": names.class_name,
         "kind": kind,
-        "called": its.called or kind,
+        "a_kind": its.with_article(kind),
         "hook": its.hook,
     }
     words["recipe"] = Template(its.recipe).substitute(words)
