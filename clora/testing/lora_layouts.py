@@ -170,6 +170,7 @@ def _collisions(said: Mapping[str, TensorName], own: list[str]) -> Iterator[str]
 
 def _alike(name: str) -> Iterator[str]:
     """Names that are nearly this one: halves, other cases, letters too many, other separators and numbers."""
+    yield from (name.replace(".", other) for other in ("..", "_", "/", "\\", " ", ". ", "．"))
     cuts = [match.start() for match in re.finditer(r"[._]", name)]
     yield from (half for cut in cuts for half in (name[:cut], name[: cut + 1], name[cut:], name[cut + 1 :]))
     parts = name.split(".")
@@ -177,7 +178,6 @@ def _alike(name: str) -> Iterator[str]:
     yield from (f"{parts[0]}.{parts[-1]}", f"{parts[0]}..{parts[-1]}")
     yield from (name[1:], name[:-1], f"x{name}", f"{name}x", f" {name}", f"{name} ", f".{name}", f"{name}.")
     yield from (name.upper(), name.lower(), name.title(), name * 2, f"{name}.{name}", f"{name}/{name}")
-    yield from (name.replace(".", other) for other in ("..", "_", "/", "\\", " ", ". ", "．"))
     yield from (f"{name[:cut]}.{name[cut:]}" for cut in cuts)
     for match in re.finditer(r"\d+", name):
         yield from (f"{name[: match.start()]}{number}{name[match.end() :]}" for number in NUMBERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,34 @@ class Normalises(Well):
         return super().understand(re.sub(r"(?<=\.)0+(?=\d)", "", name))
 
 
+class Slashes(Well):
+    """Reads a path as dots."""
+
+    def understand(self, name):
+        return super().understand(name.replace("/", "."))
+
+
+class SkipsEmptyParts(Well):
+    """Reads two dots as one."""
+
+    def understand(self, name):
+        return super().understand(".".join(filter(None, name.split("."))))
+
+
+class Compatible(Well):
+    """Reads wide letters as narrow ones."""
+
+    def understand(self, name):
+        return super().understand(unicodedata.normalize("NFKC", name))
+
+
+class NoPart(Well):
+    """Knows a part that there is not."""
+
+    def understand(self, name):
+        return TensorName(name, "bias") if name.endswith("bias") else super().understand(name)
+
+
 class CutsOff(Well):
     """Looks at the beginning of a name alone."""
 
@@ -225,6 +254,10 @@ BROKEN = {
     Strips: "it reads 'net.proj_out.left' and ' net.proj_out.left' both as a of proj_out",
     AnyCase: "it reads 'net.proj_out.left' and 'NET.PROJ_OUT.LEFT' both as a of proj_out",
     Normalises: f"it reads 'net.single_{LINEAR}.left' and 'net.single_{LINEAR.replace('0', '00')}.left' both as a of",
+    Slashes: "it reads 'net.proj_out.left' and 'net/proj_out/left' both as a of proj_out",
+    SkipsEmptyParts: "it reads 'net.proj_out.left' and 'net..proj_out..left' both as a of proj_out",
+    Compatible: "it reads 'net.proj_out.left' and 'net．proj_out．left' both as a of proj_out",
+    NoPart: "its understand('bias') raised; expected None for what it cannot read: lora_layouts: ValueError: ",
     CutsOff: "it reads 'net.proj_out.left' and 'net.proj_out.leftx' both as a of proj_out",
     SharesNames: "it calls a of transformer_blocks.0.attn.to_q and a of transformer_blocks.1.attn.to_q both 'net.trans",
     MixesUp: "it calls a of proj_out 'net.proj_out.right', which is read as b of proj_out",
