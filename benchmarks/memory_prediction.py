@@ -94,12 +94,18 @@ def users_folder(folder: Path, teachers: int) -> Path:
     model = tiny_qwen.build(folder / "model", edition="2511")
     (model / "transformer/config.json").write_text(json.dumps({"zero_cond_t": True}))  # else the class's own defaults
     encoder = json.loads((model / "text_encoder/config.json").read_text())
-    encoder.get("text_config", encoder)["hidden_size"] = 3584
+    words = encoder.get("text_config", encoder)
+    words |= {"hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4}
+    words["rope_parameters"] |= {"mrope_section": [16, 24, 24]}
+    encoder["vision_config"]["out_hidden_size"] = 3584
     (model / "text_encoder/config.json").write_text(json.dumps(encoder))
+    backbone = QwenImageEdit(model=str(model))
+    linears = {f"{name}.weight": ("BF16", [out, inputs]) for name, (inputs, out) in backbone.shapes().items()}
     for part, size in STORED.items():
         (weights,) = (model / part).glob("*.safetensors")
-        _hollow(weights, {"weight": ("U8", [size])})
-    backbone = QwenImageEdit(model=str(model))
+        named = linears if part == "transformer" else {}
+        rest = size - sum(2 * rows * columns for _, (rows, columns) in named.values())
+        _hollow(weights, {**named, "others": ("U8", [rest])})
     factors = {}
     for module in backbone.targets():
         inputs, outputs = backbone.shapes()[module]

@@ -135,7 +135,7 @@ class FluxKontext:
 
     def feature_width(self) -> int:
         """That of a token within the transformer."""
-        config = self.config("transformer")
+        config = linears.complete(self.config("transformer"))
         return config["num_attention_heads"] * config["attention_head_dim"]
 
     def latent_channels(self) -> int:

@@ -51,3 +51,13 @@ def test_switches_of_teachers_are_timed_each_way(tmp_path: Path) -> None:
     assert [row["way"] for row in rows[:4]] == ["no switch", "loaded ahead", "loaded at the switch", "tensor by tensor"]
     assert {row["files"] for row in rows} == {"in the page cache", "cold"}
     assert all(float(str(row["median_stall_seconds"])) > 0 for row in rows if row["way"] == "tensor by tensor")
+
+
+@pytest.mark.slow
+def test_memory_is_predicted_of_a_model_that_has_the_published_sizes_and_no_numbers(tmp_path: Path) -> None:
+    import memory_prediction
+
+    world = memory_prediction.users_folder(tmp_path, teachers=1)
+    told = memory_prediction.predicted(world, 80, (), ())
+    assert told["base_gib"] == pytest.approx(40.86e9 / 2**30, abs=0.2)
+    assert told["phase"] == "training"

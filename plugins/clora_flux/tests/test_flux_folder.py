@@ -80,6 +80,14 @@ def test_parts_that_do_not_fit_one_another(
     assert all(word in problem for word in words), problem
 
 
+def test_what_a_configuration_leaves_out_is_the_classs_own(changed: Change) -> None:
+    component = changed("transformer/config.json", {})
+    path = Path(component.model) / "transformer" / "config.json"
+    path.write_text('{"_class_name": "FluxTransformer2DModel"}')
+    assert component.feature_width() == 3072
+    assert component.shapes()["transformer_blocks.18.attn.to_q"] == (3072, 3072)
+
+
 def test_a_guidance_distilled_transformer_needs_its_guidance(component: FluxKontext) -> None:
     (problem,) = evolve(component, guidance=None).check()
     assert "guidance" in problem

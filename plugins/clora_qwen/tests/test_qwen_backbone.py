@@ -81,6 +81,7 @@ def test_the_published_sizes_give_the_published_linears(broken: QwenImageEdit) -
     assert shapes["transformer_blocks.59.img_mlp.net.0.proj"] == (3072, 12288)
     assert shapes["txt_in"] == (3584, 3072)
     assert shapes["proj_out"] == (3072, 64)
+    assert broken.feature_width() == 3072
 
 
 def test_another_kind_of_model_is_named_with_what_is_needed(broken: QwenImageEdit) -> None:
