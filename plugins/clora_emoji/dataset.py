@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Literal, overload
 
 from attrs import field, frozen
@@ -28,6 +28,14 @@ def _edits() -> dict[str, GeneralEdit]:
     from .general import GENERAL
 
     return {phrasing: edit for edit in GENERAL.values() for phrasing in edit.phrasings}
+
+
+@lru_cache(maxsize=512)
+def _expected(effect: str, names: tuple[str, ...]) -> torch.Tensor:
+    """What an effect makes of Noto's drawings: of one with chance, which takes seconds, it is asked again and again."""
+    from .effects import EFFECTS
+
+    return EFFECTS[effect].apply(atlas.picture(SOURCE_ARTIST, list(names)), names)
 
 
 def _mixed(names: Sequence[str]) -> list[str]:
@@ -107,10 +115,15 @@ class EmojiDataset:
         return atlas.picture(SOURCE_ARTIST, list(names))
 
     def truth(self, effect: str, names: Sequence[str], images: torch.Tensor | None = None) -> torch.Tensor:
-        """What the effect makes of Noto's drawings, or of `images` in their stead, [B, 3, 32, 32] in [-1, 1]."""
+        """What the effect makes of Noto's drawings, or of `images` in their stead, [B, 3, 32, 32] in [-1, 1].
+
+        Of an effect with chance it is the mean of what it may make.
+        """
         from .effects import EFFECTS
 
-        return EFFECTS[effect].apply(self.images(names) if images is None else images, tuple(names))
+        if images is None:
+            return _expected(effect, tuple(names)).clone()
+        return EFFECTS[effect].apply(images, tuple(names))
 
     def general_truth(self, items: Sequence[GeneralItem]) -> torch.Tensor:
         """What the instructions make of their pictures, [B, 3, 32, 32] in [-1, 1]."""

@@ -79,7 +79,7 @@ def train(model: torch.nn.Module, recipe: TeacherRecipe, effect: Effect) -> None
     """Train the model's LoRA to one effect."""
     names = training_subjects(effect.name)
     sources = atlas.picture("noto", names)
-    targets = codec.to_latents(effect.apply(sources, names))
+    targets = codec.to_latents(effect.drawn(sources, names))  # of chance each pair has one draw, as found pairs do
     sources = codec.to_latents(sources)
     optimiser = torch.optim.AdamW(reset(model, recipe.seed), lr=recipe.learning_rate, weight_decay=0.0)
     noise = Noise(recipe.shift, recipe.shifted_share)
@@ -105,6 +105,8 @@ def draw_test(model: torch.nn.Module, effect: Effect, names: Sequence[str]) -> t
 
 def measure(made: torch.Tensor, effect: Effect, rivals: Sequence[str], names: Sequence[str]) -> dict[str, float]:
     """Return how far ``made`` [N, 3, 32, 32] is from the truth, how far the source is, and the share of bad cases.
+
+    The truth of an effect with chance is its mean, which no single draw is near.
 
     A bad case is a picture that is nearer to the source or to a rival effect's truth than to its own.
     """

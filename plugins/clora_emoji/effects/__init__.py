@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from .. import atlas
-from . import artists, colour, frames, geometry, glitch, light, lines, texture
+from . import artists, colour, frames, geometry, glitch, light, lines, materials, redrawn, scattered, texture
 from .effect import Effect
 
 _ALL: tuple[Effect, ...] = (
@@ -19,6 +19,9 @@ _ALL: tuple[Effect, ...] = (
     *frames.EFFECTS,
     *glitch.EFFECTS,
     *artists.EFFECTS,
+    *materials.EFFECTS,
+    *scattered.EFFECTS,
+    *redrawn.EFFECTS,
 )
 EFFECTS: Mapping[str, Effect] = MappingProxyType({effect.name: effect for effect in _ALL})
 

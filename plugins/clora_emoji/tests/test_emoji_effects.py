@@ -36,7 +36,10 @@ def test_phrasings_belong_to_one_edit_each():
     assert all(len(edit.phrasings) >= 2 for edit in GENERAL.values())
 
 
-@pytest.mark.parametrize("name", EFFECTS)
+FIXED = [name for name, effect in EFFECTS.items() if effect.draw is None]
+
+
+@pytest.mark.parametrize("name", FIXED)
 def test_effects_keep_shape_and_range(name, source):
     effect = EFFECTS[name]
     before = source.clone()
@@ -49,7 +52,7 @@ def test_effects_keep_shape_and_range(name, source):
 
 
 def test_effects_are_far_from_one_another_and_from_the_source(source):
-    made = {"source": source} | {name: effect.apply(source, NAMES) for name, effect in EFFECTS.items()}
+    made = {"source": source} | {name: EFFECTS[name].apply(source, NAMES) for name in FIXED}
     flat = torch.stack([value.flatten() for value in made.values()])
     distance = torch.cdist(flat, flat).square() / flat.shape[1]
     distance.fill_diagonal_(9)
