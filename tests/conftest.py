@@ -12,6 +12,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import shallow_emoji
 
 from clora.lora_io import layouts
 
@@ -24,6 +25,10 @@ for _number in (signal.SIGINT, signal.SIGHUP) if os.name != "nt" else ():
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 Install = Callable[..., str]
+
+
+def pytest_unconfigure() -> None:
+    shallow_emoji.forget()
 
 
 @pytest.fixture

@@ -7,8 +7,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from shallow_emoji import shallow_emoji
+
 RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
 SETS = (
+    *shallow_emoji(),
     "effects=[duotone_ocean, thermal]",
     "student.rank=2",
     "student.steps=3",

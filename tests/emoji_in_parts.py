@@ -9,6 +9,7 @@ import torch
 from attrs import evolve, field, frozen
 from clora_emoji.backbone import EmojiBackbone
 from clora_emoji.loaded import LoadedEmoji
+from shallow_emoji import shallow_emoji
 
 from clora.config.load import load_recipe
 from clora.contracts.values import Conditions, TextEmbeddings
@@ -23,6 +24,7 @@ from clora.training.distributed import Distributed
 RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
 EFFECTS = ("duotone_ocean", "thermal")
 SETS = (
+    *shallow_emoji(),
     f"effects=[{', '.join(EFFECTS)}]",
     "student.rank=2",
     "student.steps=3",
@@ -96,7 +98,8 @@ class LoadedInParts:
 
 
 def in_parts(plan: Plan) -> tuple[Plan, InParts]:
-    backbone = InParts()
+    assert isinstance(plan.recipe.backbone, EmojiBackbone)
+    backbone = InParts(plan.recipe.backbone.weights)
     return evolve(plan, recipe=evolve(plan.recipe, backbone=backbone)), backbone
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from attrs import evolve, frozen
 from safetensors.torch import save_file
+from shallow_emoji import shallow_emoji
 
 from clora.config.load import load_recipe
 from clora.contracts.values import Conditions, Phase, RoleConditions, Route, StepContext, Stream
@@ -27,6 +28,7 @@ from clora.training.trainer import Trainer
 
 RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
 SETS = (
+    *shallow_emoji(),
     "effects=[duotone_ocean, thermal]",
     "student.rank=4",
     "student.steps=4",

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from safetensors.torch import load_file
+from shallow_emoji import shallow_emoji
 
 RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
 SETS = (
+    *shallow_emoji(),
     "effects=[duotone_ocean]",
     "student.rank=2",
     "student.steps=3",
     "train.steps=3",
     "warm_start=null",
-    "train.batch_size=2",
+    "train.batch_size=4",
     "train.checkpoint_every=2",
     "teacher.steps=1",
     "prepare.train_images=2",

@@ -18,6 +18,7 @@ import pytest
 from in_process import clora
 from safetensors import safe_open
 from safetensors.torch import load_file
+from shallow_emoji import shallow_emoji
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -29,8 +30,8 @@ SMALL = {
     "train.batch_size": "4",
     "train.checkpoint_every": "2",
     "teacher.steps": "2",
-    "evaluate.images": "2",
-    "evaluate.general_images": "2",
+    "prepare": "{{previews: 1, train_images: 3, general_images: 6}}",
+    "evaluate": "{{images: 2, general_images: 2}}",
 }
 
 
@@ -42,7 +43,8 @@ def bank() -> list[str]:
 def command(recipe: str | Path, runs: Path, *more: str, **changed: str) -> list[str]:
     first, second = bank()[:2]
     settings = {key: value.format(first=first, second=second) for key, value in (SMALL | changed).items()}
-    sets = [word for key, value in settings.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
+    lines = [f"{key.replace('__', '.')}={value}" for key, value in settings.items()]
+    sets = [word for line in (*shallow_emoji(), *lines) for word in ("--set", line)]
     return ["run", str(ROOT / "recipes" / recipe), "--runs", str(runs), *sets, *more]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from attrs import frozen
+from shallow_emoji import shallow_emoji
 
 from clora.config.load import load_recipe
 from clora.planning.plan import Plan, make_plan
@@ -17,6 +18,7 @@ from clora.training.distributed import Distributed
 
 RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
 SETS = (
+    *shallow_emoji(),
     "effects=[duotone_ocean, thermal]",
     "student={rank: 4, alpha: 4, steps: 4}",
     "train={steps: 2, warmup_steps: 1, batch_size: 4, checkpoint_every: 1, keep_checkpoints: 5}",

@@ -15,6 +15,7 @@ import pytest
 import ranks_as_one
 import torch
 from clora_qwen.backbone import QwenImageEdit
+from shallow_emoji import shallow_emoji
 from torch.distributed.fsdp import FSDPModule
 
 from clora import cli
@@ -35,6 +36,7 @@ from clora.training.start import make_state
 
 RECIPE = Path(__file__).parents[1] / "recipes/collection.yaml"
 SETS = (
+    *shallow_emoji(),
     "effects=[duotone_ocean, thermal]",
     "student.rank=4",
     "student.ema=null",
@@ -44,8 +46,8 @@ SETS = (
     "train.batch_size=1",
     "critic.updates=2",
     "teacher.steps=1",
-    "evaluate.images=2",
-    "evaluate.general_images=2",
+    "prepare={previews: 0, train_images: 2, general_images: 4}",
+    "evaluate={images: 1, general_images: 1}",
 )
 SHARED = "train.shard_base=true"
 
@@ -54,9 +56,12 @@ def plan_with(*more: str) -> Plan:
     return make_plan(load_recipe(RECIPE, (), [*SETS, *more], discover()))
 
 
-def whole_and_shared_runs(ranks: Distributed, folder: Path, model: Path) -> None:
-    """`clora run` with a base on every rank, and with one base."""
-    for name, more in (("whole", ()), ("shared", (SHARED,))):
+RUNS = {"whole": (), "shared": (SHARED,), "watched": ("observers.sheet={use: previews, every: 1}",)}
+
+
+def whole_shared_and_watched_runs(ranks: Distributed, folder: Path, model: Path) -> None:
+    """`clora run` with a base on every rank, with one base, and with pictures after every update."""
+    for name, more in RUNS.items():
         sets = [word for setting in (*SETS, *more) for word in ("--set", setting)]
         assert cli.main(["run", str(RECIPE), "--runs", str(folder / name), *sets]) == 0
 
@@ -168,7 +173,7 @@ def owned_modules(ranks: Distributed, folder: Path, model: Path) -> None:
     assert there == {"all": 1.5, "rank 0": 3.0, "rank 1": 3.0}
 
 
-PARTS = (whole_and_shared_runs, uneven_evaluations, checkpointed_large_model, rows_of_both, owned_modules)
+PARTS = (whole_shared_and_watched_runs, uneven_evaluations, checkpointed_large_model, rows_of_both, owned_modules)
 
 
 def main(folder: Path, model: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import EntryPoint
 from typing import Any, TypeVar
 
@@ -34,6 +34,10 @@ __all__ = ["BLOCK_VARIABLE", "GROUP", "Catalogue", "Plugin", "Registered", "disc
 GROUP = "clora.plugins"
 BLOCK_VARIABLE = "CLORA_BLOCK_PLUGINS"
 
+KNOWN_HOOKS = frozenset(
+    name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction) if name.startswith("clora_")
+)
+
 T = TypeVar("T", Component, Command)
 
 MOST_OF_A_REASON = 400  # characters of what is wrong with one plugin
@@ -49,20 +53,34 @@ def discover() -> Catalogue:
     From then on this process reads LoRA files in their layouts too.
     """
     blocked = {name.strip() for name in os.environ.get(BLOCK_VARIABLE, "").split(",")}
-    entry_points = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: (_owner(e)[0].lower(), e.name))
-    catalogue = Catalogue(tuple(_plugin(entry_point, blocked) for entry_point in entry_points))
+    found = _with_owners(importlib.metadata.entry_points(group=GROUP))
+    catalogue = Catalogue(tuple(_plugin(entry_point, owner, blocked) for entry_point, owner in found))
     install(RegisteredLayout(each) for each in catalogue.components if each.kind == LAYOUTS)
     return catalogue
 
 
-def _owner(entry_point: EntryPoint) -> tuple[str, str]:
-    distribution = entry_point.dist
-    return (distribution.name, distribution.version) if distribution is not None else ("unknown", "0")
+def _with_owners(entry_points: Iterable[EntryPoint]) -> list[tuple[EntryPoint, tuple[str, str]]]:
+    """The entry points with name and version of their distributions, in the order of the names.
+
+    Each distribution's metadata is read once: parsing it anew for every plugin took most of a discovery's time.
+    """
+    owners: dict[int, tuple[str, str]] = {}
+    found = []
+    for entry_point in entry_points:
+        distribution = entry_point.dist
+        if distribution is None:
+            owner = "unknown", "0"
+        elif id(distribution) in owners:
+            owner = owners[id(distribution)]
+        else:
+            metadata = distribution.metadata
+            owner = owners[id(distribution)] = metadata["Name"], metadata["Version"]
+        found.append((entry_point, owner))
+    return sorted(found, key=lambda pair: (pair[1][0].lower(), pair[0].name))
 
 
-def _plugin(entry_point: EntryPoint, blocked: set[str]) -> Plugin:
-    distribution, version = _owner(entry_point)
-    plugin = Plugin(entry_point.name, distribution, version, "loaded")
+def _plugin(entry_point: EntryPoint, owner: tuple[str, str], blocked: set[str]) -> Plugin:
+    plugin = Plugin(entry_point.name, *owner, "loaded")
     if entry_point.name in blocked:
         return attrs.evolve(plugin, state="blocked", reason=f"{BLOCK_VARIABLE} names it")
     try:
@@ -114,7 +132,6 @@ class _Hooks:
 
     def refuse_unknown(self, source: Any) -> None:
         """Raise where a function is marked as a hook that nobody will ever call, which pluggy would let pass."""
-        known = {name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction) if name.startswith("clora_")}
         marked = False
         for name in dir(source):
             options = self.manager.parse_hookimpl_opts(source, name)
@@ -122,8 +139,8 @@ class _Hooks:
                 continue
             marked = True
             hook = options.get("specname") or name
-            if hook not in known:
-                raise _PluginError(f"no hook is named {quoted(hook)}{hint(hook, known)}")
+            if hook not in KNOWN_HOOKS:
+                raise _PluginError(f"no hook is named {quoted(hook)}{hint(hook, KNOWN_HOOKS)}")
             if options.get("wrapper") or options.get("hookwrapper"):
                 raise _PluginError(f"{hook} is a wrapper; clora's hooks take none")
         if not marked:

@@ -42,7 +42,7 @@ class Progress:
     def step(self, report: StepReport, steps: int, label: str = "train") -> None:
         """A cycle's line: rate, time left, smoothed losses, cost."""
         if label != self.label:
-            self.label, self.first_step, self.smooth = label, None, {}
+            self.label, self.first_step, self.smooth, self.spoke = label, None, {}, 0.0  # the first is shown at once
         for name, value in report.losses.items():
             before = self.smooth.setdefault(name, value)
             self.smooth[name] = before + 0.1 * (value - before)

@@ -54,7 +54,7 @@ class _Items(Sequence[GeneralItem]):
         return len(self.names) * len(self.instructions)
 
     def __iter__(self) -> Iterator[GeneralItem]:
-        return (self[i] for i in range(len(self)))
+        return (GeneralItem(name, instruction) for name in self.names for instruction in self.instructions)
 
     @overload
     def __getitem__(self, index: int) -> GeneralItem: ...

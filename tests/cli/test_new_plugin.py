@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from in_process import clora
+from shallow_emoji import shallow_emoji
 
 from clora import cli
 from clora.api import LoraDelta, write_lora
@@ -120,6 +121,7 @@ def importable(made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Iter
 @pytest.mark.usefixtures("importable")
 def test_a_recipe_uses_several_of_them_and_the_run_trains(made, tmp_path: Path) -> None:
     sets = (
+        *shallow_emoji(),
         "effects=[duotone_ocean, thermal]",
         "student={rank: 2, alpha: 2, steps: 4}",
         "train={steps: 1, warmup_steps: 0, batch_size: 4}",

@@ -13,6 +13,7 @@ import yaml
 from attrs import evolve
 from in_process import clora
 from safetensors.torch import load_file
+from shallow_emoji import shallow_emoji, shallow_folder
 
 from clora.adapters.adapter import Adapter
 from clora.config.schema import Start, Train
@@ -28,7 +29,7 @@ from clora.training.distributed import Distributed
 from clora.training.optimizer import MovingAverage, TrainableAdapter
 
 ROOT = Path(__file__).parents[2]
-BANK = ROOT / "plugins/clora_emoji/assets/teachers"
+BANK = shallow_folder() / "teachers"
 SHAPES = {"one": (5, 3), "two": (4, 6)}
 
 
@@ -145,8 +146,8 @@ SMALL = {
     "warm_start.updates": "1",
     "train.batch_size": "4",
     "teacher.steps": "2",
-    "evaluate.images": "3",
-    "evaluate.general_images": "2",
+    "prepare": "{previews: 0, train_images: 3, general_images: 4}",
+    "evaluate": "{images: 3, general_images: 2}",
 }
 
 
@@ -154,7 +155,8 @@ SMALL = {
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two effects."""
     folder = tmp_path_factory.mktemp("first") / "run"
-    sets = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+    lines = [*shallow_emoji(), *(f"{key}={value}" for key, value in SMALL.items())]
+    sets = [word for line in lines for word in ("--set", line)]
     made = clora("run", str(ROOT / "recipes/quickstart.yaml"), "--run-dir", str(folder), *sets)
     assert made.returncode == 0, made.stderr
     return folder

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -307,23 +305,3 @@ def test_too_many_pictures_at_a_time_are_refused() -> None:
 def test_a_misspelt_ability_is_doubtful() -> None:
     (told,) = [line for line in SMALL.plan("observers.notes=Misspelt").warnings if "Misspelt" in line]
     assert "observers.notes: nobody calls the method 'sample_requests' of 'Misspelt'; did you mean 'sample_requ" in told
-
-
-@pytest.mark.slow
-def test_the_first_of_several_processes_makes_the_pictures(tmp_path: Path) -> None:
-    def started(name: str, *sets: str) -> subprocess.Popen[str]:
-        launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "clora")
-        words = [part for text in (*SMALL.words, *sets) for part in ("--set", text)]
-        command = [sys.executable, *launch, "run", str(RECIPE), "--run-dir", str(tmp_path / name), *words]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        )
-
-    processes = [started("plain"), started("watched", "observers.sheet={use: previews, every: 1}")]
-    for process in processes:
-        output, _ = process.communicate(timeout=500)
-        assert process.returncode == 0, output
-    check_same(RunDir(tmp_path / "watched"), RunDir(tmp_path / "plain"))
-    sheets = sorted(file.name for file in (tmp_path / "watched/observers/sheet").iterdir())
-    assert sheets == ["update_000001.png", "update_000002.png", "update_000003.png"]

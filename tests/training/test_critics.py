@@ -72,7 +72,7 @@ def test_each_critic_has_the_gradient_of_its_own_losses_alone(schedule: str, tmp
     mixture = gradients(plan_of(at))["critic"]
     for mine, alone in ((ours["critic"], backward), (ours["critic/target"], target)):
         assert (mine - alone).norm() <= 1e-4 * alone.norm()
-        assert (mine - mixture).norm() > 0.1 * mixture.norm()
+        assert (mine - mixture).norm() > 0.05 * mixture.norm()
 
 
 def test_the_fake_score_of_a_simulation_is_its_own_critics():

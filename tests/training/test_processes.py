@@ -17,6 +17,7 @@ import pytest
 import torch
 from attrs import field, frozen
 from safetensors.torch import load_file
+from shallow_emoji import shallow_emoji
 
 from clora.config.load import load_recipe
 from clora.inference.session import ModelSession
@@ -31,6 +32,7 @@ from clora.training.loop import Watchers, train
 
 RECIPE = Path(__file__).parents[2] / "recipes/collection.yaml"
 SETS = (
+    *shallow_emoji(),
     "effects=[duotone_ocean, thermal]",
     "student.rank=4",
     "student.steps=3",
@@ -40,8 +42,8 @@ SETS = (
     "train.checkpoint_every=1",
     "train.batch_size=4",
     "teacher.steps=1",
-    "evaluate.images=1",
-    "evaluate.general_images=1",
+    "prepare={previews: 0, train_images: 2, general_images: 4}",
+    "evaluate={images: 1, general_images: 1}",
 )
 BESIDE_PYTHON = sysconfig.get_path("scripts")
 MPIRUN = shutil.which("mpirun", path=f"{BESIDE_PYTHON}{os.pathsep}{os.environ.get('PATH', '')}")

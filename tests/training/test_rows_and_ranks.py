@@ -10,6 +10,7 @@ import pytest
 import torch
 from attrs import frozen
 from ranks_as_one import Joined, Noted, Together
+from shallow_emoji import shallow_emoji
 from tiny_recipe import tiny_recipe
 
 from clora.config.load import load_recipe
@@ -35,7 +36,7 @@ SMALL = (
     "teacher.steps=1",
     "prepare={previews: 0, train_images: 2, general_images: 4}",
 )
-EMOJI = ("effects=[duotone_ocean, thermal]", *SMALL)
+EMOJI = (*shallow_emoji(), "effects=[duotone_ocean, thermal]", *SMALL)
 
 
 def plan_of(recipe: Path, sets: Iterable[str]) -> Plan:

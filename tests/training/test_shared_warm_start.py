@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from shallow_emoji import shallow_folder
 from two_effects import TwoEffects
 
 from clora.runs.run_dir import RunDir
 from clora.runs.stages.warm_start import KEPT
 from clora.training.warm_start import warm_folder, was_taken
 
-ROOT = Path(__file__).parents[2]
-BANK = ROOT / "plugins/clora_emoji/assets/teachers"
 SMALL = TwoEffects(("train.steps=1",))
 plan_of, carried_out = SMALL.plan, SMALL.run
 
@@ -92,7 +91,7 @@ def test_rate_momentum_and_router_count_where_the_warm_start_has_none_of_its_own
 
 def test_another_teacher_under_the_same_name_is_another_warm_start(first, beside, tmp_path_factory):
     bank = tmp_path_factory.mktemp("bank") / "bank"
-    shutil.copytree(BANK, bank)
+    shutil.copytree(shallow_folder() / "teachers", bank)
     where = f"teachers.manifest={bank / 'bank.yaml'}"
     assert was_taken(carried_out(beside / "same", where).path) is False  # the manifest's place is in the recipe
     assert was_taken(carried_out(beside / "again", where, "critic.lr=1e-4").path) is True

@@ -10,6 +10,7 @@ import pytest
 import torch
 from attrs import define, evolve, field
 from safetensors.torch import load_file
+from shallow_emoji import shallow_emoji
 
 from clora.adapters.teacher_prefetch import Source
 from clora.config.load import load_recipe
@@ -31,6 +32,7 @@ from clora.training.loop import Watchers, train
 RECIPE = Path(__file__).parents[2] / "recipes/collection.yaml"
 EFFECTS = ("duotone_ocean", "thermal", "scan_lines", "solarise")
 SETS = (
+    *shallow_emoji(),
     f"effects=[{', '.join(EFFECTS)}]",
     "student.rank=4",
     "student.ema=null",

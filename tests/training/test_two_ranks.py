@@ -55,20 +55,34 @@ def streams(plan: Plan, rank: int) -> list[str]:
     return [route_of(plan.recipe, rng.at(step), effects).rows[0].stream for step in steps]
 
 
-@pytest.mark.slow
-def test_a_shared_base_trains_what_a_base_on_every_rank_trains(two_ranks: Path) -> None:
-    check_passed(two_ranks, two_ranks_parts.whole_and_shared_runs)
-    plan = plan_with()
-    pairs = set(zip(streams(plan, 0), streams(plan, 1), strict=True))
-    assert len(pairs - {("general", "general"), ("effect", "effect")}) >= 1  # one rank alone has rows of a stream
-    assert plan_with(SHARED).digest == plan.digest
-    one, other = run_folder(plan, two_ranks / "whole"), run_folder(plan, two_ranks / "shared")
+def check_same(one: RunDir, other: RunDir) -> None:
+    """Losses, weights and numbers are the same to the last bit."""
     assert len(losses(one)) == 4
     assert losses(one) == losses(other)
     first, second = load_file(one.lora), load_file(other.lora)
     assert first.keys() == second.keys()
     assert all(first[name].equal(second[name]) for name in first)
     assert one.read_results().values == other.read_results().values  # the first rank alone evaluates
+
+
+@pytest.mark.slow
+def test_a_shared_base_trains_what_a_base_on_every_rank_trains(two_ranks: Path) -> None:
+    check_passed(two_ranks, two_ranks_parts.whole_shared_and_watched_runs)
+    plan = plan_with()
+    pairs = set(zip(streams(plan, 0), streams(plan, 1), strict=True))
+    assert len(pairs - {("general", "general"), ("effect", "effect")}) >= 1  # one rank alone has rows of a stream
+    assert plan_with(SHARED).digest == plan.digest
+    check_same(run_folder(plan, two_ranks / "whole"), run_folder(plan, two_ranks / "shared"))
+
+
+@pytest.mark.slow
+def test_the_first_of_several_processes_makes_an_observers_pictures(two_ranks: Path) -> None:
+    check_passed(two_ranks, two_ranks_parts.whole_shared_and_watched_runs)
+    whole, watched = (run_folder(plan_with(), two_ranks / name) for name in ("whole", "watched"))
+    check_same(whole, watched)
+    sheets = sorted(file.name for file in (watched.path / "observers/sheet").iterdir())
+    assert sheets == [f"update_{update:06}.png" for update in (1, 2, 3, 4)]
+    assert not (whole.path / "observers").exists()
 
 
 @pytest.mark.slow
