@@ -18,7 +18,7 @@ import torch
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="needs triton")
 HERE = Path(__file__).parent
-REST = ("backward", "refusals", "op", "dropout", "tuning", "any_shape", "groups")
+HERE_AND_THERE = ("forward", "backward", "refusals", "op", "dropout", "tuning", "any_shape", "groups")
 
 
 def passes(folder: Path, *names: str, interpret: bool) -> None:
@@ -40,9 +40,8 @@ def passes(folder: Path, *names: str, interpret: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [("forward",), REST], ids="-".join)
-def test_in_the_interpreter(names: tuple[str, ...], tmp_path: Path) -> None:
-    passes(tmp_path, *names, interpret=True)
+def test_in_the_interpreter(tmp_path: Path) -> None:
+    passes(tmp_path, *HERE_AND_THERE, interpret=True)
 
 
 @pytest.mark.slow
@@ -52,6 +51,6 @@ def test_kernels_compile_for_gpus_that_are_not_here(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("names", [("forward",), REST, ("real_shapes",)], ids="-".join)
+@pytest.mark.parametrize("names", [HERE_AND_THERE, ("real_shapes",)], ids="-".join)
 def test_on_a_gpu(names: tuple[str, ...], tmp_path: Path) -> None:
     passes(tmp_path, *names, interpret=False)
