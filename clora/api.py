@@ -33,6 +33,7 @@ from clora.contracts.data import (
     ChecksEvaluation as ChecksEvaluation,
     CountsTokens as CountsTokens,
     Dataset as Dataset,
+    DrawsTruth as DrawsTruth,
     HasPairs as HasPairs,
     ListsPictures as ListsPictures,
     Metric as Metric,

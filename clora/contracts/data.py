@@ -84,6 +84,18 @@ class Truth(Protocol):
 
 
 @runtime_checkable
+class DrawsTruth(Protocol):
+    """A dataset with effects of many right answers: `truth` is their mean, and these are some of them."""
+
+    def draws(self, effect: str, names: Sequence[str], count: int) -> torch.Tensor | None:
+        """So many pictures that the effect may make of each source, [count, B, 3, H, W]; None where there is but one.
+
+        None of them is a training pair, and the same call gives the same draws.
+        """
+        ...
+
+
+@runtime_checkable
 class ChecksDataset(Protocol):
     """A backbone or a metric that can find, before anything is trained, that a dataset's pictures do not suit it."""
 

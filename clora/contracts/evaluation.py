@@ -24,6 +24,8 @@ class EffectPictures:
     student: torch.Tensor  # the student's edits
     teacher: torch.Tensor | None  # the effect's own LoRA, sampled in the teacher's way
     truths: Mapping[str, torch.Tensor]  # every effect's truth for these sources; empty where unknown
+    #: [K, N, 3, H, W], pictures that this effect may make of these sources; None where there is but one, or none known
+    draws: torch.Tensor | None = None
 
 
 @frozen

@@ -47,6 +47,10 @@ def _check_effect(pictures: EffectPictures, names: Sequence[str]) -> None:
     check_pictures(where, "student output", pictures.student, pictures.source)
     if pictures.teacher is not None:
         check_pictures(where, "teacher output", pictures.teacher, pictures.source)
+    for i, draw in enumerate(() if pictures.draws is None else pictures.draws):
+        check_pictures(where, f"draw {i}", draw, pictures.source)
+    if pictures.draws is not None and len(pictures.draws) < 2:
+        raise ValueError(f"{where} has {len(pictures.draws)} draws; at least 2 are compared with one another")
     for name, truth in pictures.truths.items():
         check_pictures(where, f"truth of {name!r}", truth, pictures.source)
 

@@ -14,6 +14,7 @@ from clora.api import Matrix, Measured, PictureGrid, Quantity, Reference, Truth
 from clora_effectbench.checks import SOURCE, candidates_of
 from clora_effectbench.consistency import consistency, subject_variance
 from clora_effectbench.distances import Judged, judge, squared_distance
+from clora_effectbench.texture import Texture, texture
 from clora_effectbench.words import NEAREST, described
 
 if TYPE_CHECKING:
@@ -26,13 +27,22 @@ _OWN = {
     "subject_consistency": Quantity("higher", headline=True),
     "distance": Quantity("lower", headline=True),
 }
+_TEXTURE = {
+    "texture_spectrum": Quantity("lower", unit="Np"),
+    "texture_patches": Quantity("lower", headline=True),
+}
 _QUANTITIES = {
     **_OWN,
+    **_TEXTURE,
     "consistency": Quantity("higher"),
     "general_ratio": Quantity("lower", headline=True),
     "general_distance": Quantity("lower"),
     "general_distance_base": Quantity("lower", reference=Reference("base", "general_distance")),
-    **{f"teacher_{n}": evolve(q, headline=False, reference=Reference("teacher", n)) for n, q in _OWN.items()},
+    **{
+        f"teacher_{n}": evolve(q, headline=False, reference=Reference("teacher", n))
+        for n, q in (_OWN | _TEXTURE).items()
+    },
+    **{f"{n}_of_draws": evolve(q, headline=False, reference=Reference("draws", n)) for n, q in _TEXTURE.items()},
 }
 
 
@@ -42,11 +52,15 @@ class _Outcome:
 
     judged: Judged
     scores: torch.Tensor | None
+    texture: Texture | None  # of an effect with draws
 
 
 @frozen
 class TruthMetric:
-    """Bad cases, bleed, distance and subject consistency against the known truth (the paper's BCR and VSA)."""
+    """Bad cases, bleed, distance and subject consistency against the known truth (the paper's BCR and VSA).
+
+    Texture too, of effects with many right answers.
+    """
 
     def check_dataset(self, dataset: Dataset) -> Iterable[str]:
         """A sentence where the dataset does not know the right answers."""
@@ -82,7 +96,8 @@ def _outcome(output: torch.Tensor, pictures: EffectPictures, candidates: Sequenc
     truths = {name: pictures.truths[name] for name in candidates}
     judged = judge(output, pictures.effect, {**truths, SOURCE: pictures.source})
     variance = subject_variance(truths[pictures.effect])
-    return _Outcome(judged, None if variance is None else consistency(judged, variance))
+    scores = None if variance is None else consistency(judged, variance)
+    return _Outcome(judged, scores, None if pictures.draws is None else texture(output, pictures.draws))
 
 
 def _means(outcomes: Sequence[_Outcome], prefix: str) -> dict[str, float]:
@@ -94,6 +109,13 @@ def _means(outcomes: Sequence[_Outcome], prefix: str) -> dict[str, float]:
     scores = [o.scores for o in outcomes if o.scores is not None]
     if len(scores) == len(outcomes):
         values[f"{prefix}subject_consistency"] = _mean(scores)
+    found = [outcome.texture for outcome in outcomes if outcome.texture is not None]
+    if found:
+        values[f"{prefix}texture_spectrum"] = sum(each.spectrum for each in found) / len(found)
+        values[f"{prefix}texture_patches"] = sum(each.patches for each in found) / len(found)
+    if found and not prefix:
+        values["texture_spectrum_of_draws"] = sum(each.spectrum_of_draws for each in found) / len(found)
+        values["texture_patches_of_draws"] = sum(each.patches_of_draws for each in found) / len(found)
     return values
 
 
@@ -108,6 +130,9 @@ def _per_effect(student: _Outcome, teacher: _Outcome | None) -> dict[str, float]
     if teacher is not None:
         found["teacher_bad_case_rate"] = _mean([teacher.judged.bad])
         found["teacher_distance"] = _mean([teacher.judged.distance])
+    for prefix, outcome in (("", student), ("teacher_", teacher)):
+        if outcome is not None and outcome.texture is not None:
+            found[f"{prefix}texture_patches"] = outcome.texture.patches
     return found
 
 

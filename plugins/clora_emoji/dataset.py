@@ -125,6 +125,18 @@ class EmojiDataset:
             return _expected(effect, tuple(names)).clone()
         return EFFECTS[effect].apply(images, tuple(names))
 
+    def draws(self, effect: str, names: Sequence[str], count: int) -> torch.Tensor | None:
+        """Draws that neither a training pair nor a truth is made of; None of an effect without chance."""
+        import torch
+
+        from .effects import EFFECTS
+        from .effects.effect import FRESH
+
+        if EFFECTS[effect].draw is None:
+            return None
+        source = self.images(names)
+        return torch.stack([EFFECTS[effect].drawn(source, tuple(names), FRESH + i) for i in range(count)])
+
     def general_truth(self, items: Sequence[GeneralItem]) -> torch.Tensor:
         """What the instructions make of their pictures, [B, 3, 32, 32] in [-1, 1]."""
         import torch

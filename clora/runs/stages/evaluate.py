@@ -13,7 +13,7 @@ from attrs import frozen
 
 from clora.adapters.adapter import stack
 from clora.adapters.converted_teachers import teacher_digest
-from clora.contracts.data import Truth
+from clora.contracts.data import DrawsTruth, Truth
 from clora.contracts.evaluation import EffectPictures, Evaluation, GeneralPictures
 from clora.diffusion.rng import StepRng
 from clora.inference.edit_sampler import EditSampler
@@ -101,6 +101,10 @@ def nfe(plan: Plan) -> str:
     return f"{teacher.steps}" if teacher.guidance_scale == 1.0 else f"{teacher.steps}x2"
 
 
+#: fresh draws of an effect with chance that its pictures are compared with
+DRAWS = 4
+
+
 class Maker:
     """Makes the evaluation's pictures, each effect's once; the teachers' and the base's are shared by runs.
 
@@ -148,6 +152,9 @@ class Maker:
         truths: dict[str, torch.Tensor] = {}
         if isinstance(recipe.dataset, Truth):
             truths = {other.name: recipe.dataset.truth(other.name, names) for other in self.plan.cards}
+        draws = None
+        if isinstance(recipe.dataset, DrawsTruth):
+            draws = recipe.dataset.draws(card.name, names, DRAWS)
         return EffectPictures(
             effect=card.name,
             names=names,
@@ -155,6 +162,7 @@ class Maker:
             student=student,
             teacher=teacher,
             truths=truths,
+            draws=draws,
         )
 
     def general(self) -> GeneralPictures:

@@ -17,8 +17,8 @@ Draw = Callable[[torch.Tensor, Sequence[str], int], torch.Tensor]
 
 #: so many draws make an effect's expectation: its own error is 1 / 64 of the spread of one draw, in mean squares
 DRAWS = 64
-#: the draw that a training pair shows, and the first of those that an expectation is made of
-PAIR, EXPECTED = 0, 1_000
+#: the draw that a training pair shows, the first of those that an expectation is made of, and of those for metrics
+PAIR, EXPECTED, FRESH = 0, 1_000, 2_000
 
 
 @attrs.frozen

@@ -87,3 +87,13 @@ def test_chance_is_of_effect_picture_and_number() -> None:
     assert not torch.equal(rows[0], rows[1])
     assert not torch.equal(rows[0], Chance.of("fur", ["cat"], 0).normal(4)[0])
     assert not torch.equal(rows[0], Chance.of("clay", ["cat"], 1).normal(4)[0])
+
+
+def test_fresh_draws_are_no_training_pair_and_no_part_of_the_truth(source: torch.Tensor) -> None:
+    draws = EmojiDataset().draws("splatter", NAMES, 3)
+    assert draws is not None
+    assert draws.shape == (3, *source.shape)
+    effect = EFFECTS["splatter"]
+    used = [effect.drawn(source, NAMES, k) for k in (0, *range(EXPECTED, EXPECTED + DRAWS))]
+    assert not any(torch.equal(draw, each) for draw in draws for each in used)
+    assert EmojiDataset().draws("thermal", NAMES, 3) is None
