@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _CYCLES = 48  # enough for the mean over routes and drawn steps to settle within a few per cent
 #: network evaluations and terms of losses after which counting stops; the paper's recipe has 4,000 in its 48 cycles
 MOST_WORK = 10_000
+#: an evaluation of more rows counts as several of so many: it takes as long
+ROWS_AT_ONCE = 16
 #: rows of a batch that are run; what a larger batch costs is counted on so many and multiplied
 MOST_ROWS = 64
 #: the side of the latents that are counted on
@@ -47,7 +49,7 @@ class _Enough(Exception):  # noqa: N818 - it signals that counting ends here
 class _Count:
     """An evaluator that answers with the state itself and counts what a real one would do.
 
-    Raises _Enough once it has been asked for more than `most` evaluations and terms of losses.
+    Raises _Enough once it has been asked for more than `most` evaluations of ROWS_AT_ONCE rows and terms of losses.
     """
 
     def __init__(self, pack: bool, width: int | None = None, most: int = MOST_WORK) -> None:
@@ -62,7 +64,7 @@ class _Count:
     def __call__(self, forwards: Sequence[Forward]) -> list[torch.Tensor | Inside]:
         answers: list[torch.Tensor | Inside] = []
         together = {True: 0, False: 0}
-        self.spend(len(forwards))
+        self.spend(sum(ceil(len(forward.x_sigma) / ROWS_AT_ONCE) for forward in forwards))
         for forward in forwards:
             rows = forward.x_sigma.shape[0]
             recorded = forward.recorded
@@ -143,7 +145,7 @@ class _NoUpdate:
 def count(plan: Plan, cycles: int = _CYCLES) -> Counted:
     """Run the recipe's own loop on empty latents and count.
 
-    Bounded by MOST_WORK evaluations of MOST_ROWS rows: of dear cycles fewer are run, of a very dear one a part.
+    Bounded by MOST_WORK evaluations of ROWS_AT_ONCE rows: of dear cycles fewer are run, of a very dear one a part.
     """
     recipe = plan.recipe
     if not recipe.losses:
