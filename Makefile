@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 test: setup
 	$(PYTEST) --processor-time .pytest_cache/processor_time.json
 
-## every test but those that take more than five seconds of processor time
+## every test but those marked slow: they take more than a second of processor time, or three with their file's others
 test-fast: setup
 	$(PYTEST) -m "not slow"
 

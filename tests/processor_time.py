@@ -1,7 +1,8 @@
 """pytest's `--processor-time FILE`: what every test takes of the processors, its child processes included.
 
 Unlike the durations that pytest tells, these hardly depend on what else the machine does. A test that takes more than
-SLOW seconds, with the fixtures made for it, is to carry the marker `slow`; the summary names those that do not.
+SLOW seconds, with the fixtures made for it, is to carry the marker `slow`, and so are all tests of a file whose others
+take more than SLOW_FILE seconds together; the summary names those that do not.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from attrs import field, frozen
 
-#: seconds of processor time; what takes longer carries the marker `slow`, and `make test-fast` leaves it out
-SLOW = 5.0
-#: a test near the bound may be on either side of it
-BETWEEN = 2.0
+#: seconds of processor time; a test that takes longer carries the marker `slow`, and `make test-fast` leaves it out
+SLOW = 1.0
+#: a file of quicker tests that take longer together carries it at its top
+SLOW_FILE = 3.0
+#: what is so many times a bound, or such a part of it, is told; a test near the bound may be on either side of it
+FAR = 2.0
+_MOST_SLOW = 0.3
 _PROPERTY = "processor_seconds"
 
 
@@ -34,10 +38,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with most slow tests first, so that at the end no process waits for another's long file."""
-    slow: defaultdict[Path, int] = defaultdict(int)
+    """Put the files that take longest first, so that at the end no process waits for another's long file.
+
+    How long is what the markers say: `slow(20)` stands for 20 seconds, a bare `slow` for those of most slow tests.
+    """
+    slow: defaultdict[Path, float] = defaultdict(float)
     for item in items:
-        slow[item.path] += item.get_closest_marker("slow") is not None
+        marker = item.get_closest_marker("slow")
+        if marker is not None:
+            slow[item.path] += marker.args[0] if marker.args else _MOST_SLOW
     items.sort(key=lambda item: -slow[item.path])
 
 
@@ -80,14 +89,38 @@ class _Collector:
         self._file.write_text(json.dumps(rounded, indent=0) + "\n")
         total = sum(longest_first.values())
         terminalreporter.write_line(f"{total / 60:.1f} minutes of processor time; {self._file} has those of every test")
+        for sentence in (*self._not_marked(longest_first), *self._marked_in_vain()):
+            terminalreporter.write_line(sentence)
+
+    def _not_marked(self, longest_first: Mapping[str, float]) -> Iterator[str]:
+        """Tests, and files of quick tests, that should carry the marker."""
+        quick: defaultdict[str, float] = defaultdict(float)
         for name, seconds in longest_first.items():
-            if seconds > SLOW + BETWEEN and name not in self._marked:
-                terminalreporter.write_line(f"not marked slow: {seconds:.1f} s in {name}")
-        # a fixture for several tests counts with the first of them, so a file's marks are judged by its slowest
+            if name in self._marked:
+                continue
+            if seconds > SLOW * FAR:
+                yield f"not marked slow: {seconds:.1f} s in {name}"
+            else:
+                quick[_file(name)] += seconds
+        for file, seconds in quick.items():
+            if seconds > SLOW_FILE * FAR:
+                yield f"not marked slow: {seconds:.1f} s in all quick tests of {file}"
+
+    def _marked_in_vain(self) -> Iterator[str]:
+        """Files whose markers are not true.
+
+        A fixture for several tests counts with the first of them, so a file's marks are judged by its slowest test.
+        """
         slowest: defaultdict[str, float] = defaultdict(float)
+        together: defaultdict[str, float] = defaultdict(float)
         for name in self._marked:
-            file = name.partition("::")[0]
-            slowest[file] = max(slowest[file], self._seconds[name])
+            slowest[_file(name)] = max(slowest[_file(name)], self._seconds[name])
+            together[_file(name)] += self._seconds[name]
         for file, seconds in slowest.items():
-            if seconds < SLOW - BETWEEN:
-                terminalreporter.write_line(f"marked slow: {seconds:.1f} s at most in {file}")
+            if seconds < SLOW / FAR and together[file] < SLOW_FILE / FAR:
+                yield f"marked slow: {together[file]:.1f} s in {file}"
+
+
+def _file(name: str) -> str:
+    """The file of a test's name."""
+    return name.partition("::")[0]

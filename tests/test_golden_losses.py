@@ -9,7 +9,7 @@ import golden_losses
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.slow(11)
 @pytest.mark.parametrize("world", golden_losses.WORLDS)
 def test_losses_are_the_golden_ones(world: str, tiny_qwen: Callable[[str], Path], tmp_path: Path) -> None:
     there, losses = golden_losses.read()

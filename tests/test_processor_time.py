@@ -44,12 +44,12 @@ def test_marked_as_well(burnt):
 def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """Two files of tests, for which 0.2 seconds are slow."""
     monkeypatch.setattr(processor_time, "SLOW", 0.2)
-    monkeypatch.setattr(processor_time, "BETWEEN", 0.05)
+    monkeypatch.setattr(processor_time, "FAR", 1.5)
     pytester.makepyfile(test_a_quick=QUICK, test_b_busy=BUSY)
     for name in ("c", "d"):  # folders with a conftest of their own, as ours
         pytester.mkpydir(name).joinpath("conftest.py").touch()
         (pytester.path / name / f"test_{name}.py").write_text("def test_nothing(): pass")
-    pytester.makeini("[pytest]\nmarkers = slow")
+    pytester.makeini("[pytest]\nmarkers = slow(seconds)")
     return pytester
 
 
@@ -70,10 +70,24 @@ def test_untrue_slow_markers_are_told(folder: pytest.Pytester) -> None:
     assert told[0].startswith("not marked slow: ")
     assert told[0].endswith("test_b_busy.py::test_in_a_child")
     assert told[1].startswith("marked slow: ")
-    assert told[1].endswith("at most in test_a_quick.py")
+    assert told[1].endswith(" s in test_a_quick.py")
 
 
-def test_the_file_with_most_slow_tests_comes_first(folder: pytest.Pytester) -> None:
+def test_a_file_of_quick_tests_that_take_long_together_is_told(
+    folder: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor_time, "SLOW", 1.0)
+    monkeypatch.setattr(processor_time, "SLOW_FILE", 0.2)
+    done = folder.runpytest_inprocess("-p", "processor_time", "--processor-time", "times.json")
+    told = [line for line in done.outlines if "marked slow" in line]
+    assert len(told) == 2
+    assert told[0].startswith("not marked slow: 0.")
+    assert told[0].endswith("s in all quick tests of test_b_busy.py")  # that in a child alone has no marker
+    assert told[1].startswith("marked slow: 0.0 s in test_a_quick.py")
+
+
+def test_the_file_whose_markers_say_most_seconds_comes_first(folder: pytest.Pytester) -> None:
+    (folder.path / "d/test_d.py").write_text("import pytest\n@pytest.mark.slow(5)\ndef test_nothing(): pass")
     done = folder.runpytest_inprocess("-p", "processor_time", "-v")
     files = [line.split("::")[0] for line in done.outlines if "::" in line]
-    assert files == ["test_b_busy.py"] * 3 + ["test_a_quick.py"] * 2 + ["c/test_c.py", "d/test_d.py"]
+    assert files == ["d/test_d.py"] + ["test_b_busy.py"] * 3 + ["test_a_quick.py"] * 2 + ["c/test_c.py"]

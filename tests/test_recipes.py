@@ -12,6 +12,8 @@ from clora.config.tree import Keys, Node, Text
 from clora.config.yaml_parser import parse_file
 from clora.diffusion.flow import Schedule
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 FOLDER = RECIPES[0].parent
 WORLDS = [FOLDER / "worlds" / name for name in ("emoji.yaml", "qwen_image_edit.yaml", "flux_kontext.yaml")]

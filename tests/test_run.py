@@ -68,7 +68,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return only_run(runs)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 def test_a_run_leaves_one_lora_numbers_and_a_report(finished: Path) -> None:
     results = json.loads((finished / "evaluate/results.json").read_text())
     assert 0.0 <= results["values"]["bad_case_rate"] <= 1.0
@@ -91,7 +91,7 @@ def test_the_same_command_again_does_nothing(finished: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_goes_on_and_ends_bit_identical(finished: Path, tmp_path: Path, how: signal.Signals) -> None:
     shutil.copytree(finished.parent / ".cache", tmp_path / ".cache")  # it is stopped in training
@@ -158,6 +158,7 @@ def test_an_unwritable_folder_is_told(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_another_report_of_a_finished_run_trains_and_measures_nothing(finished: Path) -> None:
     done = clora(*command("collection.yaml", finished.parent, reporters__page__file="other.html"))
     assert done.returncode == 0, done.stderr

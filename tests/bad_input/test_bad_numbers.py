@@ -20,6 +20,8 @@ from clora.planning.plan import make_plan
 from clora.plugin_system.discovery import discover
 from clora.runs.run_dir import RunDir
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 SETS = "--set"
 

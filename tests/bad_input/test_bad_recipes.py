@@ -13,6 +13,8 @@ from clora.plugin_system.discovery import discover
 from clora.runs.job import make_job
 from clora.runs.run_dir import RunDir
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 PATHS = ("a\0b", "a\udcffb", "a" * 256, "a/" * 2_500)
 RECIPES = Path(__file__).parents[2] / "recipes"
 

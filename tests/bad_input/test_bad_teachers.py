@@ -15,6 +15,8 @@ from clora.config.load import load_recipe
 from clora.planning.plan import make_plan
 from clora.plugin_system.discovery import discover
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 LINEAR = "transformer.transformer_blocks.0.attn.to_q"
 NEAREST = "; the nearest is transformer_blocks.0."

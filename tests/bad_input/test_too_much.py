@@ -19,6 +19,8 @@ from PIL import Image
 
 from clora.api import CaptionsError, read_captions
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 #: what a message may have at most, whatever the file holds
 LONGEST = 700
 

@@ -15,6 +15,8 @@ from clora.contracts.data import PictureRow
 from clora.toolkit import picture_check
 from clora.toolkit.picture_check import check_pictures
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 RECIPE = """
 extends: {parent}
 teachers: {{manifest: bank/bank.yaml}}

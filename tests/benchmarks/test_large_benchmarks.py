@@ -9,6 +9,7 @@ import pytest
 import torch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["packed", "three_bases", "plain_schedule"])
 def test_ways_to_run_the_full_size_cycle(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import full_size
@@ -20,6 +21,7 @@ def test_ways_to_run_the_full_size_cycle(variant: str, monkeypatch: pytest.Monke
     assert float(str(found["mean_forward_equivalents"])) > 0
 
 
+@pytest.mark.slow
 def test_the_full_size_cycle_is_predicted_from_shapes_alone() -> None:
     import full_size
 
@@ -30,6 +32,7 @@ def test_the_full_size_cycle_is_predicted_from_shapes_alone() -> None:
     assert told < 1.5 * (base + 4 * adapters * (2 * 4 + 2))
 
 
+@pytest.mark.slow
 def test_the_blocks_are_timed_compiled_and_not(monkeypatch: pytest.MonkeyPatch) -> None:
     import compiled_blocks
 

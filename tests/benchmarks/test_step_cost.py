@@ -40,6 +40,7 @@ def test_tokens_lie_where_diffusers_pipeline_puts_them() -> None:
     assert torch.equal(packed(latents), QwenImagePipeline._pack_latents(latents, 2, 16, 4, 6))
 
 
+@pytest.mark.slow
 def test_every_way_makes_the_same_forwards_with_its_own_kernel_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     import step_models
     from step_cost import rows_of, take_turns

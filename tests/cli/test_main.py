@@ -33,6 +33,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert python(code) == 0
 
 
+@pytest.mark.slow
 def test_packages_that_nobody_asked_for_say_nothing() -> None:
     recipe = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"  # importing diffusers and peft, as most do
     done = subprocess.run([sys.executable, "-m", "clora", "validate", str(recipe)], capture_output=True, text=True)

@@ -55,7 +55,7 @@ def called(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(14)
 def test_the_tests_of_every_kind_pass(made) -> None:
     folder, site = made
     tests = [str(folder / name / "tests") for name in MADE.values()]
@@ -118,6 +118,7 @@ def importable(made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Iter
     layouts.install(())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("importable")
 def test_a_recipe_uses_several_of_them_and_the_run_trains(made, tmp_path: Path) -> None:
     sets = (

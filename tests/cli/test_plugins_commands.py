@@ -134,6 +134,7 @@ def test_clora_plugins_lists_it_and_tells_its_arguments(give, capsys) -> None:
         assert "what to shout" in out
 
 
+@pytest.mark.slow
 def test_one_that_computes_takes_threads(give) -> None:
     source = """
         import os

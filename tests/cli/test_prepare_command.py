@@ -41,6 +41,7 @@ def outputs(runs: Path) -> dict[str, bytes]:
     return {str(path.relative_to(runs)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_it_says_what_it_made_where_to_look_and_how_to_go_on(tmp_path: Path, capsys) -> None:
     world = ["--world", str(RECIPE.parent / "worlds/emoji.yaml")]
     assert cli.main([*words("prepare", tmp_path), *world]) == 0

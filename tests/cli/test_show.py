@@ -74,6 +74,7 @@ def test_show_tells_every_mistake_and_exits_two(recipe: Path, capsys: pytest.Cap
     ]
 
 
+@pytest.mark.slow
 def test_the_digest_that_is_shown_is_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("quickstart", "ablation_no_aop", "effect_lora"):
         path = ROOT / f"recipes/{name}.yaml"

@@ -6,6 +6,8 @@ import pytest
 
 from clora.config import RecipeError, load_recipe
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 #: where a value may stand, by the kind of the key; {} is the value
 PLACES = {
     "text": "router: {{use: fixed, effect: {}}}",

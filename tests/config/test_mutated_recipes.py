@@ -13,6 +13,8 @@ from clora.config import load_recipe
 from clora.errors import CloraError
 from clora.plugin_system.discovery import Catalogue, discover
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 SHIPPED = sorted(path.relative_to(RECIPES).as_posix() for path in RECIPES.rglob("*.yaml"))
 #: spoilt texts of each recipe

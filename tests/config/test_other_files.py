@@ -124,6 +124,7 @@ def test_twenty_thousand_mistakes_are_counted_and_forty_told(load, write) -> Non
     assert lines[-1] == "r.yaml:42:1: 14,960 more mistakes from here on"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "section", ["losses: {{{}}}", "metrics: {{{}}}", "critic: {{losses: {{{}}}}}"], ids=["losses", "metrics", "critic"]
 )

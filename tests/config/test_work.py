@@ -12,6 +12,8 @@ import pytest
 from clora.config import RecipeError, yaml_parser
 from clora.config.tree import Mark
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 SHAPES: dict[str, Callable[[int], str]] = {
     "keys": lambda n: "".join(f"k{i}: 1\n" for i in range(n // 8)),
     "keys of one line": lambda n: "a: " * (n // 3),

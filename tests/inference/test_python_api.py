@@ -41,6 +41,7 @@ def cat(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_recipe_is_carried_out_and_the_run_opened(made: clora.OpenRun) -> None:
     assert made.effects == ("duotone_ocean", "thermal")
     assert {"bad_case_rate", "general_ratio"} <= made.values.keys()

@@ -19,6 +19,8 @@ from clora.lora_io.reader import read_lora
 from clora.lora_io.survey import survey
 from clora.lora_io.teacher import judge
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 LONGEST = 1_200
 ROUNDS = 4  # of every mutation, for every layout
 ODD = (None, True, -1, 0, 1, 3, 1.5, 1 << 62, 1 << 64, "x" * 9000, "\x1b[2J", [], [9] * 9, {}, {"a": [1]})

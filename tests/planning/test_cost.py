@@ -56,6 +56,7 @@ AT_THE_BOUNDS = [
 ]
 
 
+@pytest.mark.slow(3)
 @pytest.mark.parametrize("sets", AT_THE_BOUNDS)
 def test_counting_is_bounded_at_the_bounds_of_the_keys(monkeypatch, sets):
     plan, watched = planned(*sets), Watched(monkeypatch)
@@ -66,6 +67,7 @@ def test_counting_is_bounded_at_the_bounds_of_the_keys(monkeypatch, sets):
     assert counted.forward_equivalents > 0
 
 
+@pytest.mark.slow
 def test_a_cycle_that_is_too_dear_to_run_once_is_told_as_more_than(monkeypatch):
     made: list[Counted] = []
 
@@ -82,6 +84,7 @@ def test_a_cycle_that_is_too_dear_to_run_once_is_told_as_more_than(monkeypatch):
     assert text.count("more than ") == 2
 
 
+@pytest.mark.slow
 def test_the_papers_recipe_is_counted_in_all_its_cycles(monkeypatch):
     watched = Watched(monkeypatch)
     counted = count(planned("critic.updates=5", "losses.bs_dmd.guidance_scale=5", "losses.ts_dmd.guidance_scale=5"))

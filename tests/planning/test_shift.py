@@ -234,6 +234,7 @@ def test_a_schedule_is_told_in_one_line() -> None:
     assert len(long) < 120
 
 
+@pytest.mark.slow
 def test_show_and_validate_tell_the_shift_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
     file = str(ROOT / "recipes/quickstart.yaml")
     line = "shift 1 (64 tokens: measured for the emoji model), 4 levels: 1000 750 500 250\n"

@@ -23,6 +23,8 @@ from clora.runs.stages.report import report
 from clora.testing.reports import example_report
 from clora.training.forward_scheduler import run_together
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 SOURCE = """
 import torch
 from attrs import frozen

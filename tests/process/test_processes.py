@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 from on_terminal import BOUND, on_a_terminal
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and terminals as POSIX has them")
+pytestmark = [
+    pytest.mark.slow,  # many short tests, which take seconds together
+    pytest.mark.skipif(os.name != "posix", reason="signals and terminals as POSIX has them"),
+]
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 #: `clora show` with another body: the whole command line, and nothing heavy

@@ -272,6 +272,7 @@ def test_threads_that_are_no_number_are_refused(command, text, capsys):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "count", "waiting", "said"),
     [

@@ -25,7 +25,7 @@ from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir
 from clora.training.distributed import Distributed
 
-pytestmark = pytest.mark.slow  # for the finished run that all of them need
+pytestmark = pytest.mark.slow(1)  # for the finished run that all of them need
 
 #: for files that it takes long to make again: a way of each kind
 FEW = ("middle byte flipped", "cut short", "a folder", "deleted")

@@ -88,6 +88,7 @@ class Fails:
         raise RuntimeError("no")
 
 
+@pytest.mark.slow
 def test_pictures_outlive_an_evaluation_that_is_cut_short(sampled, tmp_path):
     plan, folder = plan_of("serve.prompts=student"), RunDir(tmp_path / "runs/one")
     folder.path.mkdir(parents=True)

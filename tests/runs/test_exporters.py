@@ -28,6 +28,8 @@ from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir
 from clora.training.distributed import Distributed
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 #: what is asked how often
 ASKED: list[str] = []
 

@@ -25,6 +25,8 @@ from clora.runs.progress import Progress
 from clora.runs.run_dir import RunDir
 from clora.training.distributed import Distributed
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 SOURCE = """
 import torch
 from attrs import frozen
@@ -192,7 +194,6 @@ def test_pictures_are_the_students_own_from_the_same_noise(noted: tuple[RunDir, 
     assert again[0].student.equal(given[-1].samples[0].student)
 
 
-@pytest.mark.slow
 def test_a_backbone_in_parts_makes_pictures_and_trains_the_same(watchers: list, tmp_path: Path) -> None:
     def trained(name: str, *sets: str) -> RunDir:
         plan, owner = in_parts(SMALL.plan(*sets))
@@ -206,7 +207,6 @@ def test_a_backbone_in_parts_makes_pictures_and_trains_the_same(watchers: list, 
     check_same(with_pictures, trained("plain"))
 
 
-@pytest.mark.slow
 def test_observers_belong_to_no_digest_and_are_told_of_a_run_that_goes_on(watchers: list, tmp_path: Path) -> None:
     plan = SMALL.plan()
     changed = ("observers.notes={use: Notes, every: 3}", "observers.two=Notes", "observers.two={use: Notes, every: 9}")

@@ -128,6 +128,7 @@ def test_a_run_of_such_a_teacher_is_that_of_the_same_teacher_in_diffusers_layout
     assert "left_right layout" in told.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plugin")
 def test_such_a_teacher_is_merged_as_in_diffusers_layout(tmp_path: Path) -> None:
     runs = [carried_out("merge_svd.yaml", tmp_path, layout, "serve.merge.rank=2") for layout in LAYOUTS]

@@ -10,6 +10,8 @@ import pytest
 from clora.plugin_system.discovery import discover
 from clora.testing.conformance import problems_of
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 ROOT = Path(__file__).parents[2]
 BANK = ROOT / "plugins/clora_emoji/assets/teachers/bank.yaml"
 #: the keys that a built-in needs; every other one is made without

@@ -228,6 +228,7 @@ def test_every_rule_has_an_example_that_it_catches(kind: str, part: Any, sentenc
         assert any(sentence in problem for problem in found), found
 
 
+@pytest.mark.slow
 def test_a_module_that_brings_torch_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "heavy_house.py").write_text(
         "import torch\nfrom attrs import frozen\n\n@frozen\nclass Mine:\n    'A router.'\n"

@@ -14,6 +14,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     return pytester
 
 
+@pytest.mark.slow
 def test_pytest_finds_the_fixtures_and_imports_nothing_that_computes(suite: pytest.Pytester) -> None:
     suite.makepyfile(
         """
@@ -31,6 +32,7 @@ def test_pytest_finds_the_fixtures_and_imports_nothing_that_computes(suite: pyte
     assert "clora_world" in told
 
 
+@pytest.mark.slow
 def test_the_step_has_the_rows_that_were_asked_for(suite: pytest.Pytester) -> None:
     suite.makepyfile(
         """
@@ -53,6 +55,7 @@ def test_the_step_has_the_rows_that_were_asked_for(suite: pytest.Pytester) -> No
     suite.runpytest_subprocess().assert_outcomes(passed=2)
 
 
+@pytest.mark.slow(7)
 def test_a_component_is_trained_for_two_updates(suite: pytest.Pytester) -> None:
     suite.makepyfile(
         """

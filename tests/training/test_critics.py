@@ -42,6 +42,7 @@ OWN = "critic.own=[target]"
 MOSTLY = "router.p_switch=0.8"  # effect rows in both updates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["independent", "shared"])
 def test_each_critic_has_the_gradient_of_its_own_losses_alone(schedule: str, tmp_path: Path) -> None:
     """As if it were the one critic, and its losses the only ones."""
@@ -108,6 +109,7 @@ def test_without_critics_of_their_own_simulations_share_one():
     assert own_critics(Critic(own=("target", "target"))) == ("critic/target",)
 
 
+@pytest.mark.slow
 def test_a_run_with_two_critics_resumes_exactly(tmp_path: Path) -> None:
     whole = carried_out(tmp_path / "whole", OWN, MOSTLY)
     last = load_file(whole.path / "checkpoints/000002/state.safetensors")
@@ -139,6 +141,7 @@ def test_every_critic_begins_as_the_warm_start():
     assert len(state.critics) == 2
 
 
+@pytest.mark.slow
 def test_its_memory_and_updates_are_counted():
     one, two = plan_of(), plan_of(OWN)
     assert trained_bytes(two) - trained_bytes(one) == 16 * critic_numbers(one)  # weights, gradients, two moments

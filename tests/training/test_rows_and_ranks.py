@@ -118,7 +118,7 @@ def those_that_train() -> list[str]:
     return list(found.values())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(2)
 @pytest.mark.parametrize("recipe", those_that_train())
 def test_twelve_rows_of_a_recipe_are_twelve_ranks_of_one_row(recipe: str, emoji: Setting) -> None:
     fewer = ("critic.updates=1",) if recipe == "as_the_paper" else ()
@@ -161,13 +161,14 @@ def _round_robin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "third_party/src"))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(2)
 @pytest.mark.usefixtures("_round_robin")
 @pytest.mark.parametrize("sets", OTHERS.values(), ids=OTHERS)
 def test_twelve_rows_are_twelve_ranks_of_one_row_whatever_the_settings(sets: tuple[str, ...], emoji: Setting) -> None:
     emoji.check(plan_of(RECIPES / "collection.yaml", (*EMOJI, *sets)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen_image_edit", "flux_kontext"])
 def test_twelve_rows_are_twelve_ranks_of_one_row_in_the_large_models_too(
     family: str, tiny_qwen: Callable[[str], Path], tiny_flux: Path, tmp_path: Path

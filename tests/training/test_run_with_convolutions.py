@@ -86,6 +86,7 @@ def run(small: TwoEffects, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return small.run(tmp_path_factory.mktemp("runs") / "run", until_export=False)
 
 
+@pytest.mark.slow
 def test_its_convolution_is_trained_and_exported_as_one(run: RunDir, small: TwoEffects) -> None:
     plan: Plan = small.plan()
     read = read_lora(run.lora, plan.recipe.backbone.shapes()).deltas
@@ -97,6 +98,7 @@ def test_its_convolution_is_trained_and_exported_as_one(run: RunDir, small: TwoE
     assert started["transformer.mix.lora_B.weight"].shape == (48, 4, 1, 1)
 
 
+@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_bits(run: RunDir, small: TwoEffects, tmp_path: Path) -> None:
     again = small.run(tmp_path / "again")
     assert load_file(again.lora).keys() == load_file(run.lora).keys()

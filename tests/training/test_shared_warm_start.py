@@ -15,6 +15,8 @@ from clora.runs.run_dir import RunDir
 from clora.runs.stages.warm_start import KEPT
 from clora.training.warm_start import warm_folder, was_taken
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 SMALL = TwoEffects(("train.steps=1",))
 plan_of, carried_out = SMALL.plan, SMALL.run
 
@@ -32,7 +34,6 @@ def beside(first: RunDir, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
 def test_a_run_that_differs_later_takes_it_and_ends_as_if_it_had_trained_it(first, beside, tmp_path_factory, capsys):
     other = ("losses.ta_fm.weight=3", "student.ema=0.5", "critic.lr=1e-4")
     taken = carried_out(beside / "taken", *other, until_export=False, telling=True)

@@ -87,6 +87,7 @@ def trained(plan: Plan, folder: RunDir) -> Told:
     return told
 
 
+@pytest.mark.slow
 def test_two_slots_train_bit_for_bit_what_all_teachers_at_once_train(tmp_path: Path) -> None:
     whole, few = RunDir(tmp_path / "whole"), RunDir(tmp_path / "few")
     all_at_once, slots = plan_with(), plan_with("teacher.slots=2")
@@ -104,6 +105,7 @@ def test_two_slots_train_bit_for_bit_what_all_teachers_at_once_train(tmp_path: P
     assert not [thread for thread in threading.enumerate() if thread.name == "clora-teachers"]
 
 
+@pytest.mark.slow
 def test_the_next_cycles_teachers_are_asked_for_before_they_are_needed(tmp_path: Path) -> None:
     plan = plan_with("teacher.slots=4", "router.per=batch", "train.batch_size=1", "router.p_switch=1.0")
     told = trained(plan, RunDir(tmp_path / "run"))

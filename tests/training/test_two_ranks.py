@@ -65,7 +65,7 @@ def check_same(one: RunDir, other: RunDir) -> None:
     assert one.read_results().values == other.read_results().values  # the first rank alone evaluates
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 def test_a_shared_base_trains_what_a_base_on_every_rank_trains(two_ranks: Path) -> None:
     check_passed(two_ranks, two_ranks_parts.whole_shared_and_watched_runs)
     plan = plan_with()

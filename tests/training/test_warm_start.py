@@ -25,6 +25,8 @@ from clora.training.distributed import Distributed
 from clora.training.optimizer import MovingAverage, TrainableAdapter
 from clora.training.warm_start import hand_over, warm_folder, warm_plan
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 COLD = TwoEffects(("warm_start=null",))
 plan_of, carried_out = COLD.plan, COLD.run
 WARM = "warm_start={updates: 2, losses: {flow: {use: ta_fm, streams: [effect]}}, router: {use: pdsr, p_switch: 1.0}}"

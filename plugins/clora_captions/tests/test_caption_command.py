@@ -76,6 +76,7 @@ def plan() -> Plan:
     return make_plan(load_recipe("r.yaml"))
 
 
+@pytest.mark.slow
 def test_the_whole_way_from_a_list_of_loras_to_a_plan(server, clora, folder):
     code, out, err = clora("validate", "r.yaml")
     assert code == 2

@@ -147,6 +147,7 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl
 names = st.from_regex(r"\A\w[\w-]{0,8}\Z") | st.sampled_from(["no", "1e3", "null", "0x1", "~"])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(names, words), min_size=1, max_size=5))
 def test_whatever_is_put_is_read_again(tmp_path_factory, entries):

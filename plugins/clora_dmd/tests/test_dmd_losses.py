@@ -301,6 +301,7 @@ def test_critic_loss_and_gradient_are_those_of_the_equation():
     assert x0.grad is None  # the student learns nothing here
 
 
+@pytest.mark.slow
 def test_critic_level_is_the_shifted_uniform():
     rows = 40_000
     step = example_step([Row("general")] * rows, torch.zeros(rows, 1, 1, 1), phase="critic")

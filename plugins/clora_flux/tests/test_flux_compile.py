@@ -38,6 +38,7 @@ def gradients(component: FluxKontext, *mixes: tuple[str | None, ...]) -> list[tu
     return results
 
 
+@pytest.mark.slow(9)
 def test_one_pass_compiles_what_all_others_need(component: FluxKontext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "clora.toolkit.memory.compiling.BACKEND", "eager"

@@ -82,6 +82,7 @@ def recipe(component: FluxKontext, tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_recipe_runs_and_its_lora_samples_the_same_in_the_stock_pipeline(
     recipe: Path, component: FluxKontext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

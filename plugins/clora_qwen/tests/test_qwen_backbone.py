@@ -187,6 +187,7 @@ def test_a_card_says_how_the_stock_pipeline_is_called(backbone: QwenImageEdit) -
     assert {"image", "prompt", "num_inference_steps", *told.call} <= set(call)
 
 
+@pytest.mark.slow
 def test_parts_leave_the_memory_when_they_are_not_kept(newest: QwenImageEdit) -> None:
     loaded = newest.load(CPU)
     assert not any((loaded._text, loaded._pictures, loaded._network))

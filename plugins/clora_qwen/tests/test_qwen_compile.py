@@ -48,7 +48,7 @@ class Trained:
         return [velocity.detach(), self.student.flat_grad.clone()]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_one_cycle_compiles_what_all_others_need(
     tiny_qwen: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def validated(backbone: QwenImageEdit) -> list[str]:
     return []
 
 
+@pytest.mark.slow
 def test_no_file_and_no_field_ends_in_a_traceback(backbone: QwenImageEdit) -> None:
     assert validated(backbone) == []
     counts = hostile.drive(Path(backbone.model), lambda: validated(backbone), every=13)

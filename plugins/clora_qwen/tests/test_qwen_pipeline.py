@@ -27,7 +27,10 @@ SIDE = 128  # of small_pictures
 FP32 = NetworkMemory(weights="fp32")
 
 
-pytestmark = pytest.mark.usefixtures("small_pictures")
+pytestmark = [
+    pytest.mark.slow,  # many short tests, which take seconds together
+    pytest.mark.usefixtures("small_pictures"),
+]
 
 
 def as_tensor(image: Image.Image) -> torch.Tensor:

@@ -77,6 +77,7 @@ def recipe(backbone: QwenImageEdit, tmp_path: Path, drawn: Callable[..., Image.I
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_pictures")
 def test_two_cycles_make_a_lora_that_the_stock_pipeline_samples_alike(
     recipe: Path, backbone: QwenImageEdit, drawn: Callable[..., Image.Image], monkeypatch: pytest.MonkeyPatch

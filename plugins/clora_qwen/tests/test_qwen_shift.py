@@ -121,6 +121,7 @@ def validated(capsys: pytest.CaptureFixture[str], recipe: Path, *sets: str) -> t
     return code, out, err
 
 
+@pytest.mark.slow
 def test_validate_tells_the_shift_or_what_to_give(
     recipe: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -115,6 +115,7 @@ def finished(tiny_qwen: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     return Finished(model, data, run, recipe)
 
 
+@pytest.mark.slow
 def test_every_stage_has_left_what_it_makes(finished: Finished) -> None:
     steps = [json.loads(line) for line in (finished.run / "steps.jsonl").read_text().splitlines()]
     assert [step["step"] for step in steps] == [1, 2]

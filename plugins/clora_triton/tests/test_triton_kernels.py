@@ -39,12 +39,12 @@ def passes(folder: Path, *names: str, interpret: bool) -> None:
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(40)
 def test_in_the_interpreter(tmp_path: Path) -> None:
     passes(tmp_path, *HERE_AND_THERE, interpret=True)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(40)
 def test_kernels_compile_for_gpus_that_are_not_here(tmp_path: Path) -> None:
     passes(tmp_path, "compiled", interpret=False)
 

@@ -24,6 +24,8 @@ from clora.toolkit.memory.compilers import missing
 from clora.toolkit.memory.fit import fit_network
 from clora.toolkit.memory.measure import Measured, measure
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 
 @frozen
 class Counting:
@@ -195,7 +197,6 @@ def test_with_mlps_joined_it_answers_and_learns_as_without(name: str, names: Seq
     torch.testing.assert_close(gradient, plain_gradient, rtol=1e-4, atol=1e-4 * float(plain_gradient.abs().max()))
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(bool(list(missing(cuda=False))), reason="needs what torch.compile needs")
 def test_compiled_blocks_leave_groups_and_mlps_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clora.toolkit.memory.compiling.BACKEND", "aot_eager")

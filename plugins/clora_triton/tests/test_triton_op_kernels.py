@@ -68,6 +68,7 @@ def test_importing_the_package_brings_neither_torch_nor_triton() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_without_triton_everything_but_triton_works() -> None:
     code = (
         "import sys; sys.modules['triton'] = None\n"

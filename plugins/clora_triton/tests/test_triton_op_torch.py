@@ -10,6 +10,8 @@ from clora_triton.op import lora_linear
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 #: (rows, tokens, segments as (rows, adapter)): one adapter of few rows, one that is merged, a mix
 LAYOUTS = {
     "few rows": (4, 2, [(4, 0)]),
@@ -18,7 +20,7 @@ LAYOUTS = {
 }
 #: inductor compiles C++ for a CPU
 NO_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs g++")
-BACKENDS = ["aot_eager", pytest.param("inductor", marks=[pytest.mark.slow, NO_COMPILER])]
+BACKENDS = ["aot_eager", pytest.param("inductor", marks=NO_COMPILER)]
 
 
 @pytest.fixture(autouse=True)

@@ -33,6 +33,7 @@ def run_whole(plan: Plan, runs: Path) -> RunDir:
     return Pipeline(Job(plan, RunDir(runs / "run")), discover(), Distributed(), Progress(on=False)).run()
 
 
+@pytest.mark.slow
 def test_parts_of_a_large_model_never_meet_and_the_outcome_is_that_of_a_small_one(plan: Plan, tmp_path: Path) -> None:
     large, backbone = in_parts(plan)
     run = run_whole(large, tmp_path / "large")

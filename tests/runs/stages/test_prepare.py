@@ -25,6 +25,8 @@ from clora.runs.stages.prepare import prepare
 from clora.training.batches import Targets
 from clora.training.distributed import Distributed
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 
 def outputs(plan: Plan, made: Targets) -> dict[tuple[str, str], torch.Tensor]:
     return {(e, name): made.latents(e, name) for e in EFFECTS for name in plan.sources(e)}

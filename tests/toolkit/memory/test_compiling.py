@@ -134,7 +134,7 @@ def test_a_network_that_is_let_go_leaves_memory_at_once() -> None:
     assert gone() is None
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
 def test_the_generated_code_computes_the_same() -> None:
     import torch._inductor.config as inductor
@@ -172,6 +172,7 @@ def test_pythons_headers_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None
     assert "there is no /nowhere/include/Python.h" in list(missing(cuda=False))[-1]
 
 
+@pytest.mark.slow
 def test_nothing_of_torch_compile_is_imported_without_the_key() -> None:
     code = """
 import sys, torch

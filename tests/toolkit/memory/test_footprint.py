@@ -19,6 +19,8 @@ from clora.toolkit.memory.names import Quantizer, Weights
 from clora.toolkit.memory.quantizers import OFFERED, OLDEST
 from clora.toolkit.memory.settings import NetworkMemory
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 WORDS, SIDE, WIDTH, LAYERS = 40, 12, 64, 5
 
 

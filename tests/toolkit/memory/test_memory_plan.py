@@ -103,6 +103,7 @@ def test_advice_is_of_weights_that_the_quantizer_has(plan: Plan) -> None:
     assert [key for key in told if "weights" in key] == ["backbone.memory.weights: nf4"]
 
 
+@pytest.mark.slow
 def test_the_words_name_peak_room_and_advice(plan: Plan) -> None:
     text = cost(plan, 64 * MIB)
     assert "predicted: " in text

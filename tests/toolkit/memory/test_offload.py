@@ -13,6 +13,8 @@ from clora.toolkit.memory.linear import FrozenLinear
 from clora.toolkit.memory.offload import OffloadedBlocks
 from clora.toolkit.memory.settings import NetworkMemory
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 ROWS = ("student", "teacher", None, "student")
 
 

@@ -270,6 +270,7 @@ def test_a_missing_or_old_package_is_told_by_name(quantizer: Quantizer, monkeypa
         assert list(how.check(60)) == []
 
 
+@pytest.mark.slow
 def test_no_package_is_imported_before_it_is_asked_for() -> None:
     rooms = ("fit", "precision", "settings", "linear", "offload", "by_torchao", "by_bitsandbytes")
     code = f"import sys\nfor room in {rooms}: __import__(f'clora.toolkit.memory.{{room}}')\n"
