@@ -1,6 +1,7 @@
 """`clora run` as a user meets it: a whole small run on the emoji world, killed and gone on with.
 
-The run that is finished and those that are killed are processes of their own; every other command runs in this one.
+Those that are killed are processes of their own; every other command runs in this one, the run that they are compared
+with too.
 """
 
 from __future__ import annotations
@@ -62,9 +63,8 @@ def only_run(runs: Path) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of the whole method."""
     runs = tmp_path_factory.mktemp("runs")
-    process = started(command("collection.yaml", runs))
-    _, said = process.communicate()
-    assert process.returncode == 0, said
+    done = clora(*command("collection.yaml", runs))
+    assert done.returncode == 0, done.stderr
     return only_run(runs)
 
 

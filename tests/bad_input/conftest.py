@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -32,16 +33,24 @@ def _entry(effect: str, **keys: str) -> str:
     return "\n  ".join([f"- name: {effect}", *(f"{key}: {word}" for key, word in words.items())]) + "\n"
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: a bank of two tiny teachers, two pictures, and lists of them without a mistake."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="session")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny teacher of every effect."""
+    made = tmp_path_factory.mktemp("teachers")
     for effect in EFFECTS:
         deltas = {
             name: LoraDelta(torch.full((1, inputs), 0.01), torch.full((outputs, 1), 0.01), 1.0)
             for name, (inputs, outputs) in EmojiBackbone().shapes().items()
         }
-        write_lora(tmp_path / f"bank/{effect}.safetensors", deltas)
+        write_lora(made / f"{effect}.safetensors", deltas)
+    return made
+
+
+@pytest.fixture
+def folder(teachers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a bank of two tiny teachers, two pictures, and lists of them without a mistake."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(teachers, tmp_path / "bank")
     (tmp_path / "bank/bank.yaml").write_text("".join(_entry(effect) for effect in EFFECTS))
     (tmp_path / "data").mkdir()
     for number, name in enumerate(("data/a.png", "data/b.png", "secret.png")):

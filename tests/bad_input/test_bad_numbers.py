@@ -103,7 +103,7 @@ def test_a_number_that_nobody_means(told, assignment, sentence):
 
 def told_by(capsys, *sets: str) -> tuple[int, str, str]:
     """What `clora validate` says of the emoji world with some values set."""
-    words = [word for each in sets for word in (SETS, each)]
+    words = [word for each in ("effects=[duotone_ocean, thermal]", *sets) for word in (SETS, each)]
     code = cli.main(["validate", str(RECIPES / "collection.yaml"), *words])
     out, err = capsys.readouterr()
     assert "Traceback" not in out + err

@@ -13,7 +13,7 @@ from clora.config.load import load_recipe
 from clora.contracts.values import Forward, ForwardCoroutine, LossTerm, Route, Row, StepContext, Stream
 from clora.diffusion.flow import MOST_STEPS, Schedule, ScheduleError
 from clora.diffusion.rng import StepRng
-from clora.planning.cost import MOST_ROWS, MOST_WORK, _Count, cost, count
+from clora.planning.cost import MOST_ROWS, MOST_WORK, ROWS_AT_ONCE, _Count, cost, count
 from clora.planning.memory import Counted
 from clora.planning.plan import Plan, make_plan
 from clora.planning.teacher_schedule import MOST_ROWS as ROUTED_ROWS, foreseen, slots_problem
@@ -30,12 +30,13 @@ class Watched:
     """Counts the evaluations, their rows and the updates that counting itself asks for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.evaluations = self.most_rows = self.spent = 0
+        self.evaluations = self.rows = self.most_rows = self.spent = 0
         call, spend = _Count.__call__, _Count.spend
 
         def counted(count: _Count, forwards: Sequence[Forward]) -> list[torch.Tensor]:
             answers = call(count, forwards)
             self.evaluations += len(forwards)
+            self.rows += sum(len(forward.x_sigma) for forward in forwards)
             self.most_rows = max(self.most_rows, *(len(forward.x_sigma) for forward in forwards))
             return answers
 
@@ -63,6 +64,7 @@ def test_counting_is_bounded_at_the_bounds_of_the_keys(monkeypatch, sets):
     counted = count(plan)
     assert 0 < watched.evaluations <= MOST_WORK
     assert watched.most_rows <= MOST_ROWS
+    assert watched.rows <= MOST_WORK * ROWS_AT_ONCE
     assert watched.spent <= MOST_WORK + 2 * plan.recipe.student.steps
     assert counted.forward_equivalents > 0
 
