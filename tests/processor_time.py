@@ -60,6 +60,9 @@ class _Meter:
     def __init__(self) -> None:
         self._last = _used()
 
+    def pytest_collection_finish(self) -> None:
+        self._last = _used()  # collecting is not the first test's
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self) -> Iterator[None]:
         report = yield
@@ -88,7 +91,8 @@ class _Collector:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._file.write_text(json.dumps(rounded, indent=0) + "\n")
         total = sum(longest_first.values())
-        terminalreporter.write_line(f"{total / 60:.1f} minutes of processor time; {self._file} has those of every test")
+        minutes = f"{total / 60:.1f} minutes of processor time beside collecting"
+        terminalreporter.write_line(f"{minutes}; {self._file} has those of every test")
         for sentence in (*self._not_marked(longest_first), *self._marked_in_vain()):
             terminalreporter.write_line(sentence)
 

@@ -91,3 +91,11 @@ def test_the_file_whose_markers_say_most_seconds_comes_first(folder: pytest.Pyte
     done = folder.runpytest_inprocess("-p", "processor_time", "-v")
     files = [line.split("::")[0] for line in done.outlines if "::" in line]
     assert files == ["d/test_d.py"] + ["test_b_busy.py"] * 3 + ["test_a_quick.py"] * 2 + ["c/test_c.py"]
+
+
+def test_collecting_is_not_the_first_tests(folder: pytest.Pytester) -> None:
+    burn = "import time\nend = time.process_time() + 0.4\nwhile time.process_time() < end: pass\n"
+    folder.makepyfile(test_e_first=f"{burn}def test_first(): pass")
+    folder.runpytest_inprocess("-p", "processor_time", "--processor-time", "times.json", "test_e_first.py")
+    (seconds,) = json.loads((folder.path / "times.json").read_text()).values()
+    assert seconds < 0.2

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # for the wheel that all of them need
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -31,7 +33,6 @@ def files_below(folder: Path, *endings: str) -> set[str]:
     return {name for name in names if not {"tests", "__pycache__"} & set(name.split("/"))}
 
 
-@pytest.mark.slow
 def test_every_module_and_recipe_is_in_the_wheel(site: Path) -> None:
     assert files_below(site / "clora", ".py") == files_below(ROOT / "clora", ".py")
     assert files_below(site / "clora/recipes", ".yaml", ".json") == files_below(ROOT / "recipes", ".yaml", ".json")
@@ -46,7 +47,6 @@ def called(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
 def test_shipped_recipes_work_outside_the_repository(site: Path, tmp_path: Path) -> None:
     shown = called(site, tmp_path, "show", "clora:quickstart.yaml")
     assert (shown.returncode, shown.stderr) == (0, "")

@@ -20,6 +20,8 @@ from clora.contracts import hookspecs
 from clora.lora_io import layouts
 from clora.plugin_system.new_plugin import KINDS
 
+pytestmark = pytest.mark.slow  # for the plugins that most of them need
+
 ROOT = Path(__file__).parents[2]
 #: kind -> the distribution's name
 MADE = {kind: f"clora-my-{kind.replace('_', '-')}" for kind in KINDS}
@@ -118,7 +120,6 @@ def importable(made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Iter
     layouts.install(())
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("importable")
 def test_a_recipe_uses_several_of_them_and_the_run_trains(made, tmp_path: Path) -> None:
     sets = (

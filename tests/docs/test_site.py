@@ -22,6 +22,8 @@ from clora.plugin_system.described_keys import described_keys
 from clora.plugin_system.discovery import discover
 from clora.training.answers import MOST_QUESTIONS
 
+pytestmark = pytest.mark.slow  # for the site that most of them need
+
 ROOT = Path(__file__).parents[2]
 #: what the site is made of
 PARTS = (
@@ -74,7 +76,6 @@ def words_of(page: Path) -> str:
     return html.unescape(re.sub(r"<[^>]+>", "", article))
 
 
-@pytest.mark.slow
 def test_every_hook_has_its_signature_and_sentence(site: Path) -> None:
     page = words_of(site / "reference/hooks/index.html")
     hooks = [f for name, f in vars(hookspecs).items() if name.startswith("clora_") and inspect.isfunction(f)]
@@ -162,7 +163,6 @@ def test_the_page_for_plugin_authors_has_the_bounds_of_the_code(site: Path) -> N
     assert f"latents of zeros, [B, C, {SIDE}, {SIDE}]" in page
 
 
-@pytest.mark.slow
 def test_a_reference_to_no_code_is_refused_by_name(changed: Path, tmp_path: Path) -> None:
     with (changed / "docs/method.md").open("a") as page:
         page.write(
@@ -174,7 +174,6 @@ def test_a_reference_to_no_code_is_refused_by_name(changed: Path, tmp_path: Path
     assert "docs/method.md: there is no clora/diffusion/flow.py::ad_noise, clora/gone.py::x" in done.stderr
 
 
-@pytest.mark.slow
 def test_wrong_links_and_pages_are_refused_by_name(changed: Path, tmp_path: Path) -> None:
     with (changed / "docs/cost.md").open("a") as page:
         page.write("\n[a](nowhere.md) [b](runs.md#no-such-place) [c](../benchmarks/gone.csv)\n")

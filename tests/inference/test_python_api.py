@@ -14,6 +14,8 @@ from clora import cli
 from clora.config.problems import RecipeError
 from clora.errors import CloraError
 
+pytestmark = pytest.mark.slow  # for the run that most of them need
+
 RECIPE = Path(__file__).parents[2] / "recipes/collection.yaml"
 SETTINGS = {
     "effects": ["duotone_ocean", "thermal"],
@@ -41,7 +43,6 @@ def cat(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_a_recipe_is_carried_out_and_the_run_opened(made: clora.OpenRun) -> None:
     assert made.effects == ("duotone_ocean", "thermal")
     assert {"bad_case_rate", "general_ratio"} <= made.values.keys()

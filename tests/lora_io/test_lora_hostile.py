@@ -20,6 +20,8 @@ from clora.lora_io.reader import read_lora
 from clora.lora_io.survey import survey
 from clora.lora_io.teacher import judge
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 Q, K = "transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.to_k"
 SHAPES = {Q: (4, 6), K: (4, 6)}
 LONGEST = 1_000

@@ -17,6 +17,8 @@ from clora.plugin_system.guard import ComponentError
 from clora.runs.run_dir import RunDir
 from clora.runs.stages.evaluate import evaluate
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = ["effects=[duotone_ocean, thermal]", "teacher.steps=2", "evaluate.images=2", "evaluate.general_images=2"]
 
@@ -88,7 +90,6 @@ class Fails:
         raise RuntimeError("no")
 
 
-@pytest.mark.slow
 def test_pictures_outlive_an_evaluation_that_is_cut_short(sampled, tmp_path):
     plan, folder = plan_of("serve.prompts=student"), RunDir(tmp_path / "runs/one")
     folder.path.mkdir(parents=True)

@@ -16,6 +16,8 @@ from clora.lora_io.reader import read_lora
 from clora.planning.plan import Plan
 from clora.runs.run_dir import RunDir
 
+pytestmark = pytest.mark.slow  # for the run that most of them need
+
 SOURCE = """
 from pathlib import Path
 
@@ -86,7 +88,6 @@ def run(small: TwoEffects, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return small.run(tmp_path_factory.mktemp("runs") / "run", until_export=False)
 
 
-@pytest.mark.slow
 def test_its_convolution_is_trained_and_exported_as_one(run: RunDir, small: TwoEffects) -> None:
     plan: Plan = small.plan()
     read = read_lora(run.lora, plan.recipe.backbone.shapes()).deltas
@@ -98,7 +99,6 @@ def test_its_convolution_is_trained_and_exported_as_one(run: RunDir, small: TwoE
     assert started["transformer.mix.lora_B.weight"].shape == (48, 4, 1, 1)
 
 
-@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_bits(run: RunDir, small: TwoEffects, tmp_path: Path) -> None:
     again = small.run(tmp_path / "again")
     assert load_file(again.lora).keys() == load_file(run.lora).keys()

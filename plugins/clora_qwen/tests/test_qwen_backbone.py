@@ -20,6 +20,8 @@ from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
 from clora.api import CloraError, Conditions, GeneralItem, NetworkMemory, StepRng
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 FP32 = NetworkMemory(weights="fp32")
 CPU = torch.device("cpu")
 WEIGHTS = Path("transformer") / "diffusion_pytorch_model.safetensors"
@@ -187,7 +189,6 @@ def test_a_card_says_how_the_stock_pipeline_is_called(backbone: QwenImageEdit) -
     assert {"image", "prompt", "num_inference_steps", *told.call} <= set(call)
 
 
-@pytest.mark.slow
 def test_parts_leave_the_memory_when_they_are_not_kept(newest: QwenImageEdit) -> None:
     loaded = newest.load(CPU)
     assert not any((loaded._text, loaded._pictures, loaded._network))

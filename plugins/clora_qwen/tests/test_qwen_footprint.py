@@ -15,6 +15,8 @@ from clora.adapters.adapter import Adapter
 from clora.api import Conditions, NetworkMemory, StepRng
 from clora.toolkit.memory.measure import LiveBytes
 
+pytestmark = pytest.mark.slow  # many short tests, which take seconds together
+
 SIDE, RANK = 320, 4
 
 

@@ -32,6 +32,8 @@ from clora.cli import main
 from clora.lora_io.reader import LoraDelta, read_lora
 from clora.lora_io.writer import write_lora
 
+pytestmark = pytest.mark.slow  # for the run that most of them need
+
 ROOT = Path(__file__).parents[3]
 SIDE = 80
 EFFECTS = ("ink", "wool")
@@ -115,7 +117,6 @@ def finished(tiny_qwen: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     return Finished(model, data, run, recipe)
 
 
-@pytest.mark.slow
 def test_every_stage_has_left_what_it_makes(finished: Finished) -> None:
     steps = [json.loads(line) for line in (finished.run / "steps.jsonl").read_text().splitlines()]
     assert [step["step"] for step in steps] == [1, 2]

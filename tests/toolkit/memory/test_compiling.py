@@ -125,6 +125,7 @@ def test_the_pieces_of_the_first_cycle_serve_every_other() -> None:
     assert pieces() == alone
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced")
 def test_a_network_that_is_let_go_leaves_memory_at_once() -> None:
     one = Net(compile=True)
