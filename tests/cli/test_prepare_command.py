@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from shallow_emoji import shallow_emoji
 
 from clora import cli
 from clora.runs.stages import targets
 
 RECIPE = Path(__file__).parents[2] / "recipes/collection.yaml"
 SETS = (
+    *shallow_emoji(),
     "effects=[duotone_ocean, thermal]",
     "student.rank=2",
     "student.steps=3",
