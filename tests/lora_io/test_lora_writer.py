@@ -119,7 +119,6 @@ def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.slow
 def test_stock_diffusers_computes_with_the_same_weights(tmp_path):
     diffusers = pytest.importorskip("diffusers")
     torch.manual_seed(0)
