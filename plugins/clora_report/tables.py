@@ -23,12 +23,14 @@ def headline(measured: Measured) -> Markup:
     tiles = []
     for name in chosen[:_HEADLINES]:
         unit = measured.quantity(name).unit
-        beside = [f"{who} {shown(row[name], unit)}" for who, row in references.items() if name in row]
+        beside = ", ".join(f"{who} {shown(row[name], unit)}" for who, row in references.items() if name in row)
         tiles.append(
             element(
                 "div",
                 element("dt", label(name), " ", _direction(measured, name)),
-                element("dd", element("strong", shown(own[name], unit)), element("span", *beside, class_="beside")),
+                element(
+                    "dd", element("strong", shown(own[name], unit)), element("span", beside, class_="beside")
+                ),
             )
         )
     return element("dl", *tiles, class_="headline")

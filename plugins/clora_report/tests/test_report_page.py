@@ -188,6 +188,12 @@ def test_the_headlines_are_those_that_the_metrics_name_in_their_order():
     assert top.count("is better") == 2 * 1, "a number without a direction has no arrow, and one is told in two ways"
 
 
+def test_several_references_of_a_headline_are_told_apart():
+    references = {name: Quantity(reference=Reference(who, "d")) for name, who in (("x", "draws"), ("y", "teacher"))}
+    text = page(measuring({"d": 1.0, "x": 2.0, "y": 3.0}, d=Quantity(headline=True), **references))
+    assert "draws 2.00, teacher 3.00" in text[: text.index("<nav")]
+
+
 def test_without_headlines_the_first_four_numbers_are_shown():
     text = page(measuring({name: float(i) for i, name in enumerate("abcdef", 1)}))
     top = text[: text.index("<nav")]
