@@ -28,9 +28,7 @@ def headline(measured: Measured) -> Markup:
             element(
                 "div",
                 element("dt", label(name), " ", _direction(measured, name)),
-                element(
-                    "dd", element("strong", shown(own[name], unit)), element("span", beside, class_="beside")
-                ),
+                element("dd", element("strong", shown(own[name], unit)), element("span", beside, class_="beside")),
             )
         )
     return element("dl", *tiles, class_="headline")
