@@ -121,29 +121,31 @@ from clora.contracts.run import (
     RunInfo as RunInfo,
     SampleRequest as SampleRequest,
 )
-from clora.contracts.values import (
+from clora.contracts.step import (
     Await as Await,
+    Forward as Forward,
+    ForwardCoroutine as ForwardCoroutine,
+    Inside as Inside,
+    LossTerm as LossTerm,
+    Simulated as Simulated,
+    StepContext as StepContext,
+    Trajectory as Trajectory,
+)
+from clora.contracts.values import (
     Batch as Batch,
     Conditions as Conditions,
     EffectCard as EffectCard,
-    Forward as Forward,
-    ForwardCoroutine as ForwardCoroutine,
     GeneralItem as GeneralItem,
-    Inside as Inside,
-    LossTerm as LossTerm,
     Phase as Phase,
     Prompts as Prompts,
     Role as Role,
     RoleConditions as RoleConditions,
     Route as Route,
     Row as Row,
-    Simulated as Simulated,
     Split as Split,
-    StepContext as StepContext,
     StepReport as StepReport,
     Stream as Stream,
     TextEmbeddings as TextEmbeddings,
-    Trajectory as Trajectory,
 )
 from clora.diffusion.flow import (
     Schedule as Schedule,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from diffusers import QwenImageTransformer2DModel
 
-from clora.contracts.values import Conditions, Forward
+from clora.contracts.step import Forward
+from clora.contracts.values import Conditions
 from clora.diffusion.rng import StepRng
 
 CHANNELS, SIDE, WIDTH = 4, 2, 6

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from shallow_emoji import shallow_emoji
 
 from clora.config.load import load_recipe
-from clora.contracts.values import Conditions, Phase, RoleConditions, Route, StepContext, Stream
+from clora.contracts.step import StepContext
+from clora.contracts.values import Conditions, Phase, RoleConditions, Route, Stream
 from clora.diffusion.flow import Schedule
 from clora.diffusion.rng import StepRng
 from clora.inference.session import ModelSession

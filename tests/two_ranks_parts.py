@@ -23,7 +23,7 @@ from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
 from clora.api import Conditions, NetworkMemory, StepRng
 from clora.config.load import load_recipe
-from clora.contracts.values import Forward, LossTerm
+from clora.contracts.step import Forward, LossTerm
 from clora.errors import CloraError
 from clora.inference.session import ModelSession
 from clora.planning.plan import Plan, make_plan

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clora.adapters.features import features_of, listening
-from clora.contracts.values import Conditions, Forward, Inside
+from clora.contracts.step import Forward, Inside
+from clora.contracts.values import Conditions
 
 if TYPE_CHECKING:
     from clora.adapters.adapted import AdaptedNetwork

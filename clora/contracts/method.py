@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import torch
 
-    from clora.contracts.values import (
-        EffectCard,
-        ForwardCoroutine,
-        GeneralItem,
-        LossTerm,
-        Prompts,
-        Route,
-        Simulated,
-        StepContext,
-        StepReport,
-        Stream,
-        Trajectory,
-    )
+    from clora.contracts.step import ForwardCoroutine, LossTerm, Simulated, StepContext, Trajectory
+    from clora.contracts.values import EffectCard, GeneralItem, Prompts, Route, StepReport, Stream
     from clora.diffusion.flow import Schedule
     from clora.diffusion.rng import StepRng
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from clora.contracts.backbone import StatesLatents, feature_width, trained_shapes
-from clora.contracts.values import Conditions, Forward, Inside, Phase, RoleConditions, StepContext
+from clora.contracts.step import Forward, Inside, StepContext
+from clora.contracts.values import Conditions, Phase, RoleConditions
 from clora.diffusion.flow import Schedule
 from clora.diffusion.rng import StepRng
 from clora.errors import CloraError

@@ -5,26 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from clora.contracts.values import (
-    Await,
-    Conditions,
-    Forward,
-    Inside,
-    Phase,
-    RoleConditions,
-    Route,
-    Row,
-    Simulated,
-    StepContext,
-    Trajectory,
-)
+from clora.contracts.step import Await, Forward, Inside, Simulated, StepContext, Trajectory
+from clora.contracts.values import Conditions, Phase, RoleConditions, Route, Row
 from clora.diffusion.flow import Schedule
 from clora.diffusion.rng import StepRng
 
 if TYPE_CHECKING:
     import torch
 
-    from clora.contracts.values import ForwardCoroutine
+    from clora.contracts.step import ForwardCoroutine
 
 T = TypeVar("T")
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clora.contracts.method import UsesSimulation
-from clora.contracts.values import Forward, Inside, Phase, Row, Simulated, StepContext
+from clora.contracts.step import Forward, Inside, Simulated, StepContext
+from clora.contracts.values import Phase, Row
 from clora.testing import example_step
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import Any
 from attrs import evolve
 
 from clora.contracts.method import TrainsModules
-from clora.contracts.values import LossTerm, Phase, Row, StepContext
+from clora.contracts.step import LossTerm, StepContext
+from clora.contracts.values import Phase, Row
 from clora.plugin_system.guard import Owners
 from clora.testing import drive
 from clora.testing.fake_network import EFFECTS, WIDTH, FakeNetwork, outcomes_for, step_of

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 if TYPE_CHECKING:
-    from clora.contracts.values import Phase, Row, StepContext
+    from clora.contracts.step import StepContext
+    from clora.contracts.values import Phase, Row
     from clora.testing.tiny_world import TinyWorld
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from attrs import evolve
 
 from clora.contracts.method import ChecksSchedule, SharesTrajectory
-from clora.contracts.values import Row, StepContext
+from clora.contracts.step import StepContext
+from clora.contracts.values import Row
 from clora.plugin_system.guard import Owners, sentences
 from clora.testing import drive, example_step
 from clora.testing.fake_network import EFFECTS, FakeNetwork, outcomes_for, step_of

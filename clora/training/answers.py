@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 import torch
 
-from clora.contracts.values import Await, Forward, Inside, LossTerm, Role, Simulated, Trajectory
+from clora.contracts.step import Await, Forward, Inside, LossTerm, Simulated, Trajectory
+from clora.contracts.values import Role
 from clora.errors import quoted
 from clora.plugin_system.guard import came
 

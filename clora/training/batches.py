@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from clora.contracts.loaded_backbone import Guides
-from clora.contracts.values import Batch, Phase, Prompts, RoleConditions, Row, StepContext
+from clora.contracts.step import StepContext
+from clora.contracts.values import Batch, Phase, Prompts, RoleConditions, Row
 from clora.diffusion.flow import guide
 from clora.inference.lru_cache import LruCache
 from clora.planning.shift import student_shift

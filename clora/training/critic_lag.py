@@ -19,7 +19,7 @@ from clora.training.objective import objective
 
 if TYPE_CHECKING:
     from clora.config.schema import Lag
-    from clora.contracts.values import LossTerm, StepContext
+    from clora.contracts.step import LossTerm, StepContext
     from clora.diffusion.rng import StepRng
     from clora.training.trainer import Trainer
 

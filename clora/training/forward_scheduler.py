@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from clora.contracts.values import Await, Forward, Inside, Simulated
+from clora.contracts.step import Await, Forward, Inside, Simulated
 from clora.errors import quoted
 from clora.plugin_system.guard import Owners
 from clora.training.answers import MOST_QUESTIONS, forwards_of, generator_problem, question_problem, reply
@@ -22,7 +22,7 @@ from clora.training.answers import MOST_QUESTIONS, forwards_of, generator_proble
 if TYPE_CHECKING:
     import torch
 
-    from clora.contracts.values import ForwardCoroutine
+    from clora.contracts.step import ForwardCoroutine
 
 Evaluate = Callable[[Sequence[Forward]], "Sequence[torch.Tensor | Inside]"]
 #: (C, H, W) of a batch's latents

@@ -12,7 +12,8 @@ from clora.errors import CloraError
 
 if TYPE_CHECKING:
     from clora.contracts.method import Loss
-    from clora.contracts.values import LossTerm, Phase, StepContext
+    from clora.contracts.step import LossTerm, StepContext
+    from clora.contracts.values import Phase
 
 
 class NonFiniteLossError(CloraError):

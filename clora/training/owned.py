@@ -25,7 +25,8 @@ from clora.training.optimizer_state import OptimizerState
 
 if TYPE_CHECKING:
     from clora.config.schema import Recipe, Train
-    from clora.contracts.values import LossTerm, StepReport
+    from clora.contracts.step import LossTerm
+    from clora.contracts.values import StepReport
 
 _MOMENTS = "moments."
 

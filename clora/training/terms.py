@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from clora.contracts.method import SharesTrajectory, UsesSimulation
-from clora.contracts.values import LossTerm, Phase, Simulated, StepContext, Stream, Trajectory
+from clora.contracts.step import LossTerm, Simulated, StepContext, Trajectory
+from clora.contracts.values import Phase, Stream
 from clora.training.answers import simulated_problem, term_problem, trajectory_problem
 from clora.training.critics import critic_of
 from clora.training.forward_scheduler import Guard, run_together

@@ -31,7 +31,7 @@ from clora.training.terms import SECTIONS, Terms
 if TYPE_CHECKING:
     from clora.adapters.evaluator import Evaluator
     from clora.config.schema import Recipe
-    from clora.contracts.values import LossTerm, StepContext
+    from clora.contracts.step import LossTerm, StepContext
     from clora.diffusion.rng import StepRng
     from clora.inference.session import ModelSession
     from clora.planning.plan import Plan

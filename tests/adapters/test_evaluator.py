@@ -8,7 +8,7 @@ from attrs import evolve
 from narrow_qwen import forward
 
 from clora.adapters.evaluator import Evaluator
-from clora.contracts.values import Forward
+from clora.contracts.step import Forward
 
 
 def forwards() -> list[Forward]:

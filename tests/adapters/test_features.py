@@ -11,7 +11,7 @@ from narrow_qwen import SIDE, Backbone, forward
 
 from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.evaluator import Evaluator
-from clora.contracts.values import Forward, Inside
+from clora.contracts.step import Forward, Inside
 from clora.errors import CloraError
 
 DIM = 16  # two heads of eight

@@ -10,7 +10,8 @@ import torch
 from attrs import evolve, field, frozen
 
 from clora.config.load import load_recipe
-from clora.contracts.values import Forward, ForwardCoroutine, LossTerm, Route, Row, StepContext, Stream
+from clora.contracts.step import Forward, ForwardCoroutine, LossTerm, StepContext
+from clora.contracts.values import Route, Row, Stream
 from clora.diffusion.flow import MOST_STEPS, Schedule, ScheduleError
 from clora.diffusion.rng import StepRng
 from clora.planning.cost import MOST_ROWS, MOST_WORK, ROWS_AT_ONCE, _Count, cost, count

@@ -16,7 +16,8 @@ from two_effects import RECIPE, TwoEffects
 from clora import cli
 from clora.adapters.adapter import Adapter
 from clora.config.schema import Lag, Train
-from clora.contracts.values import LossTerm, Row
+from clora.contracts.step import LossTerm
+from clora.contracts.values import Row
 from clora.diffusion.rng import StepRng
 from clora.planning.cost import cost
 from clora.runs.run_dir import RunDir

@@ -16,7 +16,8 @@ from two_effects import RECIPE, TwoEffects
 from clora import cli
 from clora.adapters.adapter import Adapter
 from clora.config.schema import Critic, Train, WarmStart
-from clora.contracts.values import Forward, Row, Simulated
+from clora.contracts.step import Forward, Simulated
+from clora.contracts.values import Row
 from clora.diffusion.rng import StepRng
 from clora.inference.session import ModelSession
 from clora.planning.cost import cost, forward_equivalents

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clora.contracts.values import Await, Conditions, Forward, Simulated
+from clora.contracts.step import Await, Forward, Simulated
+from clora.contracts.values import Conditions
 from clora.errors import CloraError
 from clora.plugin_system.guard import ComponentError, Owners
 from clora.testing import drive

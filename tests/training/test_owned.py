@@ -12,7 +12,8 @@ from torch import nn
 
 from clora.adapters.adapter import Adapter
 from clora.config.schema import Recipe, Train
-from clora.contracts.values import LossTerm, Row, StepReport
+from clora.contracts.step import LossTerm
+from clora.contracts.values import Row, StepReport
 from clora.diffusion.rng import StepRng
 from clora.plugin_system.guard import ComponentError, Owners
 from clora.testing import example_step

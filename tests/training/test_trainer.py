@@ -18,7 +18,8 @@ from clora.adapters.adapted import AdaptedNetwork
 from clora.adapters.adapter import Adapter
 from clora.adapters.evaluator import Evaluator
 from clora.config.schema import Critic, Recipe, Train
-from clora.contracts.values import Await, EffectCard, LossTerm, Row, Simulated, Trajectory
+from clora.contracts.step import Await, LossTerm, Simulated, Trajectory
+from clora.contracts.values import EffectCard, Row
 from clora.diffusion.rng import StepRng
 from clora.planning.cost import forward_equivalents
 from clora.planning.plan import Plan
