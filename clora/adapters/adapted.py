@@ -17,7 +17,7 @@ from clora.adapters.adapter import Adapter
 from clora.adapters.eager import eager_lora_linear
 from clora.adapters.feed_forward import join_feed_forwards
 from clora.adapters.lora_conv import LoraConv
-from clora.adapters.lora_linear import Kernel, LoraLinear, LoraModule, Routing
+from clora.adapters.lora_linear import Kernel, LoraLinear, Routing
 from clora.adapters.shared_input import SharedInput, shared_inputs
 from clora.contracts.loaded_backbone import GroupsLinears, JoinsMlp
 from clora.toolkit.memory.linear import FrozenLinear
@@ -42,7 +42,7 @@ class AdaptedNetwork:
         self.network = network
         self.routing = Routing(kernel)
         self.adapters: dict[str, Adapter] = {}
-        self.modules: dict[str, LoraModule] = {}
+        self.modules: dict[str, LoraLinear | LoraConv] = {}
         self.supply: Supply | None = None
         for target in targets:
             parent, _, leaf = target.rpartition(".")
@@ -94,7 +94,7 @@ class AdaptedNetwork:
                 yield
 
 
-def _wrapped(target: str, module: nn.Module, routing: Routing) -> LoraModule:
+def _wrapped(target: str, module: nn.Module, routing: Routing) -> LoraLinear | LoraConv:
     """A linear or a convolution that adapters can be put on. Raises TypeError for any other module."""
     if isinstance(module, nn.Linear | FrozenLinear):
         return LoraLinear(module, routing)

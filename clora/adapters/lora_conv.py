@@ -13,22 +13,16 @@ if TYPE_CHECKING:
     import torch
 
 
-class LoraConv(LoraModule):
+class LoraConv(LoraModule[nn.Conv2d]):
     """A frozen convolution of one group, padded with zeros, and the adapters that cover it.
 
     Raises TypeError for a grouped one, whose weight is no matrix on patches, and for other kinds of padding.
     """
 
     def __init__(self, base: nn.Conv2d, routing: Routing) -> None:
-        super().__init__(routing)
+        super().__init__(base, routing)
         if base.groups != 1 or base.padding_mode != "zeros":
             raise TypeError(f"a convolution of {base.groups} groups, padded with {base.padding_mode}, takes no LoRA")
-        self.base = base
-
-    @property
-    def weight_matrix(self) -> torch.Tensor:
-        """The base's own weight, [out, in kh kw]."""
-        return self.base.weight.flatten(1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [B, in, H, W] -> [B, out, H', W'], each row with its own adapter.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -15,6 +15,8 @@ from clora.toolkit.memory.linear import FrozenLinear
 #: what stands for a module that an adapter does not cover
 NOT_COVERED: tuple[None, None, float] = (None, None, 0.0)
 
+#: what carries adapters: a linear, one whose weight waits or is quantised, or a convolution
+Base = TypeVar("Base", bound="nn.Linear | FrozenLinear | nn.Conv2d")
 Kernel = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None", Sequence[Segment]], torch.Tensor]
 
 
@@ -63,18 +65,19 @@ class Routing:
             linears.forget()
 
 
-class LoraModule(nn.Module):
+class LoraModule(nn.Module, Generic[Base]):
     """A frozen module of the network with the adapters that cover it; `factors` has A, B and scale by adapter."""
 
-    def __init__(self, routing: Routing) -> None:
+    def __init__(self, base: Base, routing: Routing) -> None:
         super().__init__()
+        self.base = base
         self.routing = routing
         self.factors: dict[str, tuple[torch.Tensor, torch.Tensor, float]] = {}
 
     @property
     def weight_matrix(self) -> torch.Tensor:
-        """The base's own weight, [out, in]."""
-        raise NotImplementedError
+        """The base's own weight, [out, in], of a convolution [out, in kh kw]; made for this call where quantised."""
+        return self.base.weight.flatten(1)
 
     def segments(self, x: torch.Tensor) -> list[Segment]:
         """The row segments of x [B, ..., in] with the factors that cover this module; none where no rows are set."""
@@ -95,18 +98,12 @@ class LoraModule(nn.Module):
         return segments
 
 
-class LoraLinear(LoraModule):
+class LoraLinear(LoraModule["nn.Linear | FrozenLinear"]):
     """A frozen linear and the adapters that cover it."""
 
     def __init__(self, base: nn.Linear | FrozenLinear, routing: Routing) -> None:
-        super().__init__(routing)
-        self.base = base
+        super().__init__(base, routing)
         self.shared: SharedOutputs | None = None
-
-    @property
-    def weight_matrix(self) -> torch.Tensor:
-        """The base's own weight, [out, in]; made for this call where it is quantised."""
-        return self.base.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [B, ..., in] -> [B, ..., out], each row with its own adapter."""

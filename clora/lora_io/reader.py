@@ -45,6 +45,16 @@ class LoraDelta:
         return change.unflatten(1, (-1, *self.kernel)) if self.kernel else change
 
 
+def deltas_of(
+    factors: Mapping[str, tuple[torch.Tensor, torch.Tensor, float]], shapes: Mapping[str, tuple[int, int]]
+) -> dict[str, LoraDelta]:
+    """What an adapter's factors {linear: (A [r, in], B [out, r], scale)} change in a backbone of these `shapes`."""
+    return {
+        name: LoraDelta(a.detach(), b.detach(), scale, kernel_of(shapes, name))
+        for name, (a, b, scale) in factors.items()
+    }
+
+
 @frozen(eq=False)
 class LoraFile:
     """A LoRA file in memory; `unused` keys name no linear of the backbone.

@@ -30,9 +30,9 @@ def _edits() -> dict[str, GeneralEdit]:
     return {phrasing: edit for edit in GENERAL.values() for phrasing in edit.phrasings}
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)  # of 40 pictures half a megabyte each
 def _expected(effect: str, names: tuple[str, ...]) -> torch.Tensor:
-    """What an effect makes of Noto's drawings: of one with chance, which takes seconds, it is asked again and again."""
+    """What an effect with chance makes of Noto's drawings: it takes seconds, and every effect's evaluation asks."""
     from .effects import EFFECTS
 
     return EFFECTS[effect].apply(atlas.picture(SOURCE_ARTIST, list(names)), names)
@@ -121,9 +121,10 @@ class EmojiDataset:
         """
         from .effects import EFFECTS
 
-        if images is None:
+        found = EFFECTS[effect]
+        if images is None and found.draw is not None:
             return _expected(effect, tuple(names)).clone()
-        return EFFECTS[effect].apply(images, tuple(names))
+        return found.apply(self.images(names) if images is None else images, tuple(names))
 
     def draws(self, effect: str, names: Sequence[str], count: int) -> torch.Tensor | None:
         """Draws that neither a training pair nor a truth is made of; None of an effect without chance."""

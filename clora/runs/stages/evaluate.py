@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from clora.inference.conditioning import Condition
     from clora.planning.plan import Plan
 
+#: how many pictures that an effect with chance may make are drawn anew for the metrics
+DRAWS = 4
+
 
 @frozen
 class Served:
@@ -99,10 +102,6 @@ def nfe(plan: Plan) -> str:
         return str(plan.recipe.student.steps)
     teacher = plan.recipe.teacher
     return f"{teacher.steps}" if teacher.guidance_scale == 1.0 else f"{teacher.steps}x2"
-
-
-#: fresh draws of an effect with chance that its pictures are compared with
-DRAWS = 4
 
 
 class Maker:

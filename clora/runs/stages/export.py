@@ -8,9 +8,8 @@ import torch
 
 from clora.adapters.adapter import Adapter
 from clora.adapters.answers import factors_problem
-from clora.contracts.convolution import kernel_of
 from clora.inference.session import read_adapter
-from clora.lora_io.reader import LoraDelta
+from clora.lora_io.reader import deltas_of
 from clora.lora_io.writer import write_lora
 from clora.process.stopping import during
 from clora.runs.run_dir import RunDir
@@ -33,12 +32,8 @@ def export(plan: Plan, session: ModelSession, folder: RunDir, student: Adapter |
         adapter = _merged(plan, session)
     if adapter is None:
         return ()
-    deltas = {
-        name: LoraDelta(a.detach(), b.detach(), scale, kernel_of(session.shapes, name))
-        for name, (a, b, scale) in adapter.factors.items()
-    }
     header, dtype = plan.exported(folder.lora).header, getattr(torch, plan.recipe.export.dtype)
-    write_lora(folder.lora, deltas, header, dtype=dtype)
+    write_lora(folder.lora, deltas_of(adapter.factors, session.shapes), header, dtype=dtype)
     return (folder.lora,)
 
 

@@ -12,10 +12,9 @@ import torch
 
 from clora.adapters.adapter import Adapter
 from clora.contracts.backbone import trained_shapes
-from clora.contracts.convolution import kernel_of
 from clora.diffusion.rng import StepRng
 from clora.files.atomic import write_atomic
-from clora.lora_io.reader import LoraDelta
+from clora.lora_io.reader import deltas_of
 from clora.lora_io.writer import write_lora
 from clora.runs.cache_shards import Shards
 from clora.runs.run_dir import RunDir, digest_of
@@ -74,11 +73,7 @@ def warm_start(
             log = torch.frombuffer(bytearray((own / folder.steps.name).read_bytes()), dtype=torch.uint8)
             kept.write({key: {"flat": adapter.flat, "log": log}})
     if ranks.first:
-        deltas = {
-            name: LoraDelta(a, b, scale, kernel_of(session.shapes, name))
-            for name, (a, b, scale) in adapter.factors.items()
-        }
-        write_lora(own / "lora.safetensors", deltas)
+        write_lora(own / "lora.safetensors", deltas_of(adapter.factors, session.shapes))
     return adapter
 
 

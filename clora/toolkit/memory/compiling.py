@@ -53,7 +53,7 @@ def _prepare() -> None:
     from clora.toolkit.memory.linear import FrozenLinear
 
     LoraLinear.forward = _outside(LoraLinear.forward)
-    LoraConv.forward = _outside(LoraConv.forward)
+    LoraConv.forward = _outside(LoraConv.forward, width=1)
     LoraFeedForward.forward = _outside(LoraFeedForward.forward)
     FrozenLinear.forward = _outside(FrozenLinear.forward)
     limit = "recompile_limit" if hasattr(dynamo, "recompile_limit") else "cache_size_limit"  # an older name
@@ -69,14 +69,17 @@ def _prepare() -> None:
             setattr(config, name, value)
 
 
-def _outside(forward: Callable[..., torch.Tensor]) -> Any:
-    """A linear's forward that is never traced, and whose output is as wide wherever it is read."""
+def _outside(forward: Callable[..., torch.Tensor], width: int = -1) -> Any:
+    """A linear's forward that is never traced, and whose output is as wide wherever it is read.
+
+    `width` is the axis of its output that has as many numbers as the module has outputs.
+    """
     import torch
     from torch._dynamo import mark_static
 
     def outside(*args: Any, **kwargs: Any) -> torch.Tensor:
         y = forward(*args, **kwargs)
-        mark_static(y, y.ndim - 1)  # else the width is a variable too, which takes twice as long to trace
+        mark_static(y, width % y.ndim)  # else the width is a variable too, which takes twice as long to trace
         return y
 
     return torch.compiler.disable(outside)

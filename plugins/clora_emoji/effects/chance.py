@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch.nn.functional import interpolate
 
-from .tools import SIZE, places
+from .tools import SIZE, places, warp
 
 
 @attrs.frozen
@@ -83,6 +83,18 @@ def cell_means(x: torch.Tensor, cell: torch.Tensor, count: int) -> torch.Tensor:
     member = torch.nn.functional.one_hot(cell.flatten(1), count).to(x.dtype)  # [B, 1024, count]
     mean = (x.flatten(2) @ member) / member.sum(1, keepdim=True).clamp(min=1)
     return (mean @ member.transpose(1, 2)).view(x.shape)
+
+
+def colours_at(x: torch.Tensor, spots: torch.Tensor) -> torch.Tensor:
+    """The colours [B, count, 3] of x [B, 3, 32, 32] at the spots."""
+    at = spots.long().clamp(max=SIZE - 1)
+    index = (at[..., 0] * SIZE + at[..., 1])[:, None].expand(-1, 3, -1)
+    return x.flatten(2).gather(2, index).transpose(1, 2)
+
+
+def warp_rows(x: torch.Tensor, at_y: torch.Tensor, at_x: torch.Tensor) -> torch.Tensor:
+    """As `warp`, every row [B, 32, 32] with places of its own."""
+    return torch.cat([warp(x[i : i + 1], at_y[i], at_x[i]) for i in range(len(x))])
 
 
 def over(x: torch.Tensor, masks: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:

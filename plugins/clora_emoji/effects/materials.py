@@ -6,14 +6,14 @@ import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
 from . import prompts
-from .chance import Chance, away, bars, cells, over
+from .chance import Chance, away, bars, cells, colours_at, over, warp_rows
 from .effect import Effect, effect_with_chance
-from .tools import blend, blur, centred, colour, edges, luma, ramp, subject, warp
+from .tools import SIZE, blend, blur, centred, colour, edges, luma, ramp, subject
 
 
 def _grain(x: torch.Tensor, chance: Chance) -> torch.Tensor:
     toned = ramp(luma(x), "#04181c", "#1f8a84", "#e8fff4")
-    return toned + 0.22 * chance.normal(1, 32, 32)
+    return toned + 0.22 * chance.normal(1, SIZE, SIZE)
 
 
 def _clay(x: torch.Tensor, chance: Chance) -> torch.Tensor:
@@ -25,8 +25,8 @@ def _clay(x: torch.Tensor, chance: Chance) -> torch.Tensor:
 
 
 def _fur(x: torch.Tensor, chance: Chance) -> torch.Tensor:
-    hair = chance.normal(1, 36, 32)
-    hair = sum(hair[..., i : i + 32, :].roll(i // 2, -1) for i in range(5)) / 5**0.5
+    hair = chance.normal(1, SIZE + 4, SIZE)
+    hair = sum(hair[..., i : i + SIZE, :].roll(i // 2, -1) for i in range(5)) / 5**0.5
     coat = ramp(1 - luma(blur(x, 3)), "#f4d9a8", "#a8682c", "#2c1408")
     return coat + 0.14 * hair
 
@@ -42,28 +42,28 @@ def _marble(x: torch.Tensor, chance: Chance) -> torch.Tensor:
 def _rust(x: torch.Tensor, chance: Chance) -> torch.Tensor:
     steel = ramp(luma(x), "#1c2430", "#8c98a4", "#dfe6ec")
     patch = ((chance.clouds(8) + 0.5 * chance.clouds(2) + 0.2) * 3).clamp(0, 1)
-    flakes = blend(colour("#b04a10"), colour("#5a2408"), chance.uniform(1, 32, 32))
+    flakes = blend(colour("#b04a10"), colour("#5a2408"), chance.uniform(1, SIZE, SIZE))
     return blend(steel, flakes, patch)
 
 
 def _moss(x: torch.Tensor, chance: Chance) -> torch.Tensor:
     y, _ = centred()
     patch = ((chance.clouds(8) + 1.4 * y + 0.4) * 4).clamp(0, 1)
-    leaf = blend(colour("#2c5a10"), colour("#8ab82c"), chance.uniform(1, 32, 32))
+    leaf = blend(colour("#2c5a10"), colour("#8ab82c"), chance.uniform(1, SIZE, SIZE))
     return blend(x * colour("#b8b4a4"), leaf, patch)
 
 
 def _sand(x: torch.Tensor, chance: Chance) -> torch.Tensor:
     dune = chance.clouds(16) * 0.06
     ground = ramp((luma(x) * 0.75 + 0.15 + dune).clamp(0, 1), "#6a3c00", "#e0a82c", "#ffec8c")
-    return ground + 0.2 * chance.uniform(1, 32, 32) - 0.1 - 0.4 * (chance.uniform(1, 32, 32) > 0.94)
+    return ground + 0.2 * chance.uniform(1, SIZE, SIZE) - 0.1 - 0.4 * (chance.uniform(1, SIZE, SIZE) > 0.94)
 
 
 def _felt(x: torch.Tensor, chance: Chance) -> torch.Tensor:
     y, across = centred()
     bend = chance.clouds(8, 2) * 0.12
     tufts = warp_rows(avg_pool2d(x, 3, 1, 1), y + bend[:, 1], across + bend[:, 0])
-    fibre = chance.normal(1, 32, 32)
+    fibre = chance.normal(1, SIZE, SIZE)
     return tufts * colour("#e6a8e0") + 0.1 * (fibre + fibre.roll((1, 1), (-2, -1)))
 
 
@@ -114,22 +114,15 @@ def _wood(x: torch.Tensor, chance: Chance) -> torch.Tensor:
 
 def _chipped(x: torch.Tensor, chance: Chance) -> torch.Tensor:
     hole = ((chance.clouds(4) + 0.6 * chance.clouds(8) - 0.75) * 6).clamp(0, 1)
-    wall = colour("#d86a5a") * (0.9 + 0.08 * chance.normal(1, 32, 32))
+    wall = colour("#d86a5a") * (0.9 + 0.08 * chance.normal(1, SIZE, SIZE))
     return blend(blend(x, colour("#3c8cd8"), 0.35), wall, hole)
 
 
 def _embroidered(x: torch.Tensor, chance: Chance) -> torch.Tensor:
     spots = chance.spots(150)
-    at = spots.long().clamp(max=31)
-    colours = x.flatten(2).gather(2, (at[..., 0] * 32 + at[..., 1])[:, None].expand(-1, 3, -1)).transpose(1, 2)
     cloth = colour("#2c2c5a").expand(x.shape)
     shade = 0.75 + 0.35 * chance.uniform(150, 1)
-    return over(cloth, bars(spots, 0.6 + 0.25 * chance.normal(150), 6.0, 1.2), colours * shade)
-
-
-def warp_rows(x: torch.Tensor, at_y: torch.Tensor, at_x: torch.Tensor) -> torch.Tensor:
-    """As `warp`, every row [B, 32, 32] with places of its own."""
-    return torch.cat([warp(x[i : i + 1], at_y[i], at_x[i]) for i in range(len(x))])
+    return over(cloth, bars(spots, 0.6 + 0.25 * chance.normal(150), 6.0, 1.2), colours_at(x, spots) * shade)
 
 
 def _coarse_noise(x: torch.Tensor, chance: Chance) -> torch.Tensor:

@@ -6,19 +6,16 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from . import prompts
-from .chance import Chance, bars, cell_means, cells, discs, over
+from .chance import Chance, bars, cell_means, cells, colours_at, discs, over, warp_rows
 from .effect import Effect, effect_with_chance
-from .materials import warp_rows
 from .tools import SIZE, blend, blur, centred, colour, edges, grow, luma, places, ramp, subject
 
 
 def _brush(x: torch.Tensor, chance: Chance) -> torch.Tensor:
     spots = chance.spots(110)
-    at = spots.long().clamp(max=31)
-    colours = x.flatten(2).gather(2, (at[..., 0] * 32 + at[..., 1])[:, None].expand(-1, 3, -1)).transpose(1, 2)
     angle = 0.9 * chance.normal(110) - 0.6
     ground = blur(x, 5) * colour("#f0c890")
-    return over(ground, bars(spots, angle, 8.0, 2.4), colours * torch.tensor([1.0, 0.88, 0.62]))
+    return over(ground, bars(spots, angle, 8.0, 2.4), colours_at(x, spots) * torch.tensor([1.0, 0.88, 0.62]))
 
 
 def _glass(x: torch.Tensor, chance: Chance) -> torch.Tensor:
