@@ -25,6 +25,11 @@ def shallow_emoji() -> tuple[str, str]:
     return f"backbone.weights={folder / 'base'}", f"teachers.manifest={folder / 'teachers/bank.yaml'}"
 
 
+def whole_emoji() -> tuple[str, str]:
+    """The settings that put the whole network back where `shallow_emoji` stands under a recipe."""
+    return f"backbone.weights={BASE}", f"teachers.manifest={BANK / 'bank.yaml'}"
+
+
 def shallow_folder() -> Path:
     """Where `base` and `teachers` lie, which are written when first asked for."""
     if FOLDER not in os.environ:

@@ -7,9 +7,11 @@ the nearest picture of all by squared distance, has neither their spectrum nor t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import define, frozen
 
 if TYPE_CHECKING:
     import torch
@@ -22,33 +24,44 @@ NOTHING = 1e-5
 
 @frozen
 class Texture:
-    """One set's distances to the draws, and those of fresh draws among themselves: what no set is below by more."""
+    """A set's mean distances to the draws."""
 
-    spectrum: float
-    patches: float
-    spectrum_of_draws: float
-    patches_of_draws: float
+    spectrum: float  # in nepers
+    patches: float  # in units of the pictures, which lie in [-1, 1]
 
 
-def texture(made: torch.Tensor, draws: torch.Tensor) -> Texture:
-    """Compare pictures [N, 3, H, W] with draws [K, N, 3, H, W], K at least 2, each in turn, in float64."""
-    spectra = [radial_spectrum(each) for each in draws]
-    sides = _directions()
-    sorted_draws = [projected(each, sides) for each in draws]
-    own, own_sorted = radial_spectrum(made), projected(made, sides)
-    pairs = [(i, j) for i in range(len(draws)) for j in range(i)]
-    return Texture(
-        _mean([spectrum_distance(own, each) for each in spectra]),
-        _mean([patch_distance(own_sorted, each) for each in sorted_draws]),
-        _mean([spectrum_distance(spectra[i], spectra[j]) for i, j in pairs]),
-        _mean([patch_distance(sorted_draws[i], sorted_draws[j]) for i, j in pairs]),
-    )
+@define(eq=False, slots=False)
+class Draws:
+    """Fresh draws [K, N, 3, H, W] of an effect for N sources, K at least 2, that sets of N pictures are compared with.
+
+    All in float64.
+    """
+
+    draws: torch.Tensor
+
+    def distances(self, made: torch.Tensor) -> Texture:
+        """From pictures [N, 3, H, W] to every draw in turn."""
+        of_made = self._measured(made)
+        return _mean((of_made, each) for each in self._each)
+
+    @cached_property
+    def among_themselves(self) -> Texture:
+        """From every draw to every other: finitely many pictures never agree altogether, and no set comes nearer."""
+        return _mean((self._each[i], self._each[j]) for i in range(len(self._each)) for j in range(i))
+
+    @cached_property
+    def _each(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [self._measured(draw) for draw in self.draws]
+
+    @staticmethod
+    def _measured(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return radial_spectrum(pictures), projected(pictures, directions())
 
 
 def radial_spectrum(pictures: torch.Tensor) -> torch.Tensor:
     """S(k) = mean of |F(u, v)|^2 / (H W) over pictures, channels and k - 1/2 <= |(u, v)| < k + 1/2, [K], k = 1 ... K.
 
-    (u, v) counts waves over the shorter side, and K is half of its pixels.
+    Pictures are [N, 3, H, W]; (u, v) counts waves over the shorter side, and K is half of its pixels.
     """
     import torch
 
@@ -62,12 +75,12 @@ def radial_spectrum(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def spectrum_distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Mean over the rings of |ln S_a(k) - ln S_b(k)|, in nepers: ln 2 where one has twice the power everywhere."""
+    """Mean over the rings [K] of |ln S_a(k) - ln S_b(k)|, in nepers: ln 2 where one has twice the power everywhere."""
     return float(((a + NOTHING).log() - (b + NOTHING).log()).abs().mean())
 
 
 def projected(pictures: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-    """All patches of all pictures along each direction [D, 3 p p], sorted: [D, patches]."""
+    """All patches of all pictures [N, 3, H, W] along each direction [D, 3 p p], sorted: [D, patches]."""
     from torch.nn.functional import conv2d
 
     side = math.isqrt(directions.shape[1] // 3)
@@ -76,11 +89,11 @@ def projected(pictures: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
 
 
 def patch_distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The sliced Wasserstein-1 distance of two sets of as many patches: mean |a_(i) - b_(i)| of sorted projections."""
+    """The sliced Wasserstein-1 distance of as many patches [D, patches]: mean |a_(i) - b_(i)| of sorted projections."""
     return float((a - b).abs().mean())
 
 
-def _directions() -> torch.Tensor:
+def directions() -> torch.Tensor:
     """Directions [D, 3 p p] of length 1, always the same."""
     import torch
 
@@ -88,5 +101,7 @@ def _directions() -> torch.Tensor:
     return drawn / drawn.norm(dim=1, keepdim=True)
 
 
-def _mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values)
+def _mean(pairs: Iterable[tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]]) -> Texture:
+    found = [(spectrum_distance(a[0], b[0]), patch_distance(a[1], b[1])) for a, b in pairs]
+    spectrum, patches = (math.fsum(column) / len(found) for column in zip(*found, strict=True))
+    return Texture(spectrum, patches)

@@ -14,7 +14,7 @@ from clora.api import Matrix, Measured, PictureGrid, Quantity, Reference, Truth
 from clora_effectbench.checks import SOURCE, candidates_of
 from clora_effectbench.consistency import consistency, subject_variance
 from clora_effectbench.distances import Judged, judge, squared_distance
-from clora_effectbench.texture import Texture, texture
+from clora_effectbench.texture import Draws, Texture
 from clora_effectbench.words import NEAREST, described
 
 if TYPE_CHECKING:
@@ -70,9 +70,12 @@ class TruthMetric:
     def measure(self, evaluation: Evaluation) -> Measured:
         """Measure students, and teachers where there are any; ValueError if the evaluation knows no truths."""
         candidates = candidates_of(evaluation)
-        students = [_outcome(e.student, e, candidates) for e in evaluation.effects]
-        teachers = [None if e.teacher is None else _outcome(e.teacher, e, candidates) for e in evaluation.effects]
+        draws = [None if e.draws is None else Draws(e.draws) for e in evaluation.effects]
+        effects = list(zip(evaluation.effects, draws, strict=True))
+        students = [_outcome(e.student, e, candidates, drawn) for e, drawn in effects]
+        teachers = [None if e.teacher is None else _outcome(e.teacher, e, candidates, drawn) for e, drawn in effects]
         values = _means(students, "")
+        values |= _textures([each.among_themselves for each in draws if each is not None], "{}_of_draws")
         with_teacher = [outcome for outcome in teachers if outcome is not None]
         # A mean over some of the effects would stand in the table beside one over all of them.
         if len(with_teacher) == len(students):
@@ -92,12 +95,14 @@ class TruthMetric:
         )
 
 
-def _outcome(output: torch.Tensor, pictures: EffectPictures, candidates: Sequence[str]) -> _Outcome:
+def _outcome(
+    output: torch.Tensor, pictures: EffectPictures, candidates: Sequence[str], draws: Draws | None
+) -> _Outcome:
     truths = {name: pictures.truths[name] for name in candidates}
     judged = judge(output, pictures.effect, {**truths, SOURCE: pictures.source})
     variance = subject_variance(truths[pictures.effect])
     scores = None if variance is None else consistency(judged, variance)
-    return _Outcome(judged, scores, None if pictures.draws is None else texture(output, pictures.draws))
+    return _Outcome(judged, scores, None if draws is None else draws.distances(output))
 
 
 def _means(outcomes: Sequence[_Outcome], prefix: str) -> dict[str, float]:
@@ -110,13 +115,17 @@ def _means(outcomes: Sequence[_Outcome], prefix: str) -> dict[str, float]:
     if len(scores) == len(outcomes):
         values[f"{prefix}subject_consistency"] = _mean(scores)
     found = [outcome.texture for outcome in outcomes if outcome.texture is not None]
-    if found:
-        values[f"{prefix}texture_spectrum"] = sum(each.spectrum for each in found) / len(found)
-        values[f"{prefix}texture_patches"] = sum(each.patches for each in found) / len(found)
-    if found and not prefix:
-        values["texture_spectrum_of_draws"] = sum(each.spectrum_of_draws for each in found) / len(found)
-        values["texture_patches_of_draws"] = sum(each.patches_of_draws for each in found) / len(found)
-    return values
+    return values | _textures(found, prefix + "{}")
+
+
+def _textures(found: Sequence[Texture], name: str) -> dict[str, float]:
+    """Means over the effects that have draws, called as `name` says; nothing where none has."""
+    if not found:
+        return {}
+    return {
+        name.format("texture_spectrum"): sum(each.spectrum for each in found) / len(found),
+        name.format("texture_patches"): sum(each.patches for each in found) / len(found),
+    }
 
 
 def _mean(parts: Sequence[torch.Tensor]) -> float:

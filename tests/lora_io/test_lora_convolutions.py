@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from pathlib import Path
 
 import pytest
@@ -124,6 +123,6 @@ def test_weights_of_another_kernel_than_the_configuration_promises_are_told(tmp_
 def test_a_convolutions_size_is_a_pair_and_survives_copies() -> None:
     size = SHAPES["conv"]
     assert size == (18, 5)
-    for again in (copy.deepcopy(size), pickle.loads(pickle.dumps(size))):
+    for again in (copy.copy(size), copy.deepcopy(size)):
         assert isinstance(again, Convolution)
         assert (again.kernel, again.in_channels, repr(again)) == ((3, 2), 3, "Convolution(3, 5, (3, 2))")

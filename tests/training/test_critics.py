@@ -11,6 +11,7 @@ import torch
 from attrs import evolve
 from ranks_as_one import Noted
 from safetensors.torch import load_file
+from shallow_emoji import whole_emoji
 from two_effects import RECIPE, TwoEffects
 
 from clora import cli
@@ -37,7 +38,7 @@ from clora.training.warm_start import hand_over
 
 #: what a checkpoint has of each
 KEPT = ("flat", "optimizer.scalar.0.step", "optimizer.state.0.exp_avg", "optimizer.state.0.exp_avg_sq")
-SMALL = TwoEffects()
+SMALL = TwoEffects(whole_emoji())  # two blocks alone tell one critic's gradient from another's less clearly
 plan_of, carried_out = SMALL.plan, SMALL.run
 OWN = "critic.own=[target]"
 MOSTLY = "router.p_switch=0.8"  # effect rows in both updates
@@ -74,7 +75,7 @@ def test_each_critic_has_the_gradient_of_its_own_losses_alone(schedule: str, tmp
     mixture = gradients(plan_of(at))["critic"]
     for mine, alone in ((ours["critic"], backward), (ours["critic/target"], target)):
         assert (mine - alone).norm() <= 1e-4 * alone.norm()
-        assert (mine - mixture).norm() > 0.05 * mixture.norm()
+        assert (mine - mixture).norm() > 0.1 * mixture.norm()
 
 
 def test_the_fake_score_of_a_simulation_is_its_own_critics():

@@ -9,11 +9,11 @@ import pytest
 import torch
 from clora_effectbench.texture import (
     NOTHING,
+    Draws,
     patch_distance,
     projected,
     radial_spectrum,
     spectrum_distance,
-    texture,
 )
 from clora_effectbench.truth import TruthMetric
 
@@ -76,11 +76,22 @@ def grain(draws: int, seed: int) -> torch.Tensor:
 
 def test_a_fresh_draw_is_as_far_as_draws_are_and_the_mean_much_farther() -> None:
     draws = grain(4, 0)
-    fresh, blurred = texture(grain(1, 7)[0], draws), texture(draws.mean(0), draws)
-    assert fresh.patches == pytest.approx(fresh.patches_of_draws, rel=0.5)
-    assert fresh.spectrum == pytest.approx(fresh.spectrum_of_draws, rel=0.5)
+    compared = Draws(draws)
+    fresh, blurred = compared.distances(grain(1, 7)[0]), compared.distances(draws.mean(0))
+    assert fresh.patches == pytest.approx(compared.among_themselves.patches, rel=0.5)
+    assert fresh.spectrum == pytest.approx(compared.among_themselves.spectrum, rel=0.5)
     assert blurred.patches > 3 * fresh.patches
     assert blurred.spectrum > 4 * fresh.spectrum
+
+
+def test_distances_are_the_mean_over_the_draws_in_turn() -> None:
+    draws, made = grain(3, 0), grain(1, 5)[0]
+    each = [Draws(torch.stack([draw, draw])).distances(made) for draw in draws]
+    found = Draws(draws).distances(made)
+    assert found.patches == pytest.approx(sum(one.patches for one in each) / 3)
+    assert found.spectrum == pytest.approx(sum(one.spectrum for one in each) / 3)
+    pairs = [Draws(torch.stack([draws[i], draws[i]])).distances(draws[j]).patches for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert Draws(draws).among_themselves.patches == pytest.approx(sum(pairs) / 3)
 
 
 def evaluation(draws: torch.Tensor | None, student: torch.Tensor) -> Evaluation:
@@ -94,10 +105,10 @@ def evaluation(draws: torch.Tensor | None, student: torch.Tensor) -> Evaluation:
 def test_the_metric_tells_it_of_effects_with_draws_alone() -> None:
     draws = grain(4, 0)
     found = TruthMetric().measure(evaluation(draws, draws.mean(0)))
-    alone = texture(draws.mean(0), draws)
+    alone, among = Draws(draws).distances(draws.mean(0)), Draws(draws).among_themselves
     assert found.values["texture_patches"] == alone.patches
     assert found.values["texture_spectrum"] == alone.spectrum
-    assert found.values["texture_patches_of_draws"] == alone.patches_of_draws
+    assert found.values["texture_patches_of_draws"] == among.patches
     assert found.per_effect["grain"]["teacher_texture_patches"] == alone.patches
     assert "texture_patches" not in found.per_effect["flip"]
     assert found.quantity("texture_patches").better == "lower"
