@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from textwrap import dedent
 
 import pytest
 import shallow_emoji
+from distribution import write_distribution
 
 from clora.lora_io import layouts
 
@@ -42,17 +42,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     modules: list[str] = []
 
     def write(distribution: str, sources: dict[str, str], version: str = "1.0") -> str:
-        lines = []
-        for name, source in sources.items():
-            module = f"{distribution.replace('-', '_')}_{name}"
-            modules.append(module)
-            (site / f"{module}.py").write_text(dedent(source))
-            lines.append(f"{name} = {module}")
-        info = site / f"{distribution.replace('-', '_')}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text("\n".join(["[clora.plugins]", *lines, ""]))
-        importlib.invalidate_caches()
+        found = {name: f"{distribution.replace('-', '_')}_{name}" for name in sources}
+        for name, module in found.items():
+            (site / f"{module}.py").write_text(dedent(sources[name]))
+        modules.extend(found.values())
+        write_distribution(site, distribution, found, version)
         return str(site)
 
     yield write

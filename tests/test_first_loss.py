@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from distribution import write_distribution
 from in_process import clora
 
 from clora import cli
@@ -51,10 +52,7 @@ def test_the_recipe_of_the_page_passes_and_its_mistake_is_told_as_the_page_has_i
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = made / "src"
-    about = site / "clora_huber_loss-0.1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: clora-huber-loss\nVersion: 0.1.0\n")
-    (about / "entry_points.txt").write_text("[clora.plugins]\nhuber_loss = clora_huber_loss\n")
+    write_distribution(site, "clora-huber-loss", {"huber_loss": "clora_huber_loss"}, "0.1.0")
     (tmp_path / "huber.yaml").write_text(block("yaml"))
 
     monkeypatch.syspath_prepend(str(site))

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from distribution import write_distribution
 
 from clora import api
 from clora.contracts import hookspecs
@@ -186,10 +187,7 @@ def test_wrong_links_and_pages_are_refused_by_name(changed: Path, tmp_path: Path
 
 
 def test_a_broken_plugin_is_refused_by_name(tmp_path: Path) -> None:
-    about = tmp_path / "clora_wrong-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: clora-wrong\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[clora.plugins]\nwrong = clora_not_there\n")
+    write_distribution(tmp_path, "clora-wrong", {"wrong": "clora_not_there"})
     done = build(ROOT, tmp_path / "site", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from distribution import write_distribution
 
 from clora.config.load import load_recipe
 from clora.config.problems import RecipeError
@@ -236,10 +237,7 @@ def packaged(site: Path, version: str = "1.0") -> Path:
     (folder / "__init__.py").write_text(dedent(ROUTER))
     (folder / "inner.py").write_text("x = 1\n")
     (folder / "tests/test_it.py").write_text("def test_it(): pass\n")
-    about = site / f"whole_house-{version}.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: whole-house\nVersion: {version}\n")
-    (about / "entry_points.txt").write_text("[clora.plugins]\nwhole = whole_house\n")
+    write_distribution(site, "whole-house", {"whole": "whole_house"}, version)
     return folder
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from distribution import write_distribution
 from two_effects import RECIPE, TwoEffects
 
 from clora import cli
@@ -252,10 +253,7 @@ def _installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """The faulty distribution beside the real ones."""
     site = tmp_path_factory.mktemp("site")
     (site / "faulty_parts.py").write_text(SOURCE)
-    about = site / "faulty-0.3.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 0.3\n")
-    (about / "entry_points.txt").write_text("[clora.plugins]\nfaulty = faulty_parts\n")
+    write_distribution(site, "faulty", {"faulty": "faulty_parts"}, "0.3")
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.delitem(sys.modules, "faulty_parts", raising=False)
     yield

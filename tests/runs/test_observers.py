@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from distribution import write_distribution
 from emoji_in_parts import in_parts
 from safetensors.torch import load_file
 from two_effects import RECIPE, TwoEffects
@@ -113,10 +114,7 @@ def watchers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list]:
     """A distribution of observers beside the real ones; the list of what `Notes` was given."""
     site = tmp_path_factory.mktemp("site")
     (site / "watching_parts.py").write_text(SOURCE)
-    about = site / "watching-0.4.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: watching\nVersion: 0.4\n")
-    (about / "entry_points.txt").write_text("[clora.plugins]\nwatching = watching_parts\n")
+    write_distribution(site, "watching", {"watching": "watching_parts"}, "0.4")
     sys.path.insert(0, str(site))
     import watching_parts
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from attrs import field, frozen
+from distribution import write_distribution
 from safetensors.torch import load_file
 from shallow_emoji import shallow_emoji
 
@@ -147,10 +148,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     runs = tmp_path_factory.mktemp("two")
     site = tmp_path_factory.mktemp("site")
     (site / "noting.py").write_text(NOTING)
-    about = site / "noting-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: noting\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[clora.plugins]\nnoting = noting\n")
+    write_distribution(site, "noting", {"noting": "noting"})
     path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
     words = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = launch(words, runs, PYTHONPATH=path, NOTED=str(runs))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from attrs import frozen
+from distribution import write_distribution
 from ranks_as_one import Joined, Noted, Together
 from shallow_emoji import shallow_emoji
 from tiny_recipe import tiny_recipe
@@ -153,10 +154,7 @@ OTHERS = {
 @pytest.fixture
 def _round_robin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stranger's plugin, as if installed."""
-    about = tmp_path / "clora_roundrobin-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: clora-roundrobin\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[clora.plugins]\nroundrobin = clora_roundrobin\n")
+    write_distribution(tmp_path, "clora-roundrobin", {"roundrobin": "clora_roundrobin"})
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "third_party/src"))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from distribution import write_distribution
 from safetensors.torch import load_file, save_file
 from two_effects import TwoEffects
 
@@ -67,10 +68,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoEffects]:
 
     site = tmp_path_factory.mktemp("site")
     (site / "mixing_parts.py").write_text(SOURCE)
-    about = site / "mixing-0.1.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mixing\nVersion: 0.1\n")
-    (about / "entry_points.txt").write_text("[clora.plugins]\nmixing = mixing_parts\n")
+    write_distribution(site, "mixing", {"mixing": "mixing_parts"}, "0.1")
     base = tmp_path_factory.mktemp("base")
     tensors = load_file(BASE / "diffusion_pytorch_model.safetensors")
     draw = torch.Generator().manual_seed(0)
